@@ -1,0 +1,162 @@
+use std::error::Error as StdError;
+
+use serde::{Deserialize, Serialize};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure: why (a [`Reason`] that callers branch on), a sentence for the operator, and the cause beneath.
+///
+/// The adapter that knows sets the reason. `Display` is the sentence alone and never repeats the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub reason: Reason,
+    pub message: String,
+    #[source]
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), cause: None }
+    }
+
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// The sentence with all its causes, for a log line or a status.
+    pub fn chain(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Makes [`Reason`] with its code, so that code and variant cannot drift apart.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $permanent:literal;)*) => {
+        /// Why something is not as it should be. The code is a contract: it stands in `mimeo status`, the API and
+        /// the guide (docs/reasons.md).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[$doc])* #[serde(rename = $code)] $variant,)*
+        }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant),*];
+
+            pub fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code,)* }
+            }
+
+            pub fn from_code(code: &str) -> Option<Reason> {
+                Self::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+
+            /// Whether waiting alone cannot cure it: somebody has to change something first.
+            pub fn is_permanent(self) -> bool {
+                match self { $(Reason::$variant => $permanent,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Glance does not register a location of size 0. Never tried again.
+    EmptyImage = "empty-image", true;
+    /// The image is deactivated: Glance takes no locations until it is reactivated.
+    ImageDeactivated = "image-deactivated", true;
+    /// The image has no bits yet, or lost them (`queued`, `saving`, `killed`, …).
+    ImageNotActive = "image-not-active", false;
+    /// Glance is importing; a change of locations now would be wiped.
+    ImageImporting = "image-importing", false;
+    /// Glance answers 404 and Mimeo's token is not shown to see every project's images: nothing may be concluded.
+    ImageNotVisible = "image-not-visible", false;
+    /// The image is gone; its copies wait for the end of the grace period.
+    ImageDeleted = "image-deleted", true;
+    /// The copies of a deleted image are kept until an operator confirms: too many at once.
+    DeleteHeld = "delete-held", true;
+    /// Another image's location names this object: its bits stay.
+    ObjectInUse = "object-in-use", false;
+
+    /// No connection to Glance or Keystone, or no answer in time.
+    ImageServiceUnreachable = "image-service-unreachable", false;
+    /// Glance or Keystone answered with an error of its own (5xx, or something unreadable).
+    ImageServiceError = "image-service-error", false;
+    /// Keystone or Glance refused Mimeo's credentials, or its role does not allow this.
+    NotAllowed = "not-allowed", true;
+    /// The image's record changed under the request (409); looked at again.
+    Conflict = "conflict", false;
+
+    /// `show_multiple_locations` is off, or the policy forbids it: Glance answers 403 to a location.
+    LocationsForbidden = "locations-forbidden", true;
+    /// `image_location_quota` is too small for one more location (413).
+    LocationQuota = "location-quota", true;
+    /// Glance refuses this URL although it answers (400): host or port outside `import_filtering_opts`, most likely.
+    LocationRefused = "location-refused", true;
+    /// The location's URL does not answer now; it is not given to Glance until it does.
+    LocationUnreachable = "location-unreachable", false;
+    /// A location that Mimeo registered was gone at a later look: another writer removed or overwrote it.
+    LocationLost = "location-lost", false;
+
+    /// No connection to the store.
+    StoreUnreachable = "store-unreachable", false;
+    /// The store refused (401, 403, 405).
+    StoreRefused = "store-refused", false;
+    /// The store has no room, or the object is too large for it (413, 507).
+    StoreFull = "store-full", false;
+    /// The store answered with an error of its own (5xx, or an unexpected status).
+    StoreError = "store-error", false;
+    /// The store moved no byte for its `timeout`.
+    StoreStalled = "store-stalled", false;
+    /// The store cannot keep up, and as many slow copies run to it as may.
+    StoreBusy = "store-busy", false;
+    /// What the store gives back differs from what was sent, in size or content.
+    ProofMismatch = "proof-mismatch", false;
+    /// What the store should hold is not there.
+    ObjectMissing = "object-missing", false;
+
+    /// The image's bits cannot be read.
+    SourceUnreadable = "source-unreadable", false;
+    /// The source ended before, or went on after, the size that Glance tells.
+    SourceSize = "source-size", false;
+    /// The source's bits do not have the hash that Glance tells: the original is damaged.
+    SourceMismatch = "source-mismatch", true;
+
+    /// The ledger cannot be read or written.
+    Ledger = "ledger", false;
+    /// The broker cannot be reached, or refuses the queue.
+    Events = "events", false;
+    /// Stopped by Mimeo itself: shutting down, or the image changed.
+    Cancelled = "cancelled", false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_lead_back_to_their_reason() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn the_chain_tells_each_cause_once() {
+        let cause = Error::new(Reason::StoreError, "PUT failed").caused_by(std::io::Error::other("PUT failed"));
+        let error = Error::new(Reason::StoreError, "http1: no copy").caused_by(cause);
+        assert_eq!(error.to_string(), "http1: no copy");
+        assert_eq!(error.chain(), "http1: no copy: PUT failed");
+    }
+}

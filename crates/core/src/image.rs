@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{ImageId, StoreName, Timestamp};
+
+/// The key of a location's metadata that bears Mimeo's own name for the store. Glance overwrites its own key,
+/// `store`, where several http backends exist. It is a label for people and never authority over bits.
+pub const STORE_KEY: &str = "mimeo_store";
+
+/// An image as the image service shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    pub id: ImageId,
+    pub name: Option<String>,
+    pub status: ImageStatus,
+    pub visibility: Visibility,
+    pub owner: Option<String>,
+    /// Bytes; unknown until the bits are there.
+    pub size: Option<u64>,
+    pub hidden: bool,
+    pub protected: bool,
+    pub disk_format: Option<String>,
+    pub container_format: Option<String>,
+    pub tags: Vec<String>,
+    /// The image's custom properties, without the ones that Glance keeps for itself (`os_glance_*`).
+    pub properties: BTreeMap<String, String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// What the bits must hash to; none for some old images.
+    pub hash: Option<ContentHash>,
+    /// In the order in which Glance tries them; empty, too, where Glance does not show them.
+    pub locations: Vec<Location>,
+    /// An import or copy-image of Glance's own runs on it (`os_glance_import_task`).
+    pub importing: bool,
+}
+
+impl Image {
+    pub fn has_location(&self, url: &str) -> bool {
+        self.locations.iter().any(|location| location.url == url)
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            name: self.name.clone(),
+            status: self.status,
+            visibility: self.visibility,
+            protected: self.protected,
+            tags: self.tags.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
+/// The part of an image's record that a location PATCH can undo for others.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    pub name: Option<String>,
+    pub status: ImageStatus,
+    pub visibility: Visibility,
+    pub protected: bool,
+    pub tags: Vec<String>,
+    pub properties: BTreeMap<String, String>,
+}
+
+/// One entry of an image's `locations`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Location {
+    pub url: String,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, Value>,
+}
+
+impl Location {
+    /// A location of Mimeo's own, labelled with the store's name.
+    pub fn ours(url: impl Into<String>, store: &StoreName) -> Self {
+        let metadata = BTreeMap::from([(STORE_KEY.to_owned(), Value::from(store.as_str()))]);
+        Self { url: url.into(), metadata }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageStatus {
+    Queued,
+    Saving,
+    Uploading,
+    Importing,
+    Active,
+    Deactivated,
+    Killed,
+    Deleted,
+    #[serde(rename = "pending_delete")]
+    PendingDelete,
+    /// One that this release of Mimeo does not know: looked at, never acted on.
+    #[serde(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    Public,
+    Community,
+    Shared,
+    Private,
+}
+
+/// What an image's bits must hash to, as Glance tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentHash {
+    pub algorithm: HashAlgorithm,
+    /// Lower-case hexadecimal.
+    pub value: String,
+}
+
+/// The algorithms that Glance releases have used for `os_hash_algo`, and `checksum`'s MD5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HashAlgorithm {
+    Md5,
+    Sha256,
+    Sha512,
+}
+
+impl HashAlgorithm {
+    /// Glance's own spelling (`os_hash_algo`).
+    pub fn from_glance(name: &str) -> Option<Self> {
+        match name {
+            "md5" => Some(Self::Md5),
+            "sha256" => Some(Self::Sha256),
+            "sha512" => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+}
+
+macro_rules! as_glance_spells {
+    ($($name:ident),*) => {$(
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.serialize(f)
+            }
+        }
+    )*};
+}
+as_glance_spells!(ImageStatus, Visibility);

@@ -1,0 +1,25 @@
+//! What is decided: images, replicas, rules, plans, and the ports to the world.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number; every function gives the same answer for the
+//! same arguments. That is what lets the hard part of Mimeo be tested with plain values.
+
+mod backoff;
+mod error;
+mod id;
+mod image;
+mod record;
+mod replica;
+
+pub mod plan;
+pub mod policy;
+pub mod ports;
+
+pub use backoff::Backoff;
+pub use error::{Error, Reason, Result};
+pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
+pub use image::{ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility};
+pub use record::{Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
+pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};
+
+/// Points in time: UTC, written as RFC 3339.
+pub type Timestamp = jiff::Timestamp;

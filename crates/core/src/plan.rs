@@ -1,0 +1,280 @@
+//! The plan: from what was observed of one image to what is to be done about it. Pure.
+//!
+//! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectState, Reason,
+    Record, Replica, ReplicaState, StoreName, Timestamp,
+    policy::{Rules, StoreFacts},
+};
+
+/// A property that marks `mimeo check`'s own test image: `serve` leaves it to the command that made it.
+pub const CHECK_PROPERTY: &str = "mimeo_check";
+
+/// What of the configuration planning depends on.
+#[derive(Debug)]
+pub struct Policy {
+    pub rules: Rules,
+    /// The enabled stores, in the operator's order.
+    pub stores: Vec<StoreFacts>,
+    pub backoff: Backoff,
+}
+
+/// What a look at the image service gave.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sight {
+    Present(Box<Image>),
+    /// A 404, with evidence that this is a deletion.
+    Gone,
+    /// A 404 without any.
+    NotVisible,
+}
+
+#[derive(Debug)]
+pub struct Observation<'a> {
+    pub now: Timestamp,
+    pub record: &'a Record,
+    pub sight: &'a Sight,
+    /// Stores to which this very image is being copied or proven at this moment.
+    pub running: &'a BTreeSet<StoreName>,
+}
+
+/// What is to be done. `changes` are committed first; then the locations are registered, and copies and proofs run
+/// side by side.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    /// Proven, and not among the image's locations.
+    pub register: Vec<StoreName>,
+    /// Closed at the store with a known digest, not yet read back.
+    pub prove: Vec<StoreName>,
+    /// To be written anew.
+    pub copy: Vec<StoreName>,
+    /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
+    pub stop: bool,
+    /// When to look again although nothing happens.
+    pub next_look: Option<Timestamp>,
+}
+
+impl Plan {
+    pub fn has_work(&self) -> bool {
+        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty())
+    }
+
+    fn look_again(&mut self, at: Option<Timestamp>) {
+        self.next_look = match (self.next_look, at) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+pub fn plan(policy: &Policy, seen: &Observation<'_>) -> Plan {
+    match seen.sight {
+        Sight::Present(image) => present(policy, seen, image),
+        Sight::Gone => gone(seen),
+        Sight::NotVisible => not_visible(policy, seen),
+    }
+}
+
+/// An image's own state, from what the ledger holds of it.
+pub fn state(record: &Record) -> ImageState {
+    let state = |store| record.replicas.get(store).map_or(ReplicaState::Wanted, |replica: &Replica| replica.state);
+    let states: Vec<ReplicaState> = record.image.wanted.iter().map(state).collect();
+    ImageState::of(record.image.gone_at.is_some(), &states)
+}
+
+fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
+    let wanted = match image.properties.contains_key(CHECK_PROPERTY) {
+        true => Vec::new(),
+        false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
+    };
+    let trouble = trouble(image, seen.now, policy.backoff);
+    let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
+    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
+    plan.changes.push(Change::Image(ImageRow {
+        name: image.name.clone(),
+        status: Some(image.status.to_string()),
+        size: image.size,
+        wanted: wanted.clone(),
+        trouble,
+        observed_at: Some(seen.now),
+        gone_at: None,
+        ..seen.record.image.clone()
+    }));
+    if seen.record.image.delete_seen.is_some() {
+        plan.changes.push(Change::DeleteUnseen(image.id.clone()));
+    }
+    let held = seen.record.replicas.keys().filter(|store| !wanted.contains(store));
+    for store in wanted.iter().chain(held).filter(|store| !seen.running.contains(*store)) {
+        let is_wanted = wanted.contains(store);
+        let before = seen.record.replicas.get(store);
+        let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
+        let after = replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff);
+        if before != Some(&after) {
+            plan.changes.push(Change::Replica(image.id.clone(), after));
+        }
+    }
+    plan
+}
+
+/// What stands in the way of the image as a whole.
+fn trouble(image: &Image, now: Timestamp, backoff: Backoff) -> Option<Failure> {
+    let failure = |reason, message: String, next_try| Some(Failure { reason, message, tries: 1, next_try });
+    match image.status {
+        ImageStatus::Active if image.importing => failure(
+            Reason::ImageImporting,
+            "Glance imports or copies this image itself; its locations are left alone until that ends".into(),
+            Some(backoff.next(now, 1)),
+        ),
+        ImageStatus::Active => None,
+        ImageStatus::Deactivated => failure(
+            Reason::ImageDeactivated,
+            "the image is deactivated: Glance takes no locations until `openstack image set --activate`".into(),
+            None,
+        ),
+        status => failure(Reason::ImageNotActive, format!("the image is {status}: it has no bits to copy"), None),
+    }
+}
+
+/// Decides what one replica needs now, adds that to the plan, and gives the replica as it is to be recorded.
+fn replica_step(
+    plan: &mut Plan,
+    seen: &Observation<'_>,
+    image: &Image,
+    is_wanted: bool,
+    mut replica: Replica,
+    backoff: Backoff,
+) -> Replica {
+    use ReplicaState as R;
+    let now = seen.now;
+    if image.size == Some(0) && image.status == ImageStatus::Active {
+        return empty(replica, is_wanted, backoff, now);
+    }
+    if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
+        return registration_step(plan, image, is_wanted, replica, now);
+    }
+    if replica.state == R::Retiring {
+        // The image is back, or was never away: the copy must show anew that it is right.
+        replica = Replica { state: R::Stored, failure: None, proof: None, ..replica };
+    }
+    if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
+        // Left behind by a writer that is no longer there.
+        plan.changes.extend(doom(seen.record, &replica.store, now));
+        replica = Replica { object: None, url: None, size: None, digest: None, proof: None, ..replica };
+    }
+    if replica.state == R::Copying {
+        replica.state = R::Wanted;
+    }
+    if !is_wanted || image.status != ImageStatus::Active {
+        return replica;
+    }
+    if !replica.is_due(now) {
+        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
+        return replica;
+    }
+    match replica.state {
+        R::Stored => plan.prove.push(replica.store.clone()),
+        _ => plan.copy.push(replica.store.clone()),
+    }
+    replica
+}
+
+/// A proven replica: registered if the image shows its location, else to be registered.
+fn registration_step(plan: &mut Plan, image: &Image, is_wanted: bool, mut replica: Replica, now: Timestamp) -> Replica {
+    use ReplicaState as R;
+    if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
+        return Replica { state: R::Registered, seen_at: Some(now), failure: None, ..replica };
+    }
+    if replica.state != R::Proven {
+        let message = "the location that Mimeo registered is no longer among the image's; it is registered again";
+        let lost = Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try: Some(now) };
+        replica = Replica { state: R::Proven, failure: Some(lost), ..replica };
+    }
+    let possible = is_wanted && image.status == ImageStatus::Active && !image.importing;
+    if possible && replica.is_due(now) {
+        plan.register.push(replica.store.clone());
+    } else if possible {
+        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
+    }
+    replica
+}
+
+/// Glance takes no location of size 0: said once, never tried.
+fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) -> Replica {
+    let told = replica.failure.as_ref().is_some_and(|failure| failure.reason == Reason::EmptyImage);
+    if told || !is_wanted {
+        return replica;
+    }
+    let error = Error::new(
+        Reason::EmptyImage,
+        "the image is empty, and Glance registers no location of size 0; upload its bits as a new image",
+    );
+    replica.failed(ReplicaState::Failed, &error, backoff, now)
+}
+
+fn kept(record: &Record, replica: &Replica) -> bool {
+    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
+    object.is_some_and(|object| object.state == ObjectState::Kept)
+}
+
+/// Hands every object of this image at `store` that nobody writes and nobody keeps to the sweeper.
+fn doom(record: &Record, store: &StoreName, now: Timestamp) -> Vec<Change> {
+    let stray = record.objects.iter().filter(|object| object.store == *store && object.state == ObjectState::Open);
+    stray.map(|object| Change::Object(Object { state: ObjectState::Doomed, since: now, ..object.clone() })).collect()
+}
+
+fn gone(seen: &Observation<'_>) -> Plan {
+    let (record, now) = (seen.record, seen.now);
+    let id: &ImageId = &record.image.id;
+    if record.objects.is_empty() && seen.running.is_empty() {
+        return Plan { changes: vec![Change::Forget(id.clone())], stop: true, ..Plan::default() };
+    }
+    let gone_at = record.image.gone_at.unwrap_or(now);
+    let row = ImageRow { gone_at: Some(gone_at), observed_at: Some(now), trouble: None, ..record.image.clone() };
+    let mut changes = vec![Change::Image(row)];
+    for replica in record.replicas.values().filter(|replica| !seen.running.contains(&replica.store)) {
+        changes.extend(doom(record, &replica.store, now));
+        let failure = Failure {
+            reason: Reason::ImageDeleted,
+            message: "the image was deleted; this copy is removed after the grace period".into(),
+            tries: 1,
+            next_try: None,
+        };
+        let retiring = Replica { state: ReplicaState::Retiring, failure: Some(failure), ..replica.clone() };
+        if retiring != *replica {
+            changes.push(Change::Replica(id.clone(), retiring));
+        }
+    }
+    Plan { changes, stop: true, ..Plan::default() }
+}
+
+fn not_visible(policy: &Policy, seen: &Observation<'_>) -> Plan {
+    let (record, now) = (seen.record, seen.now);
+    let id = &record.image.id;
+    if record.objects.is_empty() && record.replicas.is_empty() && seen.running.is_empty() {
+        return Plan { changes: vec![Change::Forget(id.clone())], stop: true, ..Plan::default() };
+    }
+    let failure = Failure {
+        reason: Reason::ImageNotVisible,
+        message: "Glance answers 404, but Mimeo's token is not shown to see every project's private images, so this \
+                  may be a lost role and not a deletion; every copy is kept. Give Mimeo's user its role back (admin), \
+                  or wait for the image.delete event"
+            .into(),
+        tries: 1,
+        next_try: Some(policy.backoff.next(now, u32::MAX)),
+    };
+    let next_look = failure.next_try;
+    let row = ImageRow { trouble: Some(failure.clone()), observed_at: Some(now), ..record.image.clone() };
+    let mut changes = vec![Change::Image(row)];
+    for replica in record.replicas.values().filter(|replica| replica.state == ReplicaState::Registered) {
+        let suspect = Replica { state: ReplicaState::Suspect, failure: Some(failure.clone()), ..replica.clone() };
+        changes.push(Change::Replica(id.clone(), suspect));
+    }
+    Plan { changes, stop: true, next_look, ..Plan::default() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! Rules: which images go to which stores.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
+use cel::{Context, ExecutionError, Program, Value};
+
+use crate::{Image, ImageId, ImageStatus, Replica, ReplicaState, StoreName, Timestamp, Visibility};
+
+/// What the configuration says of a store that planning needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFacts {
+    pub name: StoreName,
+    /// The visibilities it takes; `None` takes all.
+    pub visibility: Option<Vec<Visibility>>,
+}
+
+/// One `[[rules]]` entry as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSpec {
+    pub name: String,
+    /// A CEL expression over `image`; none matches every image.
+    pub when: Option<String>,
+    pub stores: Vec<StoreName>,
+    /// Any so many of `stores`; none means all of them.
+    pub copies: Option<usize>,
+}
+
+/// A `when` that is no CEL. The text is the parser's own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidWhen(String);
+
+/// Compiled rules. Without any, every image goes to every enabled store.
+#[derive(Default)]
+pub struct Rules(Vec<Rule>);
+
+struct Rule {
+    spec: RuleSpec,
+    program: Option<Program>,
+}
+
+impl Rules {
+    /// On error: which rule (by index), and why.
+    pub fn compile(specs: Vec<RuleSpec>) -> Result<Self, (usize, InvalidWhen)> {
+        let compile = |(at, spec): (usize, RuleSpec)| {
+            let program = spec.when.as_deref().map(check).transpose().map_err(|error| (at, error))?;
+            Ok(Rule { spec, program })
+        };
+        specs.into_iter().enumerate().map(compile).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The stores that should hold the image, in the order of `enabled`. All rules that match add up.
+    pub fn wanted(&self, image: &Image, enabled: &[StoreFacts], held: &BTreeMap<StoreName, Replica>) -> Vec<StoreName> {
+        let takes = |store: &&StoreFacts| {
+            store.visibility.as_ref().is_none_or(|visibilities| visibilities.contains(&image.visibility))
+        };
+        let open: Vec<&StoreName> = enabled.iter().filter(takes).map(|store| &store.name).collect();
+        if self.0.is_empty() {
+            return open.into_iter().cloned().collect();
+        }
+        let context = context(image);
+        let matching = self.0.iter().filter(|rule| rule.matches(&context));
+        let chosen: Vec<&StoreName> = matching.flat_map(|rule| rule.choose(&open, held)).collect();
+        open.into_iter().filter(|store| chosen.contains(store)).cloned().collect()
+    }
+}
+
+impl Rule {
+    /// An expression that fails on this image, because a property is missing say, does not match it.
+    fn matches(&self, context: &Context<'_, '_>) -> bool {
+        self.program.as_ref().is_none_or(|program| matches!(program.execute(context), Ok(Value::Bool(true))))
+    }
+
+    /// Of this rule's stores, those that it asks for: where copies are first, where they failed last.
+    fn choose<'a>(&self, open: &[&'a StoreName], held: &BTreeMap<StoreName, Replica>) -> Vec<&'a StoreName> {
+        let mut stores: Vec<&StoreName> =
+            self.spec.stores.iter().filter_map(|name| open.iter().find(|store| **store == name).copied()).collect();
+        stores.sort_by_key(|store| held.get(*store).map_or(1, |replica| rank(replica.state)));
+        stores.truncate(self.spec.copies.unwrap_or(usize::MAX));
+        stores
+    }
+}
+
+fn rank(state: ReplicaState) -> u8 {
+    match state {
+        ReplicaState::Copying | ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered => 0,
+        ReplicaState::Wanted | ReplicaState::Suspect => 1,
+        ReplicaState::Failed | ReplicaState::Retiring | ReplicaState::Gone => 2,
+    }
+}
+
+/// Parses, and tries the expression on a sample: a name that is not there is a mistake for every image, while a
+/// missing property may be there on the next.
+fn check(when: &str) -> Result<Program, InvalidWhen> {
+    let program = Program::compile(when).map_err(|error| InvalidWhen(error.to_string()))?;
+    match program.execute(&context(&sample())) {
+        Err(ExecutionError::UndeclaredReference(name)) => {
+            Err(InvalidWhen(format!("unknown name \"{name}\": an expression sees only `image`")))
+        }
+        Ok(Value::Bool(_)) | Err(_) => Ok(program),
+        Ok(_) => Err(InvalidWhen("the expression gives no true or false".into())),
+    }
+}
+
+fn sample() -> Image {
+    Image {
+        id: ImageId::nil(),
+        name: Some("sample".into()),
+        status: ImageStatus::Active,
+        visibility: Visibility::Public,
+        owner: Some("owner".into()),
+        size: Some(1),
+        hidden: false,
+        protected: false,
+        disk_format: Some("raw".into()),
+        container_format: Some("bare".into()),
+        tags: vec!["tag".into()],
+        properties: BTreeMap::new(),
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+        hash: None,
+        locations: Vec::new(),
+        importing: false,
+    }
+}
+
+/// What an expression sees as `image`.
+fn context(image: &Image) -> Context<'static, 'static> {
+    let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::from);
+    let fields: Vec<(&str, Value)> = vec![
+        ("id", image.id.as_str().into()),
+        ("name", text(&image.name)),
+        ("status", image.status.to_string().into()),
+        ("visibility", image.visibility.to_string().into()),
+        ("owner", text(&image.owner)),
+        ("size", image.size.map_or(Value::Null, |size| Value::Int(i64::try_from(size).unwrap_or(i64::MAX)))),
+        ("disk_format", text(&image.disk_format)),
+        ("container_format", text(&image.container_format)),
+        ("tags", image.tags.clone().into()),
+        ("properties", image.properties.clone().into_iter().collect::<HashMap<_, _>>().into()),
+        ("created_at", image.created_at.to_string().into()),
+    ];
+    let map: HashMap<String, Value> = fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let mut context = Context::default();
+    context.add_variable_from_value("image", map);
+    context
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|rule| &rule.spec)).finish()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn stores(names: &[&str]) -> Vec<StoreFacts> {
+        names.iter().map(|name| StoreFacts { name: name.parse().unwrap(), visibility: None }).collect()
+    }
+
+    fn rule(when: Option<&str>, stores: &[&str], copies: Option<usize>) -> RuleSpec {
+        let stores = stores.iter().map(|name| name.parse().unwrap()).collect();
+        RuleSpec { name: "rule".into(), when: when.map(str::to_owned), stores, copies }
+    }
+
+    fn wanted(specs: Vec<RuleSpec>, image: &Image) -> Vec<String> {
+        let rules = Rules::compile(specs).unwrap();
+        let names = rules.wanted(image, &stores(&["a", "b", "c"]), &BTreeMap::new());
+        names.into_iter().map(String::from).collect()
+    }
+
+    #[test]
+    fn no_rules_mean_every_image_to_every_store_and_rules_without_a_match_leave_it_alone() {
+        assert_eq!(wanted(vec![], &sample()), ["a", "b", "c"]);
+        assert!(wanted(vec![rule(Some("image.visibility == 'private'"), &["a"], None)], &sample()).is_empty());
+    }
+
+    #[test]
+    fn matching_rules_add_up_in_the_order_of_the_stores() {
+        let rules = vec![rule(Some("image.size < 10"), &["c"], None), rule(Some("'tag' in image.tags"), &["a"], None)];
+        assert_eq!(wanted(rules, &sample()), ["a", "c"]);
+    }
+
+    #[test]
+    fn an_expression_that_fails_on_an_image_does_not_match_it() {
+        let by_property = || vec![rule(Some("image.properties.tier == 'gold'"), &["a"], None)];
+        assert!(wanted(by_property(), &sample()).is_empty());
+        let mut image = sample();
+        image.properties.insert("tier".into(), "gold".into());
+        assert_eq!(wanted(by_property(), &image), ["a"]);
+        image.name = None;
+        assert!(wanted(vec![rule(Some("image.name.startsWith('x')"), &["a"], None)], &image).is_empty());
+    }
+
+    #[test]
+    fn copies_stay_where_they_are_and_move_away_from_failures() {
+        let rules = Rules::compile(vec![rule(None, &["a", "b", "c"], Some(2))]).unwrap();
+        let replica = |name: &str, state| {
+            let store: StoreName = name.parse().unwrap();
+            (store.clone(), Replica { state, ..Replica::wanted(store) })
+        };
+        let held = BTreeMap::from([replica("a", ReplicaState::Failed), replica("c", ReplicaState::Registered)]);
+        let chosen = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &held);
+        assert_eq!(chosen.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_store_takes_only_the_visibilities_that_it_lists() {
+        let mut facts = stores(&["a", "b"]);
+        facts[0].visibility = Some(vec![Visibility::Private]);
+        let chosen = Rules::default().wanted(&sample(), &facts, &BTreeMap::new());
+        assert_eq!(chosen.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn mistakes_in_an_expression_are_found_when_it_is_compiled() {
+        for bad in ["image.size >", "visibility == 'public'", "image.name", "1 + 1"] {
+            assert!(Rules::compile(vec![rule(Some(bad), &["a"], None)]).is_err(), "{bad} was taken");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The ports: what the engine asks of the world. Each trait is implemented by adapters and by a fake in the testkit,
+//! and both pass the same conformance suite.
+//!
+//! Every future may be dropped at any point: that is how work is cancelled. What a dropped or failed call leaves
+//! behind is said at each method. No method waits longer than its protocol's connect time-out for nothing: how long
+//! a transfer may stand still is the engine's to decide.
+
+use std::{pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+
+use crate::{
+    Change, DirtyMark, Due, Image, ImageId, Location, ObjectName, Record, Result, Snapshot, StoreName, Timestamp,
+    Visibility,
+};
+
+/// Bits, in chunks of the sender's own size. After an error or the end nothing follows.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// Tells the time. The only source of it for the engine's decisions.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> Timestamp;
+}
+
+/// A repeatable, ranged read of one image's bits.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Starts to read at `offset`. Leaves nothing behind.
+    async fn open(&self, offset: u64) -> Result<ByteStream>;
+}
+
+/// The image service: the truth about images and their locations.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// The image as it is now; `None` for a 404, which is not yet a deletion (promise 10).
+    async fn look(&self, id: &ImageId) -> Result<Option<Image>>;
+
+    /// Whether the token in use is shown, now, to see other projects' private images. Only then does a 404 mean
+    /// that an image is gone.
+    async fn sees_all(&self) -> Result<bool>;
+
+    /// Up to a page of images changed at or after `since`, oldest change first, over all projects and hidden ones
+    /// too; the page after `marker`, if one is given. An empty page ends the list.
+    async fn changed_since(&self, since: Option<Timestamp>, marker: Option<&ImageId>) -> Result<Vec<Image>>;
+
+    /// Adds all the locations in one request: all or none. A lost answer leaves either.
+    async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()>;
+
+    /// Puts back what a PATCH of ours undid. Each is sent on its own; an error leaves the later ones unsent.
+    async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()>;
+
+    /// The image's bits through the image service itself.
+    fn source(&self, id: &ImageId) -> Arc<dyn Source>;
+}
+
+/// What others had changed, and a PATCH of ours set back: the values to restore.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Undone {
+    pub visibility: Option<Visibility>,
+    pub protected: Option<bool>,
+    /// True: the image had been deactivated. False: reactivated.
+    pub deactivated: Option<bool>,
+}
+
+/// A place for bits.
+#[async_trait]
+pub trait Store: Send + Sync {
+    fn name(&self) -> &StoreName;
+
+    /// The location URL under which Glance reads the object.
+    fn location(&self, object: &ObjectName) -> String;
+
+    /// Starts a new object. Until [`Sink::close`] succeeds it may exist in part, or not at all.
+    async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>>;
+
+    /// Reads the object from `offset` where Glance would read it. Leaves nothing behind.
+    async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream>;
+
+    /// Asks for the object as Glance does before it takes a location: its size, or `None` where there is none.
+    async fn probe(&self, object: &ObjectName) -> Result<Option<u64>>;
+
+    /// Removes the object; one that is not there is no error. A lost answer leaves either.
+    async fn delete(&self, object: &ObjectName) -> Result<()>;
+}
+
+/// One object while it is written. Dropping it is an abort without waiting.
+#[async_trait]
+pub trait Sink: Send {
+    /// Hands over the next bytes; waits while the store cannot take them.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Publishes the object and tells what the store says of it. After an error it may exist or not.
+    async fn close(self: Box<Self>) -> Result<Receipt>;
+
+    /// Gives up. What the store kept of it is the ledger's to know and the sweeper's to remove.
+    async fn abort(self: Box<Self>);
+}
+
+/// What a store says of a closed object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// As counted by the store, where it tells.
+    pub size: Option<u64>,
+}
+
+/// Notifications of the image service.
+#[async_trait]
+pub trait Events: Send {
+    /// Waits for the next event; reconnects by itself for as long as it takes. What cannot be read as an event is
+    /// counted, logged once and passed over. `None` when the source has ended for good.
+    async fn next(&mut self) -> Option<Delivery>;
+
+    /// How the connection does, for the status.
+    fn health(&self) -> Arc<EventsHealth>;
+}
+
+/// An event with its acknowledgement, which is due once the ledger has the event: an event that was not
+/// acknowledged comes again.
+pub struct Delivery {
+    pub event: ImageEvent,
+    pub ack: Box<dyn Acknowledge>,
+}
+
+#[async_trait]
+pub trait Acknowledge: Send {
+    async fn acknowledge(self: Box<Self>);
+}
+
+/// Something happened to an image. It means "look again"; only `kind` and `snapshot` are kept as evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageEvent {
+    pub image: ImageId,
+    pub kind: EventKind,
+    /// The record as the event's sender saved it, for finding out what a PATCH of ours undid.
+    pub snapshot: Option<Snapshot>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    Changed,
+    Deleted,
+}
+
+/// Counters and the last error of an event source; shared with the status.
+#[derive(Debug, Default)]
+pub struct EventsHealth {
+    state: std::sync::Mutex<EventsState>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventsState {
+    pub connected: bool,
+    pub received: u64,
+    /// Messages that were no image event that Mimeo understands.
+    pub bad: u64,
+    pub last_error: Option<String>,
+}
+
+impl EventsHealth {
+    pub fn update(&self, change: impl FnOnce(&mut EventsState)) {
+        change(&mut self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    pub fn state(&self) -> EventsState {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}
+
+/// Mimeo's durable record. When a call returns, what it wrote survives a crash; a failed call wrote nothing.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    async fn load(&self, id: &ImageId) -> Result<Option<Record>>;
+
+    /// All of the changes or none of them.
+    async fn commit(&self, changes: &[Change]) -> Result<()>;
+
+    /// Up to `limit` images whose mark is due, the longest due first, and not those in `busy`.
+    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>>;
+
+    /// When the next mark comes due, whether or not it is due already.
+    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>>;
+
+    /// Clears the mark that `seq` names, or moves it to `next`; does nothing if the image was marked again.
+    async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()>;
+
+    /// The images with this name, or this id. Several may share a name.
+    async fn find(&self, name_or_id: &str) -> Result<Vec<ImageId>>;
+
+    /// Up to `limit` records in order of their ids, those after `after`.
+    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
+
+    /// The records that have a tombstone or a doomed object, at most `limit`, the oldest first.
+    async fn sweepable(&self, limit: usize) -> Result<Vec<Record>>;
+
+    async fn bookmark(&self, name: &str) -> Result<Option<String>>;
+}

@@ -1,0 +1,116 @@
+use std::collections::BTreeMap;
+
+use crate::{Failure, ImageId, ObjectName, Replica, StoreName, Timestamp};
+
+/// Everything that the ledger knows of one image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    pub image: ImageRow,
+    pub replicas: BTreeMap<StoreName, Replica>,
+    /// Every object that may exist at a store for this image.
+    pub objects: Vec<Object>,
+}
+
+impl Record {
+    pub fn new(id: ImageId) -> Self {
+        Self { image: ImageRow::new(id), replicas: BTreeMap::new(), objects: Vec::new() }
+    }
+
+    pub fn object(&self, store: &StoreName, name: &ObjectName) -> Option<&Object> {
+        self.objects.iter().find(|object| object.store == *store && object.name == *name)
+    }
+}
+
+/// The image itself, as last observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageRow {
+    pub id: ImageId,
+    pub name: Option<String>,
+    /// Glance's status, as text: what was last seen.
+    pub status: Option<String>,
+    pub size: Option<u64>,
+    /// The stores that the rules wanted at the last look, in order.
+    pub wanted: Vec<StoreName>,
+    /// What stands in the way of the whole image, if anything does.
+    pub trouble: Option<Failure>,
+    pub observed_at: Option<Timestamp>,
+    /// When an `image.delete` event told of its end. Evidence, not yet a conclusion.
+    pub delete_seen: Option<Timestamp>,
+    /// When it was concluded that the image is gone: the tombstone. The grace period runs from here.
+    pub gone_at: Option<Timestamp>,
+}
+
+impl ImageRow {
+    pub fn new(id: ImageId) -> Self {
+        Self {
+            id,
+            name: None,
+            status: None,
+            size: None,
+            wanted: Vec::new(),
+            trouble: None,
+            observed_at: None,
+            delete_seen: None,
+            gone_at: None,
+        }
+    }
+}
+
+/// Bits that Mimeo makes, or made, at a store. The row is there before the first byte and until the bits are
+/// known to be gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    pub store: StoreName,
+    pub name: ObjectName,
+    pub url: String,
+    pub state: ObjectState,
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObjectState {
+    /// Being written, or left behind by a writer that died.
+    Open,
+    /// Closed; a replica's current object.
+    Kept,
+    /// To be removed by the sweeper.
+    Doomed,
+}
+
+/// One durable change to the ledger; a slice of them is committed whole or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Inserts or replaces the image's row, except `delete_seen`, which only [`Change::DeleteSeen`] sets.
+    Image(ImageRow),
+    /// Inserts or replaces one replica.
+    Replica(ImageId, Replica),
+    /// Inserts or replaces one object.
+    Object(Object),
+    /// The object's bits are known to be gone.
+    ObjectGone(StoreName, ObjectName),
+    /// Look at this image again, no later than the mark says. Bumps the sequence, so that work under way does not
+    /// count for it.
+    Dirty(DirtyMark),
+    /// An `image.delete` event was received.
+    DeleteSeen(ImageId, Timestamp),
+    /// The delete event was wrong: the image is there.
+    DeleteUnseen(ImageId),
+    /// Forgets the image with all its replicas: nothing of it is left anywhere.
+    Forget(ImageId),
+    /// A named bookmark, such as how far the scan has come.
+    Bookmark(String, String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirtyMark {
+    pub image: ImageId,
+    pub due: Timestamp,
+}
+
+/// An image whose turn it is. `seq` tells whether it was marked again meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    pub image: ImageId,
+    pub seq: u64,
+    pub due: Timestamp,
+}

@@ -42,12 +42,14 @@ impl Image {
     }
 
     pub fn snapshot(&self) -> Snapshot {
+        let mut tags = self.tags.clone();
+        tags.sort_unstable();
         Snapshot {
             name: self.name.clone(),
             status: self.status,
             visibility: self.visibility,
             protected: self.protected,
-            tags: self.tags.clone(),
+            tags,
             properties: self.properties.clone(),
         }
     }
@@ -60,6 +62,7 @@ pub struct Snapshot {
     pub status: ImageStatus,
     pub visibility: Visibility,
     pub protected: bool,
+    /// Sorted: Glance gives them in any order.
     pub tags: Vec<String>,
     pub properties: BTreeMap<String, String>,
 }

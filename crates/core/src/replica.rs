@@ -58,7 +58,7 @@ impl Replica {
 }
 
 /// A replica's life: `wanted → copying → stored → proven → registered`, and the ways off it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReplicaState {
     Wanted,
@@ -101,7 +101,7 @@ pub enum ProofKind {
 }
 
 /// An image's own state, derived from its replicas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageState {
     /// No rule wants it anywhere.

@@ -1,1 +1,23 @@
+//! How it flows: a mark in the ledger, a look, a plan, and its execution: copy, prove, register, settle.
+//!
+//! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod copy;
+mod engine;
+mod health;
+mod intake;
+mod progress;
+mod prove;
+mod queries;
+mod recent;
+mod reconcile;
+mod register;
+mod scan;
+mod serve;
+mod sweep;
+mod transfer;
+
+pub mod status;
+
+pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
+pub use progress::{Phase, Progress};

@@ -1,0 +1,261 @@
+//! Copies and proofs of one image, side by side; what is proven is registered without waiting for the slowest.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use mimeo_core::{
+    Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
+    ReplicaState, Result, StoreName, plan::Plan,
+};
+use tokio::{task::JoinSet, time::Instant};
+use tracing::Instrument;
+
+use crate::{
+    Engine,
+    progress::Phase,
+    prove,
+    reconcile::{self, Turn},
+    transfer::{Feed, Transfer, Verified},
+};
+
+/// How long a proven copy waits for its siblings, so that one PATCH registers them together: a share of the time that
+/// the copy took, between these bounds.
+const LINGER_SHARE: u32 = 10;
+const LINGER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Runs the plan's copies and proofs to their ends, which are in the ledger when this returns.
+pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: &Plan) -> Result<()> {
+    if plan.copy.is_empty() && plan.prove.is_empty() {
+        return Ok(());
+    }
+    let mut work = JoinSet::new();
+    for store in &plan.prove {
+        let (engine, id, store) = (Arc::clone(engine), image.id.clone(), store.clone());
+        work.spawn(async move { (prove(&engine, &id, &store).await, store) }.in_current_span());
+    }
+    let mut readers = JoinSet::new();
+    if !plan.copy.is_empty() {
+        start_copies(engine, turn, image, &plan.copy, &mut work, &mut readers).await?;
+    }
+    let running = plan.copy.iter().chain(&plan.prove).cloned().collect();
+    attend(engine, turn, image, running, &mut work).await;
+    // Whoever still runs was told to stop: nothing of it may go on when the next look begins.
+    work.shutdown().await;
+    readers.shutdown().await;
+    Ok(())
+}
+
+/// Waits for the work, and looks at the image whenever something is proven or the image was marked again.
+async fn attend(
+    engine: &Arc<Engine>,
+    turn: &Turn,
+    image: &Image,
+    mut running: BTreeSet<StoreName>,
+    work: &mut JoinSet<(bool, StoreName)>,
+) {
+    let began = Instant::now();
+    let mut register_at: Option<Instant> = None;
+    loop {
+        let linger = async {
+            match register_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let look = tokio::select! {
+            done = work.join_next() => {
+                let Some(done) = done else { return };
+                if let Ok((proven, store)) = done {
+                    running.remove(&store);
+                    if proven {
+                        let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
+                        register_at.get_or_insert(Instant::now() + wait);
+                    }
+                }
+                false
+            }
+            () = turn.poke.notified() => true,
+            () = linger => true,
+            () = turn.stop.cancelled() => return,
+        };
+        if look && !work.is_empty() {
+            register_at = None;
+            if !reconcile::glance(engine, image, &running).await {
+                tracing::info!("the image changed: its copies are stopped");
+                return;
+            }
+        }
+    }
+}
+
+/// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
+async fn start_copies(
+    engine: &Arc<Engine>,
+    turn: &Turn,
+    image: &Image,
+    stores: &[StoreName],
+    work: &mut JoinSet<(bool, StoreName)>,
+    readers: &mut JoinSet<()>,
+) -> Result<()> {
+    let permit = tokio::select! {
+        permit = Arc::clone(&engine.readers).acquire_owned() => permit,
+        () = turn.stop.cancelled() => return Ok(()),
+    };
+    let permit = permit.map_err(|_| Error::new(Reason::Cancelled, "no transfers are started any more"))?;
+    let attempts = begin(engine, &image.id, stores).await?;
+    tracing::info!(stores = stores.len(), size = image.size, "copying");
+    let source = engine.registry.source(&image.id);
+    let transfer = Transfer::new(image.clone(), source, engine.settings.window, engine.settings.source_timeout);
+    for (store, object) in attempts {
+        let (engine, image, feed) = (Arc::clone(engine), image.clone(), transfer.feed());
+        work.spawn(async move { (copy(&engine, &image, &store, &object, feed).await, store) }.in_current_span());
+    }
+    readers.spawn(transfer.read(permit).in_current_span());
+    Ok(())
+}
+
+/// One new attempt for each store, known to the ledger before a byte is written.
+async fn begin(engine: &Engine, id: &ImageId, stores: &[StoreName]) -> Result<Vec<(StoreName, ObjectName)>> {
+    let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
+    let now = engine.clock.now();
+    let (mut changes, mut attempts) = (Vec::new(), Vec::new());
+    for store in stores {
+        let name = ObjectName::new(id, next_attempt(&record, now));
+        let Some(part) = engine.stores.get(store) else { continue };
+        let url = part.store.location(&name);
+        changes.push(Change::Object(Object {
+            store: store.clone(),
+            name: name.clone(),
+            url: url.clone(),
+            state: ObjectState::Open,
+            since: now,
+        }));
+        let failure = record.replicas.get(store).and_then(|replica| replica.failure.clone());
+        let replica = Replica {
+            state: ReplicaState::Copying,
+            object: Some(name.clone()),
+            url: Some(url),
+            failure,
+            ..Replica::wanted(store.clone())
+        };
+        changes.push(Change::Replica(id.clone(), replica));
+        attempts.push((store.clone(), name));
+    }
+    engine.ledger.commit(&changes).await?;
+    Ok(attempts)
+}
+
+/// Attempts are numbered by time, so that a ledger that was lost does not lead to a name that was used before, and
+/// never twice the same for one image.
+fn next_attempt(record: &Record, now: mimeo_core::Timestamp) -> u64 {
+    let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
+    u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1)
+}
+
+/// Copies to one store and proves the copy. True: proven.
+async fn copy(engine: &Engine, image: &Image, store: &StoreName, object: &ObjectName, feed: Feed) -> bool {
+    let Some(part) = engine.stores.get(store) else { return false };
+    let line = engine.board.show(&image.id, store, Phase::Copying, image.size);
+    let written = feed.copy_to(part, object, &line, engine.slow(store)).await;
+    let recorded = match written {
+        Ok(verified) => stored(engine, &image.id, store, object, verified).await,
+        Err(error) => Err(error),
+    };
+    match recorded {
+        Ok(()) => {
+            drop(line);
+            prove(engine, &image.id, store).await
+        }
+        Err(error) => {
+            failed(engine, &image.id, store, &error).await;
+            false
+        }
+    }
+}
+
+/// The object is closed: it is kept, and what it must read back as is known.
+async fn stored(
+    engine: &Engine,
+    id: &ImageId,
+    store: &StoreName,
+    object: &ObjectName,
+    verified: Verified,
+) -> Result<()> {
+    update(engine, id, store, |replica, changes| {
+        let (url, now) = (replica.url.clone().unwrap_or_default(), engine.clock.now());
+        let (store, name) = (store.clone(), object.clone());
+        changes.push(Change::Object(Object { store, name, url, state: ObjectState::Kept, since: now }));
+        let (size, digest) = (Some(verified.size), Some(verified.digest));
+        Replica { state: ReplicaState::Stored, size, digest, ..replica }
+    })
+    .await
+}
+
+/// Reads the stored object back. True: proven.
+async fn prove(engine: &Engine, id: &ImageId, store: &StoreName) -> bool {
+    match try_prove(engine, id, store).await {
+        Ok(()) => {
+            engine.health.succeeded(store, engine.clock.now());
+            true
+        }
+        Err(error) => {
+            failed(engine, id, store, &error).await;
+            false
+        }
+    }
+}
+
+async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<()> {
+    let lost = || Error::new(Reason::ObjectMissing, format!("{store}: the ledger has no closed object to prove"));
+    let record = engine.ledger.load(id).await?.ok_or_else(lost)?;
+    let replica = record.replicas.get(store).ok_or_else(lost)?;
+    let (Some(object), Some(size), Some(digest)) = (&replica.object, replica.size, &replica.digest) else {
+        return Err(lost());
+    };
+    let part = engine.stores.get(store).ok_or_else(lost)?;
+    let line = engine.board.show(id, store, Phase::Proving, Some(size));
+    prove::read_back(part, object, size, digest, &line).await?;
+    let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
+    update(engine, id, store, |replica, _| Replica {
+        state: ReplicaState::Proven,
+        proof: Some(proof),
+        failure: None,
+        ..replica
+    })
+    .await
+}
+
+/// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof; any
+/// other is the sweeper's.
+pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
+    let now = engine.clock.now();
+    let is_bad = matches!(error.reason, Reason::ProofMismatch | Reason::ObjectMissing);
+    let result = update(engine, id, store, |replica, changes| {
+        let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
+        let state = if keeps { replica.state } else { ReplicaState::Failed };
+        if let (false, Some(name), Some(url)) = (keeps, replica.object.clone(), replica.url.clone()) {
+            let store = store.clone();
+            changes.push(Change::Object(Object { store, name, url, state: ObjectState::Doomed, since: now }));
+        }
+        replica.failed(state, error, engine.settings.policy.backoff, now)
+    });
+    tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "this copy failed");
+    engine.health.failed(store, error);
+    if let Err(error) = result.await {
+        tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
+    }
+}
+
+/// Changes one replica, and whatever else belongs to the same step, in one commit.
+pub(crate) async fn update(
+    engine: &Engine,
+    id: &ImageId,
+    store: &StoreName,
+    change: impl FnOnce(Replica, &mut Vec<Change>) -> Replica + Send,
+) -> Result<()> {
+    let record = engine.ledger.load(id).await?;
+    let replica = record.and_then(|mut record| record.replicas.remove(store));
+    let mut changes = Vec::new();
+    let replica = change(replica.unwrap_or_else(|| Replica::wanted(store.clone())), &mut changes);
+    changes.push(Change::Replica(id.clone(), replica));
+    engine.ledger.commit(&changes).await
+}

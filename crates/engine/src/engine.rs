@@ -1,0 +1,144 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use mimeo_core::{
+    Image, Result, StoreName,
+    plan::Policy,
+    ports::{Clock, Events, Ledger, Registry, Store, Undone},
+};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    health::Health,
+    progress::Board,
+    recent::{self, Recent},
+    serve,
+};
+
+/// Copies to one store that may go on by themselves, slower than the rest: each holds a connection to the source.
+const SLOW_COPIES: usize = 16;
+
+/// The world, as the engine is given it.
+pub struct Parts {
+    pub registry: Arc<dyn Registry>,
+    pub ledger: Arc<dyn Ledger>,
+    pub clock: Arc<dyn Clock>,
+    /// In the operator's order.
+    pub stores: Vec<StorePart>,
+}
+
+pub struct StorePart {
+    pub store: Arc<dyn Store>,
+    /// How long it may move no byte before the copy counts as stalled.
+    pub timeout: Duration,
+}
+
+#[derive(Debug)]
+pub struct Settings {
+    pub policy: Policy,
+    /// Images read at the same time.
+    pub transfers: usize,
+    /// Bytes of one image held in memory at most.
+    pub window: usize,
+    /// How long the image service may give no byte of an image before the read is tried anew.
+    pub source_timeout: Duration,
+    pub scan_interval: Duration,
+    pub full_scan_interval: Duration,
+    pub gc: GcSettings,
+    /// Only plan and report.
+    pub observe: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct GcSettings {
+    pub interval: Duration,
+    /// From the end of an image to the removal of its copies.
+    pub grace: Duration,
+    /// More images than this, and more than `max_percent` of all, wait for an operator.
+    pub max_images: u64,
+    pub max_percent: u64,
+}
+
+/// Keeps every image where the rules want it. One per ledger.
+pub struct Engine {
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stores: BTreeMap<StoreName, StorePart>,
+    pub(crate) settings: Settings,
+    /// A permit for each image that may be read at the same time.
+    pub(crate) readers: Arc<Semaphore>,
+    slow: BTreeMap<StoreName, Arc<Semaphore>>,
+    pub(crate) board: Board,
+    pub(crate) recent: Recent,
+    pub(crate) health: Health,
+    /// Rung when an image was marked dirty.
+    pub(crate) wake: Notify,
+    /// Rung when an operator let the held deletions through.
+    pub(crate) sweep: Notify,
+    /// An operator let the held deletions through; good for one sweep.
+    pub(crate) deletes_confirmed: AtomicBool,
+    /// The images at work now.
+    pub(crate) turns: serve::Turns,
+}
+
+impl Engine {
+    pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
+        let stores: BTreeMap<StoreName, StorePart> =
+            parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
+        let slow = stores.keys().map(|name| (name.clone(), Arc::new(Semaphore::new(SLOW_COPIES)))).collect();
+        Arc::new(Self {
+            registry: parts.registry,
+            ledger: parts.ledger,
+            clock: parts.clock,
+            stores,
+            readers: Arc::new(Semaphore::new(settings.transfers)),
+            slow,
+            settings,
+            board: Board::default(),
+            recent: Recent::default(),
+            health: Health::default(),
+            wake: Notify::new(),
+            sweep: Notify::new(),
+            deletes_confirmed: AtomicBool::new(false),
+            turns: serve::Turns::default(),
+        })
+    }
+
+    /// Runs until `stop`; then lets nothing half-done unrecorded.
+    pub async fn serve(self: &Arc<Self>, events: Option<Box<dyn Events>>, stop: CancellationToken) -> Result<()> {
+        serve::run(self, events, stop).await
+    }
+
+    pub(crate) fn slow(&self, store: &StoreName) -> &Arc<Semaphore> {
+        // Made from the same names as `stores`, which every caller has looked the store up in.
+        &self.slow[store]
+    }
+
+    /// Restores what a PATCH of ours undid for others, as far as that can be known; the rest is told.
+    pub(crate) async fn put_back_undone(&self, image: &Image) {
+        let findings = self.recent.findings(image);
+        for report in &findings.reports {
+            tracing::warn!(image = %image.id, lost = report, "another's change was undone while locations were registered; \
+                please make it again");
+        }
+        if findings.undone == Undone::default() {
+            return;
+        }
+        let what = recent::describe(&findings.undone);
+        let window = self.recent.open(image);
+        let result = self.registry.put_back(&image.id, &findings.undone).await;
+        self.recent.close(&window);
+        match result {
+            Ok(()) => tracing::warn!(image = %image.id, what, "put back what registering locations had undone"),
+            Err(error) => {
+                tracing::error!(image = %image.id, what, error = error.chain(), "could not put back what registering \
+                    locations had undone; please set it again");
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Proof: a closed object is read again, from where Glance will read it, and must be what the source was.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use mimeo_core::{Digest, Error, ObjectName, Reason, Result};
+
+use crate::{
+    StorePart,
+    progress::Line,
+    transfer::{Hasher, digest, within},
+};
+
+/// Reads the whole object and compares size and BLAKE3 digest.
+pub(crate) async fn read_back(
+    part: &StorePart,
+    object: &ObjectName,
+    size: u64,
+    expected: &Digest,
+    line: &Line,
+) -> Result<()> {
+    let mut stream = within(part.timeout, part, "opening the copy to read it back", part.store.read(object, 0)).await?;
+    let hasher = Hasher::blake3();
+    let mut seen = 0_u64;
+    while let Some(chunk) = within(part.timeout, part, "reading the copy back", next(&mut stream)).await? {
+        seen += chunk.len() as u64;
+        line.advance(chunk.len());
+        hasher.update(chunk).await;
+        if seen > size {
+            break;
+        }
+    }
+    let store = part.store.name();
+    if seen != size {
+        let message = format!("{store}: the copy reads back as {seen} bytes or more; {size} were sent");
+        return Err(Error::new(Reason::ProofMismatch, message));
+    }
+    let found =
+        digest(hasher).await.map_err(|error| Error::new(Reason::ProofMismatch, "hashing failed").caused_by(error))?;
+    if found != *expected {
+        let message = format!("{store}: the copy reads back with other bytes (BLAKE3 {found}, sent {expected})");
+        return Err(Error::new(Reason::ProofMismatch, message));
+    }
+    Ok(())
+}
+
+async fn next(stream: &mut mimeo_core::ports::ByteStream) -> Result<Option<bytes::Bytes>> {
+    stream.next().await.transpose()
+}
+
+/// Asks for the object as Glance will, right before its location is registered.
+pub(crate) async fn probe(part: &StorePart, object: &ObjectName, size: u64, limit: Duration) -> Result<()> {
+    let store = part.store.name();
+    let unreachable = |why: String| {
+        let url = part.store.location(object);
+        Error::new(Reason::LocationUnreachable, format!("{store}: {url} {why}; it is registered once it answers"))
+    };
+    let answer = tokio::time::timeout(limit, part.store.probe(object)).await;
+    match answer.map_err(|_| unreachable(format!("did not answer within {limit:?}")))? {
+        Ok(Some(found)) if found == size => Ok(()),
+        Ok(Some(found)) => {
+            let message = format!("{store}: the object has {found} bytes; {size} were proven");
+            Err(Error::new(Reason::ProofMismatch, message))
+        }
+        Ok(None) => Err(Error::new(Reason::ObjectMissing, format!("{store}: the proven object is no longer there"))),
+        Err(error) => Err(unreachable("does not answer".into()).caused_by(error)),
+    }
+}

@@ -1,0 +1,202 @@
+//! What others changed while a PATCH of ours was under way, and lost by it.
+//!
+//! Glance's PATCH writes the whole image back as it was loaded, so a change that another made meanwhile is undone
+//! without a word to anyone, and a read afterwards does not show it. The other's `image.update` event does: a value in
+//! it that differs from before the PATCH, and that is gone after it, was undone.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mimeo_core::{Image, ImageId, ImageStatus, Snapshot, Visibility, ports::Undone};
+use tokio::time::Instant;
+
+/// An event is expected within this time after its change.
+const MEMORY: Duration = Duration::from_secs(30);
+/// An event on its way while the PATCH ends.
+const LATE: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<HashMap<ImageId, Story>>);
+
+#[derive(Default)]
+struct Story {
+    patches: Vec<Patch>,
+    events: Vec<(Instant, Snapshot)>,
+}
+
+struct Patch {
+    began: Instant,
+    ended: Option<Instant>,
+    before: Snapshot,
+}
+
+/// A PATCH under way.
+pub(crate) struct Open {
+    image: ImageId,
+    began: Instant,
+}
+
+/// What is to be put back, and what can only be told.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Findings {
+    pub(crate) undone: Undone,
+    pub(crate) reports: Vec<String>,
+}
+
+impl Recent {
+    pub(crate) fn open(&self, before: &Image) -> Open {
+        let began = Instant::now();
+        let patch = Patch { began, ended: None, before: before.snapshot() };
+        self.lock().entry(before.id.clone()).or_default().patches.push(patch);
+        Open { image: before.id.clone(), began }
+    }
+
+    pub(crate) fn close(&self, open: &Open) {
+        let mut stories = self.lock();
+        let patches = stories.get_mut(&open.image).map(|story| &mut story.patches);
+        if let Some(patch) = patches.and_then(|patches| patches.iter_mut().find(|patch| patch.began == open.began)) {
+            patch.ended = Some(Instant::now());
+        }
+    }
+
+    /// Remembers an event's snapshot for as long as a PATCH near it may matter.
+    pub(crate) fn note(&self, image: &ImageId, mut snapshot: Snapshot) {
+        snapshot.tags.sort_unstable();
+        let mut stories = self.lock();
+        stories.retain(|_, story| story.is_fresh());
+        stories.entry(image.clone()).or_default().events.push((Instant::now(), snapshot));
+    }
+
+    /// Compares the image as it is now with the events around each PATCH of ours. What is found is told once.
+    pub(crate) fn findings(&self, now: &Image) -> Findings {
+        let mut stories = self.lock();
+        let Some(story) = stories.get_mut(&now.id) else { return Findings::default() };
+        let findings = story.findings(&now.snapshot());
+        if findings != Findings::default() {
+            story.patches.clear();
+        }
+        findings
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Story>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Story {
+    fn is_fresh(&self) -> bool {
+        let newest_event = self.events.last().map(|(at, _)| *at);
+        let newest_patch = self.patches.last().map(|patch| patch.began);
+        newest_event.max(newest_patch).is_some_and(|at| at.elapsed() < MEMORY)
+    }
+
+    fn findings(&mut self, now: &Snapshot) -> Findings {
+        self.events.retain(|(at, _)| at.elapsed() < MEMORY);
+        let mut findings = Findings::default();
+        for patch in &self.patches {
+            findings.merge(patch, &self.events, now);
+        }
+        // Where another's change stands, or every event must have come, there is nothing left to find.
+        self.patches.retain(|patch| patch.is_open_for_events() && !patch.has_survivor(now));
+        findings
+    }
+}
+
+impl Patch {
+    fn is_open_for_events(&self) -> bool {
+        self.ended.is_none_or(|ended| ended.elapsed() < LATE)
+    }
+
+    fn has_survivor(&self, now: &Snapshot) -> bool {
+        let guarded = |snapshot: &Snapshot| (snapshot.visibility, snapshot.status, snapshot.protected);
+        guarded(&self.before) != guarded(now)
+    }
+
+    /// The last value that an event brought while this PATCH ran and that the image no longer has; and whether other
+    /// writers' events leave a doubt that it was undone by accident.
+    fn lost<T: PartialEq>(
+        &self,
+        events: &[(Instant, Snapshot)],
+        now: &Snapshot,
+        of: impl Fn(&Snapshot) -> T,
+    ) -> Option<(T, Doubt)> {
+        let before = of(&self.before);
+        let until = self.ended.unwrap_or_else(Instant::now);
+        let meanwhile: Vec<(Instant, T)> = events
+            .iter()
+            .filter(|(at, _)| *at >= self.began && *at <= until + LATE)
+            .map(|(at, event)| (*at, of(event)))
+            .collect();
+        let last = meanwhile.iter().rposition(|(_, value)| *value != before)?;
+        if of(now) != before {
+            return None;
+        }
+        // One event after it is our own PATCH's.
+        let doubt = meanwhile.len() - last > 2 || meanwhile[last].0 > until;
+        meanwhile.into_iter().nth(last).map(|(_, value)| (value, Doubt(doubt)))
+    }
+}
+
+/// True: the value may also have been changed back on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Doubt(bool);
+
+impl Findings {
+    /// In doubt the stricter value wins: an image that its owner made private must not become public again because of
+    /// Mimeo, while one that stays private for too long can be opened by a word.
+    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], now: &Snapshot) {
+        if let Some((visibility, doubt)) = patch.lost(events, now, |event| event.visibility) {
+            match !doubt.0 || openness(visibility) < openness(now.visibility) {
+                true => self.undone.visibility = Some(visibility),
+                false => self.reports.push(format!("visibility={visibility}")),
+            }
+        }
+        if let Some((protected, doubt)) = patch.lost(events, now, |event| event.protected) {
+            match !doubt.0 || protected {
+                true => self.undone.protected = Some(protected),
+                false => self.reports.push(format!("protected={protected}")),
+            }
+        }
+        match patch.lost(events, now, |event| event.status) {
+            Some((ImageStatus::Deactivated, _)) => self.undone.deactivated = Some(true),
+            Some((status, _)) => self.reports.push(format!("status={status}")),
+            None => {}
+        }
+        if let Some((name, _)) = patch.lost(events, now, |event| event.name.clone()) {
+            self.reports.push(format!("name={:?}", name.unwrap_or_default()));
+        }
+        if let Some((tags, _)) = patch.lost(events, now, |event| event.tags.clone()) {
+            self.reports.push(format!("tags={tags:?}"));
+        }
+        if let Some((properties, _)) = patch.lost(events, now, |event| event.properties.clone()) {
+            let changed = properties.iter().filter(|(key, value)| now.properties.get(*key) != Some(*value));
+            let removed = now.properties.keys().filter(|key| !properties.contains_key(*key));
+            let keys: Vec<&String> = changed.map(|(key, _)| key).chain(removed).collect();
+            self.reports.push(format!("the properties {keys:?}"));
+        }
+    }
+}
+
+/// How many may see an image: the less the stricter.
+fn openness(visibility: Visibility) -> u8 {
+    match visibility {
+        Visibility::Private => 0,
+        Visibility::Shared => 1,
+        Visibility::Community => 2,
+        Visibility::Public => 3,
+    }
+}
+
+/// For the log: what is put back.
+pub(crate) fn describe(undone: &Undone) -> String {
+    let visibility = undone.visibility.map(|visibility: Visibility| format!("visibility={visibility}"));
+    let protected = undone.protected.map(|protected| format!("protected={protected}"));
+    let status = undone.deactivated.map(|yes| if yes { "deactivated".to_owned() } else { "reactivated".to_owned() });
+    [visibility, protected, status].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

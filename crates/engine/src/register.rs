@@ -1,0 +1,132 @@
+//! The registrar: puts proven copies into an image's `locations`, and believes nothing but a later read.
+//!
+//! It is the single writer of an image's locations, because it runs only within the image's one turn. A PATCH writes
+//! the whole image back as Glance had loaded it, so its window is kept short: every URL is probed first, and only
+//! those that answer are in it.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use mimeo_core::{Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName};
+
+use crate::{Engine, copy, prove};
+
+/// A URL that needs longer than this to answer a HEAD would hold the PATCH open.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Registers the proven replicas of `stores`. Each one's outcome is in the ledger afterwards.
+pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreName]) -> Result<()> {
+    let id = &record.image.id;
+    let answering = answering(engine, record, stores).await;
+    if answering.is_empty() {
+        return Ok(());
+    }
+    // Probing took its time: the image is read again, as late as can be before the PATCH.
+    let Some(before) = engine.registry.look(id).await? else { return Ok(()) };
+    if before.status != ImageStatus::Active || before.importing {
+        return Ok(());
+    }
+    let locations: Vec<(StoreName, Location)> =
+        answering.into_iter().filter(|(_, location)| !before.has_location(&location.url)).collect();
+    let outcomes = patch(engine, &before, locations).await;
+    let after = engine.registry.look(id).await?;
+    for (store, location, outcome) in outcomes {
+        settle(engine, &before, after.as_ref(), &store, &location, outcome).await?;
+    }
+    Ok(())
+}
+
+/// The locations of those replicas whose URLs answer now. The others keep their reason.
+async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Vec<(StoreName, Location)> {
+    let probes = stores.iter().filter_map(|store| {
+        let replica = record.replicas.get(store)?;
+        let (part, object) = (engine.stores.get(store)?, replica.object.as_ref()?);
+        let (size, url) = (replica.size?, replica.url.as_ref()?);
+        Some(async move {
+            let answer = prove::probe(part, object, size, PROBE_LIMIT).await;
+            (store, Location::ours(url, store), answer)
+        })
+    });
+    let mut answering = Vec::new();
+    for (store, location, answer) in join_all(probes).await {
+        match answer {
+            Ok(()) => answering.push((store.clone(), location)),
+            Err(error) => copy::failed(engine, &record.image.id, store, &error).await,
+        }
+    }
+    answering
+}
+
+type Outcome = (StoreName, Location, Result<()>);
+
+/// One PATCH for all; if Glance refuses that, one for each, so that a bad one does not keep out the others.
+async fn patch(engine: &Engine, before: &Image, locations: Vec<(StoreName, Location)>) -> Vec<Outcome> {
+    let all: Vec<Location> = locations.iter().map(|(_, location)| location.clone()).collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let together = add(engine, before, &all).await;
+    match together {
+        Err(error) if all.len() > 1 && blames_one(&error) => {
+            tracing::info!(error = error.chain(), "Glance refused the locations together; trying them one by one");
+        }
+        outcome => {
+            let each = |(store, location)| match &outcome {
+                Ok(()) => (store, location, Ok(())),
+                Err(error) => (store, location, Err(Error::new(error.reason, error.chain()))),
+            };
+            return locations.into_iter().map(each).collect();
+        }
+    }
+    let mut outcomes = Vec::new();
+    for (store, location) in locations {
+        let outcome = add(engine, before, std::slice::from_ref(&location)).await;
+        outcomes.push((store, location, outcome));
+    }
+    outcomes
+}
+
+fn blames_one(error: &Error) -> bool {
+    matches!(
+        error.reason,
+        Reason::LocationRefused | Reason::LocationQuota | Reason::ImageServiceError | Reason::ImageServiceUnreachable
+    )
+}
+
+/// The PATCH itself, with its window noted, so that what it undid for others can be found and put back.
+async fn add(engine: &Engine, before: &Image, locations: &[Location]) -> Result<()> {
+    let window = engine.recent.open(before);
+    let outcome = engine.registry.add_locations(&before.id, locations).await;
+    engine.recent.close(&window);
+    outcome
+}
+
+/// Only a later read of the image says what is registered.
+async fn settle(
+    engine: &Engine,
+    before: &Image,
+    after: Option<&Image>,
+    store: &StoreName,
+    location: &Location,
+    outcome: Result<()>,
+) -> Result<()> {
+    let Some(after) = after else { return Ok(()) };
+    if after.has_location(&location.url) {
+        tracing::info!(%store, url = location.url, "registered");
+        let now = engine.clock.now();
+        let seen = |replica: Replica, _: &mut Vec<_>| Replica {
+            state: ReplicaState::Registered,
+            seen_at: Some(now),
+            failure: None,
+            ..replica
+        };
+        return copy::update(engine, &before.id, store, seen).await;
+    }
+    let error = outcome.err().unwrap_or_else(|| {
+        let message = "Glance took the location and lost it again: another writer wrote the image at the same moment; \
+                       it is registered again";
+        Error::new(Reason::LocationLost, message)
+    });
+    copy::failed(engine, &before.id, store, &error).await;
+    Ok(())
+}

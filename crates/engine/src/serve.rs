@@ -1,0 +1,135 @@
+//! The daemon's tasks: intake, scan, sweep, and the dispatcher that gives each due image its turn.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mimeo_core::{Due, ImageId, Result, ports::Events};
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::{Engine, intake, reconcile, scan, sweep};
+
+/// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
+/// memory is bounded elsewhere.
+const TURNS: usize = 256;
+/// A ledger that failed is asked again after this.
+const LEDGER_RETRY: Duration = Duration::from_secs(1);
+/// The longest that the dispatcher sleeps: a clock that was set back must not stop it for long.
+const NAP: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, stop: CancellationToken) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(events) = events {
+        engine.health.lock().events = Some(events.health());
+        spawn(&mut tasks, "intake", intake::run(Arc::clone(engine), events, stop.clone()));
+    }
+    spawn(&mut tasks, "scan", scan::run(Arc::clone(engine), stop.clone()));
+    if !engine.settings.observe {
+        spawn(&mut tasks, "sweep", sweep::run(Arc::clone(engine), stop.clone()));
+    }
+    spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));
+    // A task ends only when told to. One that ends otherwise takes the daemon with it, rather than dying silently.
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a task broke down; stopping");
+        }
+        stop.cancel();
+    }
+    Ok(())
+}
+
+fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    tasks.spawn(task.instrument(tracing::info_span!("task", name)));
+}
+
+/// The images at work, each with the bell that tells it of a new mark.
+#[derive(Default)]
+pub(crate) struct Turns(Mutex<HashMap<ImageId, Arc<Notify>>>);
+
+impl Turns {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<Notify>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the image's turn, if it has one now, that the image was marked again.
+    pub(crate) fn poke(&self, image: &ImageId) {
+        if let Some(bell) = self.lock().get(image) {
+            bell.notify_one();
+        }
+    }
+
+    fn images(&self) -> Vec<ImageId> {
+        self.lock().keys().cloned().collect()
+    }
+}
+
+async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut running: JoinSet<()> = JoinSet::new();
+    while !stop.is_cancelled() {
+        let wait = match start_due(&engine, &stop, &mut running).await {
+            Ok(wait) => wait,
+            Err(error) => {
+                tracing::error!(error = error.chain(), "the ledger does not say what is due");
+                LEDGER_RETRY
+            }
+        };
+        tokio::select! {
+            Some(ended) = running.join_next() => finished(ended),
+            () = engine.wake.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    while let Some(ended) = running.join_next().await {
+        finished(ended);
+    }
+}
+
+/// Starts the turns that are due, and says how long there is nothing more to start.
+async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>) -> Result<Duration> {
+    let busy = engine.turns.images();
+    let now = engine.clock.now();
+    let due = engine.ledger.due(now, TURNS.saturating_sub(running.len()), &busy).await?;
+    for due in due {
+        start(engine, stop, running, due);
+    }
+    let next = engine.ledger.next_due(&engine.turns.images()).await?;
+    let wait = next.map_or(NAP, |at| at.duration_since(now).try_into().unwrap_or_default());
+    // With every place taken a due mark waits for a turn to end, not for the time to pass.
+    Ok(if running.len() >= TURNS { NAP } else { wait.min(NAP) })
+}
+
+fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>, due: Due) {
+    let (id, poke) = (due.image.clone(), Arc::new(Notify::new()));
+    engine.turns.lock().insert(id.clone(), Arc::clone(&poke));
+    let turn = reconcile::Turn { due, poke, stop: stop.clone() };
+    let place = Place { engine: Arc::clone(engine), id };
+    let engine = Arc::clone(engine);
+    running.spawn(async move {
+        let _place = place;
+        reconcile::run(engine, turn).await;
+    });
+}
+
+/// Gives the image's place back however its turn ends.
+struct Place {
+    engine: Arc<Engine>,
+    id: ImageId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.engine.turns.lock().remove(&self.id);
+    }
+}
+
+fn finished(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        // Its mark was not settled, so the image gets another turn.
+        tracing::error!(%error, "an image's turn broke down");
+    }
+}

@@ -1,0 +1,189 @@
+//! What people are told: reports made from the ledger and from what runs now. A report never claims more than was
+//! observed.
+
+use mimeo_core::{
+    Error, Failure, ImageId, ImageState, ProofKind, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
+    ports::EventsState,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
+
+/// One image, as `mimeo status IMAGE` tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImageReport {
+    pub id: ImageId,
+    pub name: Option<String>,
+    pub state: ImageState,
+    /// Bytes, where Glance tells.
+    pub size: Option<u64>,
+    pub replicas: Vec<ReplicaReport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    pub store: StoreName,
+    pub state: ReplicaState,
+    /// Whether a rule wants it now.
+    pub wanted: bool,
+    pub location: Option<String>,
+    pub proof: Option<ProofKind>,
+    pub proven_at: Option<Timestamp>,
+    pub reason: Option<ReasonReport>,
+    pub next_try: Option<Timestamp>,
+    /// While it is copied or read back.
+    pub progress: Option<Progress>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonReport {
+    pub code: String,
+    pub message: String,
+    /// Waiting alone cannot cure it.
+    pub permanent: bool,
+}
+
+impl From<&Failure> for ReasonReport {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            code: failure.reason.code().into(),
+            message: failure.message.clone(),
+            permanent: failure.reason.is_permanent(),
+        }
+    }
+}
+
+impl From<&Error> for ReasonReport {
+    fn from(error: &Error) -> Self {
+        Self { code: error.reason.code().into(), message: error.chain(), permanent: error.reason.is_permanent() }
+    }
+}
+
+impl ImageReport {
+    /// `progress` answers for what runs at this moment.
+    pub(crate) fn new(record: &Record, progress: impl Fn(&StoreName) -> Option<Progress>) -> Self {
+        let unwanted = record.replicas.keys().filter(|store| !record.image.wanted.contains(store));
+        let stores = record.image.wanted.iter().chain(unwanted);
+        let report = |store: &StoreName| {
+            let fresh = Replica::wanted(store.clone());
+            let replica = record.replicas.get(store).unwrap_or(&fresh);
+            ReplicaReport::new(record, replica, progress(store))
+        };
+        Self {
+            id: record.image.id.clone(),
+            name: record.image.name.clone(),
+            state: plan::state(record),
+            size: record.image.size,
+            replicas: stores.map(report).collect(),
+        }
+    }
+
+    pub fn is_registered(&self) -> bool {
+        self.state == ImageState::Registered
+    }
+
+    /// Whether what is missing cannot come by itself: everything wanted that is not registered has a permanent
+    /// reason.
+    pub fn is_stuck(&self) -> bool {
+        let mut missing = self
+            .replicas
+            .iter()
+            .filter(|replica| replica.wanted && replica.state != ReplicaState::Registered)
+            .peekable();
+        missing.peek().is_some()
+            && missing.all(|replica| replica.reason.as_ref().is_some_and(|reason| reason.permanent))
+    }
+}
+
+impl ReplicaReport {
+    fn new(record: &Record, replica: &Replica, progress: Option<Progress>) -> Self {
+        // What holds up the image holds up each of its replicas that is not there yet.
+        let trouble = record.image.trouble.as_ref().filter(|_| replica.state != ReplicaState::Registered);
+        let failure = replica.failure.as_ref().or(trouble);
+        Self {
+            store: replica.store.clone(),
+            state: replica.state,
+            wanted: record.image.wanted.contains(&replica.store),
+            location: replica.url.clone(),
+            proof: replica.proof.map(|proof| proof.kind),
+            proven_at: replica.proof.map(|proof| proof.at),
+            reason: failure.map(ReasonReport::from),
+            next_try: failure.and_then(|failure| failure.next_try),
+            progress,
+        }
+    }
+}
+
+/// One store, as `mimeo stores` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReport {
+    pub name: StoreName,
+    /// When a copy to it last succeeded, since `serve` started.
+    pub last_success: Option<Timestamp>,
+    /// The newest failure, if nothing has succeeded since.
+    pub failure: Option<ReasonReport>,
+    pub replicas: u64,
+    pub registered: u64,
+    pub failed: u64,
+}
+
+/// `serve` at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    pub version: String,
+    pub observe: bool,
+    pub images: u64,
+    /// How many images are in which state.
+    pub states: std::collections::BTreeMap<ImageState, u64>,
+    pub events: Option<EventsReport>,
+    pub last_scan: Option<Timestamp>,
+    /// Why the last look at the image service failed, if it did.
+    pub trouble: Option<ReasonReport>,
+    /// Deletions that wait for `mimeo gc --confirm`.
+    pub held_deletes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsReport {
+    pub connected: bool,
+    pub received: u64,
+    pub bad: u64,
+    pub last_error: Option<String>,
+}
+
+impl From<EventsState> for EventsReport {
+    fn from(state: EventsState) -> Self {
+        let EventsState { connected, received, bad, last_error } = state;
+        Self { connected, received, bad, last_error }
+    }
+}
+
+/// What the sweeper would remove, or what it holds back (`mimeo gc`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcReport {
+    /// True: more deletions than the guard lets through; they wait for `--confirm`.
+    pub held: bool,
+    pub entries: Vec<GcEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcEntry {
+    pub image: ImageId,
+    pub name: Option<String>,
+    pub store: StoreName,
+    pub object: String,
+    /// When it may be removed.
+    pub due: Timestamp,
+    pub why: String,
+}
+
+/// What would be done about one replica (`mimeo plan`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedAction {
+    pub image: ImageId,
+    pub name: Option<String>,
+    pub store: StoreName,
+    /// `copy`, `prove`, `register`, `wait` or `none`.
+    pub action: String,
+    pub why: String,
+}

@@ -35,8 +35,8 @@ pub(crate) async fn read_back(
         let message = format!("{store}: the copy reads back as {seen} bytes or more; {size} were sent");
         return Err(Error::new(Reason::ProofMismatch, message));
     }
-    let found =
-        digest(hasher).await.map_err(|error| Error::new(Reason::ProofMismatch, "hashing failed").caused_by(error))?;
+    let broken = || Error::new(Reason::StoreError, "hashing broke down");
+    let found = digest(hasher).await.ok_or_else(broken)?;
     if found != *expected {
         let message = format!("{store}: the copy reads back with other bytes (BLAKE3 {found}, sent {expected})");
         return Err(Error::new(Reason::ProofMismatch, message));

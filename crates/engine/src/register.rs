@@ -66,21 +66,21 @@ async fn patch(engine: &Engine, before: &Image, locations: Vec<(StoreName, Locat
         return Vec::new();
     }
     let together = add(engine, before, &all).await;
-    match together {
-        Err(error) if all.len() > 1 && blames_one(&error) => {
+    let one_by_one = match &together {
+        Err(error) if all.len() > 1 && blames_one(error) => {
             tracing::info!(error = error.chain(), "Glance refused the locations together; trying them one by one");
+            // An answer that was lost may have been a yes, and Glance would take the same URL twice.
+            engine.registry.look(&before.id).await.ok().flatten()
         }
-        outcome => {
-            let each = |(store, location)| match &outcome {
-                Ok(()) => (store, location, Ok(())),
-                Err(error) => (store, location, Err(Error::new(error.reason, error.chain()))),
-            };
-            return locations.into_iter().map(each).collect();
-        }
-    }
+        _ => None,
+    };
     let mut outcomes = Vec::new();
     for (store, location) in locations {
-        let outcome = add(engine, before, std::slice::from_ref(&location)).await;
+        let outcome = match &one_by_one {
+            Some(now) if !now.has_location(&location.url) => add(engine, before, std::slice::from_ref(&location)).await,
+            Some(_) => Ok(()),
+            None => together.as_ref().copied().map_err(|error| Error::new(error.reason, error.chain())),
+        };
         outcomes.push((store, location, outcome));
     }
     outcomes

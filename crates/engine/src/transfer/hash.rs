@@ -1,62 +1,75 @@
-//! Hashing off the I/O path: a thread per algorithm, fed by a short queue.
+//! Hashing off the I/O path: each algorithm works on a thread of the blocking pool while there is something to hash,
+//! and holds none while its transfer waits.
 
 use bytes::Bytes;
 use md5::Md5;
 use mimeo_core::{Digest, HashAlgorithm};
 use sha2::{Sha256, Sha512, digest::DynDigest};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet, spawn_blocking},
+};
 
-/// Chunks that may wait for a hash thread.
+/// Chunks that may wait for a hash; as many are hashed in one go.
 const QUEUE: usize = 16;
 
-/// One running hash.
+/// One running hash. Dropping it ends the hash.
 pub(crate) struct Hasher {
     chunks: mpsc::Sender<Bytes>,
-    thread: JoinHandle<String>,
+    task: JoinSet<Result<String, JoinError>>,
 }
 
 impl Hasher {
     /// The digest that proves copies.
     pub(crate) fn blake3() -> Self {
-        let mut hash = blake3::Hasher::new();
-        Self::run(move |chunks| {
-            while let Some(chunk) = chunks.blocking_recv() {
-                hash.update(&chunk);
-            }
-            hash.finalize().to_hex().to_string()
-        })
+        let update = |hash: &mut blake3::Hasher, chunk: &[u8]| {
+            hash.update(chunk);
+        };
+        Self::run(blake3::Hasher::new(), update, |hash| hash.finalize().to_hex().to_string())
     }
 
     /// The digest that proves the source.
     pub(crate) fn content(algorithm: HashAlgorithm) -> Self {
-        let mut hash: Box<dyn DynDigest + Send> = match algorithm {
+        let hash: Box<dyn DynDigest + Send> = match algorithm {
             HashAlgorithm::Md5 => Box::new(Md5::default()),
             HashAlgorithm::Sha256 => Box::new(Sha256::default()),
             HashAlgorithm::Sha512 => Box::new(Sha512::default()),
         };
-        Self::run(move |chunks| {
-            while let Some(chunk) = chunks.blocking_recv() {
-                hash.update(&chunk);
+        Self::run(hash, |hash, chunk| hash.update(chunk), |hash| hex(&hash.finalize()))
+    }
+
+    fn run<H: Send + 'static>(
+        mut hash: H,
+        update: fn(&mut H, &[u8]),
+        finish: impl FnOnce(H) -> String + Send + 'static,
+    ) -> Self {
+        let (chunks, mut queue) = mpsc::channel::<Bytes>(QUEUE);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut batch = Vec::with_capacity(QUEUE);
+            while queue.recv_many(&mut batch, QUEUE).await > 0 {
+                (hash, batch) = spawn_blocking(move || {
+                    batch.drain(..).for_each(|chunk| update(&mut hash, &chunk));
+                    (hash, batch)
+                })
+                .await?;
             }
-            hex(&hash.finalize())
-        })
+            Ok(finish(hash))
+        });
+        Self { chunks, task }
     }
 
-    fn run(body: impl FnOnce(&mut mpsc::Receiver<Bytes>) -> String + Send + 'static) -> Self {
-        let (chunks, mut queue) = mpsc::channel(QUEUE);
-        Self { chunks, thread: tokio::task::spawn_blocking(move || body(&mut queue)) }
-    }
-
-    /// Waits while the thread is behind.
+    /// Waits while the hash is behind.
     pub(crate) async fn update(&self, chunk: Bytes) {
         // It closes only after a panic, which `finish` tells.
         let _ = self.chunks.send(chunk).await;
     }
 
-    /// The digest in lower-case hexadecimal.
-    pub(crate) async fn finish(self) -> Result<String, tokio::task::JoinError> {
-        drop(self.chunks);
-        self.thread.await
+    /// The digest in lower-case hexadecimal. `None` if the hash broke down.
+    pub(crate) async fn finish(self) -> Option<String> {
+        let Self { chunks, mut task } = self;
+        drop(chunks);
+        task.join_next().await?.ok()?.ok()
     }
 }
 
@@ -70,7 +83,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// As [`Digest`], from a BLAKE3 hasher.
-pub(crate) async fn digest(hasher: Hasher) -> Result<Digest, tokio::task::JoinError> {
+pub(crate) async fn digest(hasher: Hasher) -> Option<Digest> {
     hasher.finish().await.map(Digest::from_hex)
 }
 

@@ -99,9 +99,9 @@ impl Transfer {
             }
         }
         self.check_size(size)?;
-        let hashing = |error| Error::new(Reason::SourceUnreadable, "hashing failed").caused_by(error);
+        let hashing = || Error::new(Reason::SourceUnreadable, "hashing broke down");
         if let (Some(hash), Some(expected)) = (content, &self.image.hash) {
-            let found = hash.finish().await.map_err(hashing)?;
+            let found = hash.finish().await.ok_or_else(hashing)?;
             if found != expected.value {
                 let message = format!(
                     "the image's bits hash to {found}, but Glance says {}: the original is damaged and is not copied",
@@ -110,7 +110,7 @@ impl Transfer {
                 return Err(Error::new(Reason::SourceMismatch, message));
             }
         }
-        Ok(Verified { size, digest: digest(blake3).await.map_err(hashing)? })
+        Ok(Verified { size, digest: digest(blake3).await.ok_or_else(hashing)? })
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

@@ -1,0 +1,136 @@
+//! What may be removed, and above all what may not.
+
+use std::time::Duration;
+
+use mimeo_core::{ImageState, Location, ReplicaState};
+use mimeo_testkit::{RegistryFault, StoreFault, sample};
+
+use crate::world::{Options, World};
+
+#[tokio::test(start_paused = true)]
+async fn the_copies_of_a_deleted_image_go_after_the_grace_period() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.delete(&id);
+    world.until("it retires", async || world.state(&id).await == Some(ImageState::Retiring)).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(world.objects(), 3, "still within the grace period");
+    world.until("its copies are gone", async || world.objects() == 0).await;
+    world.until("it is forgotten", async || world.state(&id).await.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_role_removes_nothing_and_is_told() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.registry.set_sees_all(false);
+    world.registry.inject(RegistryFault::LookSeesNothing);
+    world.changed(&id);
+    let told = async || {
+        let report = world.report(&id).await.unwrap();
+        let reason = |code: &str| report.replicas.iter().all(|it| it.reason.as_ref().is_some_and(|it| it.code == code));
+        report.replicas.iter().all(|it| it.state == ReplicaState::Suspect) && reason("image-not-visible")
+    };
+    world.until("the status says why", told).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(world.objects(), 3);
+    world.registry.heal();
+    world.registry.set_sees_all(true);
+    world.registered(&id).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_without_its_event_is_found_by_the_full_scan() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.registry.remove(&id);
+    world.until("its copies are gone", async || world.objects() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bits_that_another_images_location_names_stay() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    let theirs = world.locations(&id)[0].clone();
+    let mut borrower = sample::image(2, 1000);
+    borrower.locations.push(Location { url: theirs.clone(), metadata: Default::default() });
+    let borrower = world.create(borrower);
+    world.until("the borrower has its own copies too", async || world.locations(&borrower).len() == 4).await;
+    world.delete(&id);
+    world.until("the others are gone", async || world.objects() == 4).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.objects(), 4, "the borrowed object and the borrower's three");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_who_names_anothers_copy_and_deletes_their_image_removes_nothing_of_it() {
+    let world = World::start(Options::default());
+    let victim = world.create(sample::image(1, 1000));
+    world.registered(&victim).await;
+    let mut thief = sample::image(2, 1000);
+    thief.locations = world.registry.image(&victim).unwrap().locations;
+    let thief = world.create(thief);
+    world.until("the thief's image has copies of its own", async || world.locations(&thief).len() == 6).await;
+    world.delete(&thief);
+    world.until("only those are gone", async || world.objects() == 3).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    world.assert_good_copies(&victim, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_deletes_at_once_wait_for_an_operator() {
+    let world = World::start(Options { max_deletes: 2, ..Options::default() });
+    let ids: Vec<_> = (0..6).map(|n| world.create(sample::image(n, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    for id in &ids[..4] {
+        world.delete(id);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.objects(), 18);
+    assert!(world.engine.gc().await.unwrap().held);
+    assert_eq!(world.engine.overview().await.unwrap().held_deletes, 4);
+    world.engine.confirm_gc();
+    world.until("the deletes went through", async || world.objects() == 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delete_event_for_an_image_that_is_there_removes_nothing() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    let image = world.registry.image(&id).unwrap();
+    world.delete(&id);
+    world.registry.insert(image, sample::bits(1000));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    world.assert_good_copies(&id, 3);
+    world.registered(&id).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_deleted_in_mid_copy_leaves_nothing() {
+    let world = World::start(Options::default());
+    world.stores[0].inject(StoreFault::WriteStalls);
+    let id = world.create(sample::image(1, 1 << 20));
+    world.until("copying has begun", async || !world.stores[0].calls().is_empty()).await;
+    world.delete(&id);
+    world.stores[0].heal();
+    world.until("nothing is left", async || world.objects() == 0 && world.state(&id).await.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_delete_now_is_asked_again() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.stores[2].inject(StoreFault::DeleteFails(mimeo_core::Reason::StoreUnreachable));
+    world.delete(&id);
+    world.until("the other two are gone", async || world.objects() == 1).await;
+    world.stores[2].heal();
+    world.until("all are gone", async || world.objects() == 0).await;
+}

@@ -1,0 +1,6 @@
+//! The engine over the testkit's fakes, in virtual time.
+#![allow(clippy::unwrap_used)]
+
+mod deletes;
+mod flow;
+mod world;

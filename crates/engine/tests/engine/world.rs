@@ -1,0 +1,201 @@
+//! An engine over fakes, in virtual time.
+
+use std::{sync::Arc, time::Duration};
+
+use mimeo_core::{
+    Backoff, Image, ImageId, ImageState, Timestamp,
+    plan::Policy,
+    policy::{Rules, StoreFacts},
+    ports::{Clock, EventKind, ImageEvent, Store},
+};
+use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
+use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Follows tokio's clock, which stands still but for timers.
+struct VirtualClock(Instant);
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        sample::time(0).saturating_add(self.0.elapsed()).unwrap()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) registry: FakeRegistry,
+    pub(crate) ledger: Arc<MemoryLedger>,
+    pub(crate) stores: Vec<FakeStore>,
+    pub(crate) events: EventSender,
+    pub(crate) engine: Arc<Engine>,
+    clock: Arc<dyn Clock>,
+    options: Options,
+    serving: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) stores: usize,
+    pub(crate) observe: bool,
+    pub(crate) max_deletes: u64,
+    pub(crate) window: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { stores: 3, observe: false, max_deletes: 10, window: 64 << 10 }
+    }
+}
+
+impl World {
+    pub(crate) fn start(options: Options) -> Self {
+        let registry = FakeRegistry::default();
+        registry.set_sees_all(true);
+        let stores: Vec<FakeStore> = (0..options.stores).map(|n| FakeStore::new(&format!("store{n}"))).collect();
+        let ledger = Arc::new(MemoryLedger::default());
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
+        let engine = engine(&registry, &ledger, &stores, &clock, options);
+        let (events, _) = FakeEvents::new();
+        let mut world = Self { registry, ledger, stores, events, engine, clock, options, serving: None };
+        world.serve();
+        world
+    }
+
+    /// A new engine on the same ledger and stores, as after a restart.
+    pub(crate) fn serve(&mut self) {
+        let (events, source) = FakeEvents::new();
+        self.events = events;
+        self.engine = engine(&self.registry, &self.ledger, &self.stores, &self.clock, self.options);
+        let stop = CancellationToken::new();
+        let (engine, token) = (Arc::clone(&self.engine), stop.clone());
+        #[allow(clippy::disallowed_methods)]
+        let task = tokio::task::spawn(async move {
+            engine.serve(Some(Box::new(source)), token).await.unwrap();
+        });
+        self.serving = Some((task, stop));
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some((task, stop)) = self.serving.take() {
+            stop.cancel();
+            task.await.unwrap();
+        }
+    }
+
+    /// As SIGKILL: nothing is finished or recorded any more.
+    pub(crate) async fn kill(&mut self) {
+        if let Some((task, _)) = self.serving.take() {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// An active image with its bits; its event is sent.
+    pub(crate) fn create(&self, image: Image) -> ImageId {
+        let bits = sample::bits(usize::try_from(image.size.unwrap()).unwrap());
+        let id = image.id.clone();
+        self.registry.insert(image, bits);
+        self.changed(&id);
+        id
+    }
+
+    pub(crate) fn changed(&self, id: &ImageId) {
+        let snapshot = self.registry.image(id).map(|image| image.snapshot());
+        self.events.send(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot });
+    }
+
+    pub(crate) fn delete(&self, id: &ImageId) {
+        self.registry.remove(id);
+        self.events.send(ImageEvent { image: id.clone(), kind: EventKind::Deleted, snapshot: None });
+    }
+
+    pub(crate) async fn report(&self, id: &ImageId) -> Option<ImageReport> {
+        self.engine.find(id.as_str()).await.unwrap().pop()
+    }
+
+    pub(crate) async fn state(&self, id: &ImageId) -> Option<ImageState> {
+        self.report(id).await.map(|report| report.state)
+    }
+
+    pub(crate) async fn registered(&self, id: &ImageId) {
+        self.until("the image is registered", async || self.state(id).await == Some(ImageState::Registered)).await;
+    }
+
+    /// Waits in virtual time; a condition that never comes true is a failed test, not a hanging one.
+    pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        for _ in 0..100_000 {
+            if condition().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it never came true that {what}");
+    }
+
+    /// How many objects all stores hold.
+    pub(crate) fn objects(&self) -> usize {
+        self.stores.iter().map(|store| store.objects().len()).sum()
+    }
+
+    /// The location URLs that the image shows, of this world's stores.
+    pub(crate) fn locations(&self, id: &ImageId) -> Vec<String> {
+        let image = self.registry.image(id).unwrap();
+        image.locations.into_iter().map(|location| location.url).collect()
+    }
+
+    /// Every location leads to the image's own bits.
+    pub(crate) fn assert_good_copies(&self, id: &ImageId, expected: usize) {
+        let image = self.registry.image(id).unwrap();
+        let bits = sample::bits(usize::try_from(image.size.unwrap()).unwrap());
+        let mut good = 0;
+        for store in &self.stores {
+            for object in store.objects().into_iter().filter(|object| object.image() == *id) {
+                if image.has_location(&store.location(&object)) {
+                    assert_eq!(store.bits(&object).unwrap(), bits, "{object} at {}", store.name());
+                    good += 1;
+                }
+            }
+        }
+        assert_eq!((good, image.locations.len()), (expected, expected));
+    }
+}
+
+fn engine(
+    registry: &FakeRegistry,
+    ledger: &Arc<MemoryLedger>,
+    stores: &[FakeStore],
+    clock: &Arc<dyn Clock>,
+    options: Options,
+) -> Arc<Engine> {
+    let facts = stores.iter().map(|store| StoreFacts { name: store.name().clone(), visibility: None });
+    let policy = Policy {
+        rules: Rules::default(),
+        stores: facts.collect(),
+        backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
+    };
+    let parts = stores
+        .iter()
+        .map(|store| StorePart { store: Arc::new(store.clone()) as Arc<dyn Store>, timeout: Duration::from_secs(5) });
+    let parts = Parts {
+        registry: Arc::new(registry.clone()),
+        ledger: Arc::clone(ledger) as _,
+        clock: Arc::clone(clock),
+        stores: parts.collect(),
+    };
+    let settings = Settings {
+        policy,
+        transfers: 4,
+        window: options.window,
+        source_timeout: Duration::from_secs(5),
+        scan_interval: Duration::from_secs(60),
+        full_scan_interval: Duration::from_secs(600),
+        gc: GcSettings {
+            interval: Duration::from_secs(1),
+            grace: Duration::from_secs(100),
+            max_images: options.max_deletes,
+            max_percent: 10,
+        },
+        observe: options.observe,
+    };
+    Engine::new(parts, settings)
+}

@@ -105,7 +105,8 @@ fn check(when: &str) -> Result<Program, InvalidWhen> {
     }
 }
 
-fn sample() -> Image {
+/// An ordinary image, to try expressions on.
+pub(crate) fn sample() -> Image {
     Image {
         id: ImageId::nil(),
         name: Some("sample".into()),

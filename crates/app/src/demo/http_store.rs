@@ -36,16 +36,10 @@ const NAME_LIMIT: usize = 200;
 ///
 /// # Errors
 /// When the directory cannot be made, or the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    directory: PathBuf,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, directory: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
     fs::create_dir_all(&directory).await?;
     let methods = routing::put(put).head(head).get(get).delete(delete);
-    let router = Router::new()
-        .route("/{name}", methods)
-        .with_state(Store(directory.into()));
+    let router = Router::new().route("/{name}", methods).with_state(Store(directory.into()));
     web::serve_until(listener, router, stop).await
 }
 
@@ -69,27 +63,16 @@ async fn put(
     }
     let replaced = fs::try_exists(&path).await?;
     fs::rename(&incoming.0, &path).await?;
-    let status = if replaced {
-        StatusCode::NO_CONTENT
-    } else {
-        StatusCode::CREATED
-    };
+    let status = if replaced { StatusCode::NO_CONTENT } else { StatusCode::CREATED };
     Ok(status.into_response())
 }
 
-async fn head(
-    State(store): State<Store>,
-    extract::Path(name): extract::Path<String>,
-) -> Answer {
+async fn head(State(store): State<Store>, extract::Path(name): extract::Path<String>) -> Answer {
     let (_, size) = open(&store.path(&name)?).await?;
     Ok(described(StatusCode::OK, size, Body::empty()))
 }
 
-async fn get(
-    State(store): State<Store>,
-    extract::Path(name): extract::Path<String>,
-    headers: HeaderMap,
-) -> Answer {
+async fn get(State(store): State<Store>, extract::Path(name): extract::Path<String>, headers: HeaderMap) -> Answer {
     let (file, size) = open(&store.path(&name)?).await?;
     match web::wanted(&headers, size) {
         Wanted::All => {
@@ -110,10 +93,7 @@ async fn get(
     }
 }
 
-async fn delete(
-    State(store): State<Store>,
-    extract::Path(name): extract::Path<String>,
-) -> Answer {
+async fn delete(State(store): State<Store>, extract::Path(name): extract::Path<String>) -> Answer {
     fs::remove_file(store.path(&name)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -122,11 +102,7 @@ impl Store {
     fn path(&self, name: &str) -> Result<PathBuf, Refusal> {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let accepted = !name.starts_with('.') && name.len() <= NAME_LIMIT && name.bytes().all(safe);
-        if accepted {
-            Ok(self.0.join(name))
-        } else {
-            Err(Refusal(StatusCode::BAD_REQUEST))
-        }
+        if accepted { Ok(self.0.join(name)) } else { Err(Refusal(StatusCode::BAD_REQUEST)) }
     }
 }
 
@@ -164,11 +140,7 @@ async fn receive(path: &Path, body: Body) -> Result<u64, Refusal> {
 async fn open(path: &Path) -> Result<(File, u64), Refusal> {
     let file = File::open(path).await?;
     let metadata = file.metadata().await?;
-    if metadata.is_file() {
-        Ok((file, metadata.len()))
-    } else {
-        Err(Refusal(StatusCode::NOT_FOUND))
-    }
+    if metadata.is_file() { Ok((file, metadata.len())) } else { Err(Refusal(StatusCode::NOT_FOUND)) }
 }
 
 fn described(status: StatusCode, length: u64, body: Body) -> Response {
@@ -181,12 +153,7 @@ fn described(status: StatusCode, length: u64, body: Body) -> Response {
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A request that is answered with a bare status.

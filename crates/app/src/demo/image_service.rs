@@ -1,4 +1,4 @@
-//! The demo's image service: the part of the OpenStack Images API v2 that the real clients use, behaving as Glance.
+//! The demo's image service: the part of the `OpenStack` Images API v2 that the real clients use, behaving as Glance.
 //!
 //! It stands for glance-api, so it must not know that Mimeo exists: what it does with a location, an upload or a filter
 //! is what Glance does, and messages are worded as Glance words them, because people know those. One thing is better on
@@ -41,11 +41,11 @@ use self::{bits::Bits, catalogue::Catalogue};
 use super::web;
 
 /// Asks a URL for its size, as Glance's HTTP store does with HEAD: `None` unless the answer is 200 with a length.
-pub type Probe = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u64>> + Send + Sync>;
+pub(crate) type Probe = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u64>> + Send + Sync>;
 
 /// What Glance would send to the message bus.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Notification {
+pub(crate) struct Notification {
     /// `image.create`, `image.update`, `image.prepare`, `image.upload`, `image.activate` or `image.delete`.
     pub event_type: String,
     /// The image in the shape of Glance's notifications: never with its locations.
@@ -53,7 +53,7 @@ pub struct Notification {
 }
 
 /// What the service needs from its surroundings.
-pub struct Setup {
+pub(crate) struct Setup {
     /// Where uploaded bits are kept, one file per image. Made if missing; never emptied.
     pub bits: PathBuf,
     /// How a location is tried before it is accepted.
@@ -66,11 +66,7 @@ pub struct Setup {
 ///
 /// # Errors
 /// When the directory of the bits cannot be made, or the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    setup: Setup,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, setup: Setup, stop: CancellationToken) -> anyhow::Result<()> {
     let service = Service {
         catalogue: Arc::new(Catalogue::new(setup.events)),
         bits: Arc::new(Bits::open(setup.bits).await?),

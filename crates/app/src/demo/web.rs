@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::{io::ReaderStream, sync::CancellationToken};
 
 #[cfg(test)]
-pub mod test_client;
+pub(crate) mod test_client;
 
 /// How long requests under way may go on once the server was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -26,13 +26,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const PIECE: usize = 256 * 1024;
 
 /// Serves `router` until `stop` is cancelled; then takes nothing new and gives requests under way [`GRACE`] to end.
-pub async fn serve_until(
-    listener: TcpListener,
-    router: Router,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+pub(super) async fn serve_until(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let overdue = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
@@ -45,7 +40,7 @@ pub async fn serve_until(
 
 /// What a request wants of a resource of a known size.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub(super) enum Wanted {
     All,
     Part(Range<u64>),
     /// A range that begins behind the end: 416.
@@ -55,7 +50,7 @@ pub enum Wanted {
 /// Reads the `Range` header (RFC 9110, 14.2).
 ///
 /// Several ranges, other units and malformed values are ignored, as the RFC allows: the answer is the whole.
-pub fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
+pub(super) fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
     let range = headers
         .get(header::RANGE)
         .and_then(|value| value.to_str().ok())
@@ -65,9 +60,7 @@ pub fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
         return Wanted::All;
     };
     match (number(first), number(last)) {
-        (None, Some(suffix)) if first.is_empty() => {
-            within(size.saturating_sub(suffix), size, size)
-        }
+        (None, Some(suffix)) if first.is_empty() => within(size.saturating_sub(suffix), size, size),
         (Some(first), None) if last.is_empty() => within(first, size, size),
         (Some(first), Some(last)) if first <= last => within(first, last.saturating_add(1), size),
         _ => Wanted::All,
@@ -75,18 +68,14 @@ pub fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
 }
 
 /// The bytes of `range` as a body, read in pieces.
-pub async fn part_of(mut file: File, range: Range<u64>) -> io::Result<Body> {
+pub(super) async fn part_of(mut file: File, range: Range<u64>) -> io::Result<Body> {
     file.seek(io::SeekFrom::Start(range.start)).await?;
     let part = file.take(range.end - range.start);
     Ok(Body::from_stream(ReaderStream::with_capacity(part, PIECE)))
 }
 
 fn within(start: u64, end: u64, size: u64) -> Wanted {
-    if start < size {
-        Wanted::Part(start..end.min(size))
-    } else {
-        Wanted::Nothing
-    }
+    if start < size { Wanted::Part(start..end.min(size)) } else { Wanted::Nothing }
 }
 
 /// Digits only: `u64::from_str` would also take a sign.
@@ -128,14 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_not_one_range_of_bytes_is_ignored() {
-        for range in [
-            "bytes=0-1,3-4",
-            "lines=1-2",
-            "bytes=",
-            "bytes=-",
-            "bytes=5-2",
-            "bytes=+1-2",
-        ] {
+        for range in ["bytes=0-1,3-4", "lines=1-2", "bytes=", "bytes=-", "bytes=5-2", "bytes=+1-2"] {
             assert_eq!(ask(range), Wanted::All, "{range}");
         }
     }

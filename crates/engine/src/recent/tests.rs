@@ -1,1 +1,118 @@
+use std::collections::BTreeMap;
 
+use mimeo_core::Visibility::{Private, Public};
+
+use super::*;
+
+fn image() -> Image {
+    let epoch = mimeo_core::Timestamp::UNIX_EPOCH;
+    Image {
+        id: ImageId::nil(),
+        name: Some("before".into()),
+        status: ImageStatus::Active,
+        visibility: Public,
+        owner: None,
+        size: Some(1),
+        hidden: false,
+        protected: false,
+        disk_format: None,
+        container_format: None,
+        tags: Vec::new(),
+        properties: BTreeMap::new(),
+        created_at: epoch,
+        updated_at: epoch,
+        hash: None,
+        locations: Vec::new(),
+        importing: false,
+    }
+}
+
+fn with(change: impl FnOnce(&mut Image)) -> Image {
+    let mut image = image();
+    change(&mut image);
+    image
+}
+
+/// One PATCH of ours, with these events while it runs; then the image is looked at as `now`.
+fn after_patch(events: &[Image], now: &Image) -> Findings {
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    for event in events {
+        recent.note(&event.id, event.snapshot());
+    }
+    recent.close(&open);
+    recent.findings(now)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_an_event_told_and_the_image_no_longer_shows_was_undone() {
+    let private = with(|image| image.visibility = Private);
+    let findings = after_patch(&[private, image()], &image());
+    assert_eq!(findings.undone.visibility, Some(Private));
+    let deactivated = with(|image| image.status = ImageStatus::Deactivated);
+    assert_eq!(after_patch(&[deactivated, image()], &image()).undone.deactivated, Some(true));
+    let protected = with(|image| image.protected = true);
+    assert_eq!(after_patch(&[protected, image()], &image()).undone.protected, Some(true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_stands_was_not_undone_nor_is_it_when_its_owner_takes_it_back_later() {
+    let private = with(|image| image.visibility = Private);
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    recent.close(&open);
+    recent.note(&private.id, private.snapshot());
+    assert_eq!(recent.findings(&private), Findings::default());
+    recent.note(&private.id, image().snapshot());
+    assert_eq!(recent.findings(&image()), Findings::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_event_alone_is_nothing() {
+    assert_eq!(after_patch(&[image()], &image()), Findings::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_tags_and_properties_are_told_not_put_back() {
+    let renamed = with(|image| {
+        image.name = Some("after".into());
+        image.tags.push("new".into());
+        image.properties.insert("key".into(), "value".into());
+    });
+    let findings = after_patch(&[renamed, image()], &image());
+    assert_eq!(findings.undone, Undone::default());
+    assert_eq!(findings.reports, ["name=\"after\"", "tags=[\"new\"]", "the properties [\"key\"]"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_doubt_the_stricter_value_wins() {
+    let private = with(|image| image.visibility = Private);
+    let crowd = [private, image(), image(), image()];
+    assert_eq!(after_patch(&crowd, &image()).undone.visibility, Some(Private));
+
+    let (recent, before) = (Recent::default(), with(|image| image.visibility = Private));
+    let open = recent.open(&before);
+    for event in [&image(), &before, &before, &before] {
+        recent.note(&event.id, event.snapshot());
+    }
+    recent.close(&open);
+    let findings = recent.findings(&before);
+    assert_eq!((findings.undone.visibility, findings.reports.len()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_is_told_once_and_old_patches_are_forgotten() {
+    let private = with(|image| image.visibility = Private);
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    recent.note(&private.id, private.snapshot());
+    recent.close(&open);
+    assert_ne!(recent.findings(&image()), Findings::default());
+    assert_eq!(recent.findings(&image()), Findings::default());
+
+    let open = recent.open(&image());
+    recent.close(&open);
+    tokio::time::advance(LATE * 2).await;
+    recent.note(&private.id, private.snapshot());
+    assert_eq!(recent.findings(&image()), Findings::default());
+}

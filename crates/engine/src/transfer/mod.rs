@@ -223,6 +223,3 @@ pub(crate) async fn within<T>(
         Err(Error::new(Reason::StoreStalled, message))
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -265,7 +265,7 @@ mod tests {
             }
             window.finish(Ok("done"));
         };
-        let (_, a, b) = tokio::join!(reader, drain(a), drain(b));
+        let ((), a, b) = tokio::join!(reader, drain(a), drain(b));
         for (bytes, end) in [a, b] {
             assert_eq!(bytes, (0..50).collect::<Vec<u8>>());
             assert!(matches!(end, Found::End(Ok("done"))));
@@ -285,7 +285,7 @@ mod tests {
             }
             window.finish(Ok("done"));
         };
-        let (_, (bytes, _)) = tokio::join!(reader, drain(fast));
+        let ((), (bytes, _)) = tokio::join!(reader, drain(fast));
         assert_eq!(bytes.len(), 50);
         assert!(matches!(stuck.next().await, Found::Detached(10)));
         assert_eq!(stuck.ending().await.unwrap(), "done");

@@ -34,7 +34,7 @@ async fn a_lost_role_removes_nothing_and_is_told() {
         report.replicas.iter().all(|it| it.state == ReplicaState::Suspect) && reason("image-not-visible")
     };
     world.until("the status says why", told).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(world.objects(), 3);
     world.registry.heal();
     world.registry.set_sees_all(true);
@@ -57,12 +57,12 @@ async fn bits_that_another_images_location_names_stay() {
     world.registered(&id).await;
     let theirs = world.locations(&id)[0].clone();
     let mut borrower = sample::image(2, 1000);
-    borrower.locations.push(Location { url: theirs.clone(), metadata: Default::default() });
+    borrower.locations.push(Location { url: theirs.clone(), metadata: std::collections::BTreeMap::default() });
     let borrower = world.create(borrower);
     world.until("the borrower has its own copies too", async || world.locations(&borrower).len() == 4).await;
     world.delete(&id);
     world.until("the others are gone", async || world.objects() == 4).await;
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 4, "the borrowed object and the borrower's three");
 }
 
@@ -77,7 +77,7 @@ async fn a_tenant_who_names_anothers_copy_and_deletes_their_image_removes_nothin
     world.until("the thief's image has copies of its own", async || world.locations(&thief).len() == 6).await;
     world.delete(&thief);
     world.until("only those are gone", async || world.objects() == 3).await;
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     world.assert_good_copies(&victim, 3);
 }
 
@@ -91,7 +91,7 @@ async fn many_deletes_at_once_wait_for_an_operator() {
     for id in &ids[..4] {
         world.delete(id);
     }
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 18);
     assert!(world.engine.gc().await.unwrap().held);
     assert_eq!(world.engine.overview().await.unwrap().held_deletes, 4);
@@ -107,7 +107,7 @@ async fn a_delete_event_for_an_image_that_is_there_removes_nothing() {
     let image = world.registry.image(&id).unwrap();
     world.delete(&id);
     world.registry.insert(image, sample::bits(1000));
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     world.assert_good_copies(&id, 3);
     world.registered(&id).await;
 }

@@ -207,7 +207,7 @@ async fn an_empty_image_is_told_once_and_left_alone() {
     let world = World::start(Options::default());
     let id = world.create(sample::image(1, 0));
     world.until("it is told", async || world.state(&id).await == Some(ImageState::Failed)).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!((world.registry.opens(&id), world.objects()), (0, 0));
     assert!(world.report(&id).await.unwrap().replicas.iter().all(|replica| replica.next_try.is_none()));
 }
@@ -217,7 +217,7 @@ async fn observing_writes_nothing_anywhere() {
     let world = World::start(Options { observe: true, ..Options::default() });
     let id = world.create(sample::image(1, 1000));
     world.until("it is seen", async || world.state(&id).await == Some(ImageState::Pending)).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!((world.objects(), world.registry.adds().len(), world.registry.opens(&id)), (0, 0, 0));
 }
 

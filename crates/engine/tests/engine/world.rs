@@ -188,7 +188,7 @@ fn engine(
         window: options.window,
         source_timeout: Duration::from_secs(5),
         scan_interval: Duration::from_secs(60),
-        full_scan_interval: Duration::from_secs(600),
+        full_scan_interval: Duration::from_mins(10),
         gc: GcSettings {
             interval: Duration::from_secs(1),
             grace: Duration::from_secs(100),

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncWriteExt;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{io::AsyncWriteExt, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::web::test_client::{self, Answer, Directory, until},
@@ -13,20 +13,16 @@ use super::{
 struct Running {
     address: SocketAddr,
     directory: Directory,
-    _stop: DropGuard,
+    _server: JoinSet<anyhow::Result<()>>,
 }
 
 impl Running {
     async fn start() -> Self {
         let (listener, address) = test_client::listen().await;
         let directory = Directory::new();
-        let stop = CancellationToken::new();
-        tokio::spawn(serve(listener, directory.0.clone(), stop.clone()));
-        Self {
-            address,
-            directory,
-            _stop: stop.drop_guard(),
-        }
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, directory.0.clone(), CancellationToken::new()));
+        Self { address, directory, _server: server }
     }
 
     async fn ask(&self, method: &str, name: &str, headers: &str, body: &[u8]) -> Answer {
@@ -87,10 +83,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 async fn an_upload_of_unknown_length_is_published_when_its_last_chunk_came() {
     let store = Running::start().await;
     let mut socket = tokio::net::TcpStream::connect(store.address).await.unwrap();
-    socket
-        .write_all(b"PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        .await
-        .unwrap();
+    socket.write_all(b"PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await.unwrap();
     until("the upload lies aside", async || store.directory.names().len() == 1).await;
     assert_eq!(store.ask("HEAD", "c", "", b"").await.status, 404);
     socket.write_all(b"0\r\n\r\n").await.unwrap();
@@ -114,9 +107,10 @@ async fn it_ends_when_told_even_with_a_request_under_way() {
     let (listener, address) = test_client::listen().await;
     let directory = Directory::new();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, directory.0.clone(), stop.clone()));
+    let mut server = JoinSet::new();
+    server.spawn(serve(listener, directory.0.clone(), stop.clone()));
     let _stalled = test_client::begin(address, "PUT", "/a", "", 10).await;
     until("the upload began", async || directory.names().len() == 1).await;
     stop.cancel();
-    task.await.unwrap().unwrap();
+    server.join_next().await.unwrap().unwrap().unwrap();
 }

@@ -44,25 +44,19 @@ const WRITABLE: [&str; 10] = [
 const RESERVED: [&str; 3] = ["deleted", "deleted_at", "location"];
 const RESERVED_PREFIX: &str = "os_glance";
 
-pub const VISIBILITIES: [&str; 4] = ["community", "public", "private", "shared"];
-pub const CONTAINER_FORMATS: [&str; 8] = [
-    "ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed",
-];
-pub const DISK_FORMATS: [&str; 12] = [
-    "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", "gpt",
-];
+pub(super) const VISIBILITIES: [&str; 4] = ["community", "public", "private", "shared"];
+pub(super) const CONTAINER_FORMATS: [&str; 8] = ["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"];
+pub(super) const DISK_FORMATS: [&str; 12] =
+    ["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", "gpt"];
 
 /// The longest text that Glance stores, in characters.
 const TEXT_LIMIT: usize = 255;
 
 /// The image that a `POST /v2/images` asks for.
-pub fn image_from(mut wish: Map<String, Value>) -> Result<Image, Fault> {
+pub(super) fn image_from(mut wish: Map<String, Value>) -> Result<Image, Fault> {
     let id = match wish.remove("id") {
         None => Uuid::new_v4(),
-        Some(id) => id
-            .as_str()
-            .and_then(|id| Uuid::try_parse(id).ok())
-            .ok_or_else(|| invalid("id", &id))?,
+        Some(id) => id.as_str().and_then(|id| Uuid::try_parse(id).ok()).ok_or_else(|| invalid("id", &id))?,
     };
     let mut image = Image::new(id.to_string());
     for (name, value) in wish {
@@ -72,11 +66,9 @@ pub fn image_from(mut wish: Map<String, Value>) -> Result<Image, Fault> {
     Ok(image)
 }
 
-pub fn check_writable(name: &str) -> Result<(), Fault> {
+pub(super) fn check_writable(name: &str) -> Result<(), Fault> {
     if READ_ONLY.contains(&name) {
-        return Err(Fault::forbidden(format!(
-            "Attribute '{name}' is read-only."
-        )));
+        return Err(Fault::forbidden(format!("Attribute '{name}' is read-only.")));
     }
     if RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX) {
         return Err(Fault::forbidden(format!("Attribute '{name}' is reserved.")));
@@ -85,12 +77,12 @@ pub fn check_writable(name: &str) -> Result<(), Fault> {
 }
 
 /// Whether the image has the field or property.
-pub fn has(image: &Image, name: &str) -> bool {
+pub(super) fn has(image: &Image, name: &str) -> bool {
     WRITABLE.contains(&name) || image.properties.contains_key(name)
 }
 
 /// Gives a field, or else a property, a value.
-pub fn set(image: &mut Image, name: &str, value: Value) -> Result<(), Fault> {
+pub(super) fn set(image: &mut Image, name: &str, value: Value) -> Result<(), Fault> {
     match name {
         "name" => image.name = optional_text(name, value)?,
         "owner" => image.owner = optional_text(name, value)?,
@@ -113,15 +105,10 @@ pub fn set(image: &mut Image, name: &str, value: Value) -> Result<(), Fault> {
             let Value::Array(tags) = value else {
                 return Err(invalid(name, &value));
             };
-            image.tags = tags
-                .into_iter()
-                .map(|tag| text(name, tag))
-                .collect::<Result<_, _>>()?;
+            image.tags = tags.into_iter().map(|tag| text(name, tag)).collect::<Result<_, _>>()?;
         }
         _ if name.chars().count() > TEXT_LIMIT => {
-            return Err(Fault::bad_request(
-                "Custom property should not be greater than 255 characters.",
-            ));
+            return Err(Fault::bad_request("Custom property should not be greater than 255 characters."));
         }
         _ => {
             let Value::String(value) = value else {
@@ -134,11 +121,9 @@ pub fn set(image: &mut Image, name: &str, value: Value) -> Result<(), Fault> {
 }
 
 /// Takes a property away.
-pub fn remove(image: &mut Image, name: &str) -> Result<(), Fault> {
+pub(super) fn remove(image: &mut Image, name: &str) -> Result<(), Fault> {
     if WRITABLE.contains(&name) {
-        return Err(Fault::forbidden(format!(
-            "Property {name} may not be removed."
-        )));
+        return Err(Fault::forbidden(format!("Property {name} may not be removed.")));
     }
     match image.properties.remove(name) {
         Some(_) => Ok(()),
@@ -146,26 +131,22 @@ pub fn remove(image: &mut Image, name: &str) -> Result<(), Fault> {
     }
 }
 
-pub fn missing(name: &str) -> Fault {
+pub(super) fn missing(name: &str) -> Fault {
     Fault::conflict(format!("Property {name} does not exist."))
 }
 
-pub fn invalid(name: &str, value: &Value) -> Fault {
-    Fault::bad_request(format!(
-        "Provided object does not match schema 'image': {value} is not valid for '{name}'"
-    ))
+pub(super) fn invalid(name: &str, value: &Value) -> Fault {
+    Fault::bad_request(format!("Provided object does not match schema 'image': {value} is not valid for '{name}'"))
 }
 
 fn check_queued(image: &Image, name: &str) -> Result<(), Fault> {
     if image.status == Status::Queued {
         return Ok(());
     }
-    Err(Fault::forbidden(format!(
-        "Attribute {name} can be only replaced for a queued image."
-    )))
+    Err(Fault::forbidden(format!("Attribute {name} can be only replaced for a queued image.")))
 }
 
-pub fn text(name: &str, value: Value) -> Result<String, Fault> {
+pub(super) fn text(name: &str, value: Value) -> Result<String, Fault> {
     match value {
         Value::String(text) if text.chars().count() <= TEXT_LIMIT => Ok(text),
         other => Err(invalid(name, &other)),
@@ -180,11 +161,7 @@ fn optional_text(name: &str, value: Value) -> Result<Option<String>, Fault> {
 }
 
 fn one_of(known: &[&str], name: &str, value: &Value) -> Result<String, Fault> {
-    value
-        .as_str()
-        .filter(|text| known.contains(text))
-        .map(str::to_owned)
-        .ok_or_else(|| invalid(name, value))
+    value.as_str().filter(|text| known.contains(text)).map(str::to_owned).ok_or_else(|| invalid(name, value))
 }
 
 fn optional_of(known: &[&str], name: &str, value: &Value) -> Result<Option<String>, Fault> {

@@ -15,22 +15,25 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::image::{HASH_ALGORITHM, Hash, Location};
+use super::{
+    fault::Fault,
+    image::{HASH_ALGORITHM, Hash, Location},
+};
 
 /// The name of the store in which uploads end.
-pub const OWN_STORE: &str = "demo";
+pub(super) const OWN_STORE: &str = "demo";
 
 const SCHEME: &str = "file://";
 
 /// How many pieces of an upload may wait to be hashed and written.
 const WINDOW: usize = 8;
 
-pub struct Bits {
+pub(super) struct Bits {
     directory: PathBuf,
 }
 
 /// What was learnt of the bits while they passed.
-pub struct Receipt {
+pub(super) struct Receipt {
     pub size: u64,
     /// MD5, in hexadecimal.
     pub checksum: String,
@@ -39,34 +42,31 @@ pub struct Receipt {
 }
 
 /// The bits of an upload whose image is not active yet. Dropped without [`Pending::keep`], they are removed.
-pub struct Pending {
+pub(super) struct Pending {
     path: PathBuf,
     kept: bool,
 }
 
 impl Bits {
-    pub async fn open(directory: PathBuf) -> io::Result<Self> {
+    pub(super) async fn open(directory: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&directory).await?;
-        Ok(Self {
-            directory: fs::canonicalize(directory).await?,
-        })
+        Ok(Self { directory: fs::canonicalize(directory).await? })
     }
 
     /// Writes an upload to the image's file, hashing it as it comes. Only one upload per image may be under way.
     ///
     /// A body that breaks off is an error.
-    pub async fn receive(&self, id: &str, body: Body) -> io::Result<(Pending, Receipt)> {
-        let pending = Pending {
-            path: self.path(id),
-            kept: false,
-        };
-        let file = File::create(&pending.path).await?.into_std().await;
+    pub(super) async fn receive(&self, id: &str, body: Body) -> Result<(Pending, Receipt), Fault> {
+        let path = self.path(id);
+        let file = File::create(&path).await?.into_std().await;
+        let pending = Pending { path, kept: false };
         let (pieces, waiting) = mpsc::channel(WINDOW);
         // The disk and two hashes would hold up every other request here.
         let writer = tokio::task::spawn_blocking(move || write(file, waiting));
         let mut body = body.into_data_stream();
         while let Some(piece) = body.next().await {
-            if pieces.send(piece.map_err(io::Error::other)?).await.is_err() {
+            let piece = piece.map_err(|error| Fault::bad_request(format!("The upload broke off: {error}")))?;
+            if pieces.send(piece).await.is_err() {
                 break; // The writer has failed and says why below.
             }
         }
@@ -77,7 +77,7 @@ impl Bits {
     }
 
     /// The image's file and its size; `None` when it is not there (any more).
-    pub async fn read(&self, id: &str) -> io::Result<Option<(File, u64)>> {
+    pub(super) async fn read(&self, id: &str) -> io::Result<Option<(File, u64)>> {
         match File::open(self.path(id)).await {
             Ok(file) => {
                 let size = file.metadata().await?.len();
@@ -89,7 +89,7 @@ impl Bits {
     }
 
     /// Removes the image's file, if there is one.
-    pub async fn remove(&self, id: &str) -> io::Result<()> {
+    pub(super) async fn remove(&self, id: &str) -> io::Result<()> {
         match fs::remove_file(self.path(id)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -102,12 +102,12 @@ impl Bits {
 }
 
 /// Whether the location is in this service's own store.
-pub fn is_own(location: &Location) -> bool {
+pub(super) fn is_own(location: &Location) -> bool {
     location.url.starts_with(SCHEME)
 }
 
 impl Pending {
-    pub fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.kept = true;
     }
 }
@@ -116,6 +116,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         if !self.kept
             && let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, "the rest of an upload stays behind");
         }
@@ -135,21 +136,14 @@ impl Written {
         Receipt {
             size: self.size,
             checksum: format!("{:x}", self.md5.finalize()),
-            hash: Hash {
-                algorithm: HASH_ALGORITHM.to_owned(),
-                value: format!("{:x}", self.sha512.finalize()),
-            },
+            hash: Hash { algorithm: HASH_ALGORITHM.to_owned(), value: format!("{:x}", self.sha512.finalize()) },
             location: Location { url, metadata },
         }
     }
 }
 
 fn write(mut file: std::fs::File, mut pieces: mpsc::Receiver<Bytes>) -> io::Result<Written> {
-    let mut written = Written {
-        size: 0,
-        md5: Md5::new(),
-        sha512: Sha512::new(),
-    };
+    let mut written = Written { size: 0, md5: Md5::new(), sha512: Sha512::new() };
     while let Some(piece) = pieces.blocking_recv() {
         file.write_all(&piece)?;
         written.md5.update(&piece);

@@ -16,7 +16,7 @@ use super::{
     image::{self, Image, Status},
 };
 
-pub struct Catalogue {
+pub(super) struct Catalogue {
     records: Mutex<Records>,
     events: UnboundedSender<Notification>,
 }
@@ -29,39 +29,33 @@ struct Records {
 }
 
 impl Catalogue {
-    pub fn new(events: UnboundedSender<Notification>) -> Self {
-        Self {
-            records: Mutex::default(),
-            events,
-        }
+    pub(super) fn new(events: UnboundedSender<Notification>) -> Self {
+        Self { records: Mutex::default(), events }
     }
 
-    pub fn add(&self, image: &Image) -> Result<(), Fault> {
+    pub(super) fn add(&self, image: &Image) -> Result<(), Fault> {
         let mut records = self.lock();
         if records.images.contains_key(&image.id) || records.deleted.contains(&image.id) {
-            return Err(Fault::conflict(format!(
-                "Image ID {} already exists!",
-                image.id
-            )));
+            return Err(Fault::conflict(format!("Image ID {} already exists!", image.id)));
         }
         records.images.insert(image.id.clone(), image.clone());
         self.tell("image.create", image);
         Ok(())
     }
 
-    pub fn get(&self, id: &str) -> Result<Image, Fault> {
+    pub(super) fn get(&self, id: &str) -> Result<Image, Fault> {
         let records = self.lock();
         records.images.get(id).cloned().ok_or_else(|| unknown(id))
     }
 
-    pub fn all(&self) -> Vec<Image> {
+    pub(super) fn all(&self) -> Vec<Image> {
         self.lock().images.values().cloned().collect()
     }
 
     /// Changes an image and sends the `events`, unless `change` refuses: then nothing has happened.
     ///
     /// Answers the image as it is now, with what `change` answered.
-    pub fn change<T>(
+    pub(super) fn change<T>(
         &self,
         id: &str,
         events: &[&str],
@@ -79,15 +73,15 @@ impl Catalogue {
         Ok((image, outcome))
     }
 
-    pub fn remove(&self, id: &str) -> Result<(), Fault> {
+    pub(super) fn remove(&self, id: &str) -> Result<(), Fault> {
         let mut records = self.lock();
-        let mut image = records.images.get(id).cloned().ok_or_else(|| {
-            Fault::not_found(format!("Failed to find image {id} to delete"))
-        })?;
+        let mut image = records
+            .images
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Fault::not_found(format!("Failed to find image {id} to delete")))?;
         if image.protected {
-            return Err(Fault::forbidden(format!(
-                "Image {id} is protected and cannot be deleted."
-            )));
+            return Err(Fault::forbidden(format!("Image {id} is protected and cannot be deleted.")));
         }
         records.images.remove(id);
         records.deleted.insert(id.to_owned());
@@ -99,10 +93,7 @@ impl Catalogue {
 
     fn tell(&self, event_type: &str, image: &Image) {
         // An error says only that the listener has ended before the service.
-        let _ = self.events.send(Notification {
-            event_type: event_type.to_owned(),
-            payload: image.payload(),
-        });
+        let _ = self.events.send(Notification { event_type: event_type.to_owned(), payload: image.payload() });
     }
 
     /// A panic while the lock was held has left no half-made change behind: changes are made on a copy.

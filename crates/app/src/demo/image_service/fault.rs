@@ -9,37 +9,34 @@ use axum::{
 
 /// A status and a sentence for the one who asked.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     pub status: StatusCode,
     pub message: String,
 }
 
 impl Fault {
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    pub fn forbidden(message: impl Into<String>) -> Self {
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, message)
     }
 
-    pub fn not_found(message: impl Into<String>) -> Self {
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub fn conflict(message: impl Into<String>) -> Self {
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, message)
     }
 
-    pub fn unsupported(message: impl Into<String>) -> Self {
+    pub(super) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
     }
 
-    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
     }
 }
 
@@ -48,10 +45,9 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         tracing::warn!(%error, "the embedded image service failed");
         match error.kind() {
-            io::ErrorKind::StorageFull => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("Image storage media is full: {error}"),
-            ),
+            io::ErrorKind::StorageFull => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("Image storage media is full: {error}"))
+            }
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }
@@ -70,7 +66,5 @@ impl IntoResponse for Fault {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 use super::fault::Fault;
 
 /// The project that everything in the demo belongs to.
-pub const PROJECT: &str = "demo";
+pub(super) const PROJECT: &str = "demo";
 
 /// The algorithm of `os_hash_value`, Glance's default.
-pub const HASH_ALGORITHM: &str = "sha512";
+pub(super) const HASH_ALGORITHM: &str = "sha512";
 
 #[derive(Debug, Clone)]
-pub struct Image {
+pub(super) struct Image {
     pub id: String,
     pub name: Option<String>,
     pub status: Status,
@@ -41,7 +41,7 @@ pub struct Image {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(super) enum Status {
     Queued,
     Saving,
     Active,
@@ -50,20 +50,20 @@ pub enum Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Location {
+pub(super) struct Location {
     pub url: String,
     pub metadata: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hash {
+pub(super) struct Hash {
     pub algorithm: String,
     pub value: String,
 }
 
 impl Image {
     /// A queued image without bits, as Glance makes it when a client says nothing about it.
-    pub fn new(id: String) -> Self {
+    pub(super) fn new(id: String) -> Self {
         let created_at = now();
         Self {
             id,
@@ -89,27 +89,24 @@ impl Image {
     }
 
     /// An upload begins.
-    pub fn begin_saving(&mut self) -> Result<(), Fault> {
+    pub(super) fn begin_saving(&mut self) -> Result<(), Fault> {
         if self.status == Status::Queued {
             self.status = Status::Saving;
             return Ok(());
         }
-        Err(Fault::conflict(format!(
-            "Image status transition from {} to saving is not allowed",
-            self.status.as_str()
-        )))
+        Err(Fault::conflict(format!("Image status transition from {} to saving is not allowed", self.status.as_str())))
     }
 
-    pub fn deactivate(&mut self) -> Result<(), Fault> {
+    pub(super) fn deactivate(&mut self) -> Result<(), Fault> {
         self.switch(Status::Deactivated, "deactivate")
     }
 
-    pub fn reactivate(&mut self) -> Result<(), Fault> {
+    pub(super) fn reactivate(&mut self) -> Result<(), Fault> {
         self.switch(Status::Active, "reactivate")
     }
 
     /// What `GET /v2/images/{id}` answers.
-    pub fn view(&self) -> Value {
+    pub(super) fn view(&self) -> Value {
         let mut view = json!({
             "id": self.id,
             "name": self.name,
@@ -145,7 +142,7 @@ impl Image {
     }
 
     /// What Glance puts into a notification about the image (`format_image_notification`).
-    pub fn payload(&self) -> Value {
+    pub(super) fn payload(&self) -> Value {
         let deleted = self.status == Status::Deleted;
         json!({
             "id": self.id,
@@ -171,7 +168,7 @@ impl Image {
         })
     }
 
-    pub fn href(&self) -> String {
+    pub(super) fn href(&self) -> String {
         format!("/v2/images/{}", self.id)
     }
 
@@ -180,25 +177,19 @@ impl Image {
             self.status = to;
             return Ok(());
         }
-        Err(Fault::forbidden(format!(
-            "Not allowed to {verb} image in status '{}'",
-            self.status.as_str()
-        )))
+        Err(Fault::forbidden(format!("Not allowed to {verb} image in status '{}'", self.status.as_str())))
     }
 
     /// The names of Glance's stores that hold the image, one per location.
     fn stores(&self) -> Option<String> {
-        let names: Vec<_> = self
-            .locations
-            .iter()
-            .filter_map(|location| location.metadata.get("store")?.as_str())
-            .collect();
+        let names: Vec<_> =
+            self.locations.iter().filter_map(|location| location.metadata.get("store")?.as_str()).collect();
         (!names.is_empty()).then(|| names.join(","))
     }
 }
 
 impl Status {
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Saving => "saving",
@@ -210,7 +201,8 @@ impl Status {
 }
 
 /// The time in whole seconds, which is all that Glance keeps.
-pub fn now() -> Timestamp {
+#[expect(clippy::disallowed_methods, reason = "this is the clock of another service, not of Mimeo's decisions")]
+pub(super) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -1,0 +1,3 @@
+//! Notifications of the image service.
+
+pub mod rabbitmq;

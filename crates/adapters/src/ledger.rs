@@ -1,0 +1,3 @@
+//! Durable records.
+
+pub mod sqlite;

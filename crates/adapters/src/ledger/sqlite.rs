@@ -1,0 +1,226 @@
+//! The ledger in one SQLite file: the default, embedded.
+//!
+//! Owns the file, its schema (`migrations/sqlite`) and its lock. One connection writes, one transaction at a time;
+//! a few others read, each from a snapshot of its own (WAL), so that a status never waits for a commit.
+
+mod changes;
+mod rows;
+
+use std::{
+    fs::{File, OpenOptions, Permissions, TryLockError},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use mimeo_core::{Change, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp, ports::Ledger};
+use sqlx::{
+    SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use rows::{json_ids, milliseconds, timestamp};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+const READERS: u32 = 4;
+
+/// How long a write waits for another process that has the file, such as a backup.
+const BUSY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone)]
+pub struct SqliteLedger {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// None: in memory.
+    path: Option<PathBuf>,
+}
+
+/// The right to be this ledger's only `serve`; given up when dropped, and by the system when the process dies.
+#[derive(Debug)]
+#[must_use]
+pub struct Claim {
+    _locked: Option<File>,
+}
+
+impl SqliteLedger {
+    /// Opens the file, makes it if there is none, and brings its schema up to date. Only its owner may read it.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let failed = |cause: sqlx::Error| cannot_open(path).caused_by(cause);
+        make_private(path).map_err(|cause| cannot_open(path).caused_by(cause))?;
+        // FULL: a commit that returned is on the disk, whatever loses power after it.
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        MIGRATIONS.run(&writer).await.map_err(|cause| cannot_open(path).caused_by(cause))?;
+        let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed)?;
+        Ok(Self { writer, readers, path: Some(path.to_owned()) })
+    }
+
+    /// One that is gone with its last clone.
+    pub async fn open_in_memory() -> Result<Self> {
+        let options = SqliteConnectOptions::new().in_memory(true).foreign_keys(true);
+        let writer = pool(1).connect_with(options).await.map_err(unavailable)?;
+        MIGRATIONS.run(&writer).await.map_err(unavailable)?;
+        Ok(Self { readers: writer.clone(), writer, path: None })
+    }
+
+    /// Makes this process the ledger's only `serve`, by a lock on `<path>.lock`.
+    pub fn claim(&self) -> Result<Claim> {
+        let Some(path) = &self.path else {
+            return Ok(Claim { _locked: None });
+        };
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".lock");
+        let beside = PathBuf::from(beside);
+        let refused = |why: &str| Error::new(Reason::Ledger, format!("cannot lock {}: {why}", beside.display()));
+        let opened = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&beside);
+        let file = opened.map_err(|cause| refused("it cannot be opened").caused_by(cause))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Claim { _locked: Some(file) }),
+            Err(TryLockError::WouldBlock) => {
+                Err(refused("another `mimeo serve` runs on this ledger; stop it, or give this one a ledger of its own"))
+            }
+            Err(TryLockError::Error(cause)) => Err(refused("the file system refused").caused_by(cause)),
+        }
+    }
+
+    /// Waits for the connections to close, so that SQLite tidies its files up.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn load(&self, id: &ImageId) -> Result<Option<Record>> {
+        let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
+        Ok(rows::records(&mut snapshot, std::slice::from_ref(id)).await?.pop())
+    }
+
+    async fn commit(&self, changes: &[Change]) -> Result<()> {
+        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
+        for change in changes {
+            changes::apply(&mut transaction, change).await?;
+        }
+        transaction.commit().await.map_err(unavailable)
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+        let marks: Vec<(String, i64, i64)> = sqlx::query_as(
+            "SELECT image, seq, due FROM dirty
+             WHERE due <= ?1 AND image NOT IN (SELECT value FROM json_each(?2))
+             ORDER BY due, image LIMIT ?3",
+        )
+        .bind(milliseconds(now))
+        .bind(json_ids(busy))
+        .bind(rows::limit(limit))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        marks.into_iter().map(rows::due).collect()
+    }
+
+    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>> {
+        let due: Option<i64> = sqlx::query_scalar(
+            "SELECT due FROM dirty WHERE image NOT IN (SELECT value FROM json_each(?1)) ORDER BY due LIMIT 1",
+        )
+        .bind(json_ids(busy))
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        due.map(timestamp).transpose()
+    }
+
+    async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()> {
+        let query = match next {
+            Some(next) => sqlx::query("UPDATE dirty SET due = ?3 WHERE image = ?1 AND seq = ?2")
+                .bind(due.image.as_str())
+                .bind(rows::seq(due.seq)?)
+                .bind(milliseconds(next.due)),
+            None => sqlx::query("DELETE FROM dirty WHERE image = ?1 AND seq = ?2")
+                .bind(due.image.as_str())
+                .bind(rows::seq(due.seq)?),
+        };
+        query.execute(&self.writer).await.map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn find(&self, name_or_id: &str) -> Result<Vec<ImageId>> {
+        let id = name_or_id.parse::<ImageId>().ok();
+        let found: Vec<String> = sqlx::query_scalar("SELECT id FROM images WHERE name = ?1 OR id = ?2 ORDER BY id")
+            .bind(name_or_id)
+            .bind(id.as_ref().map(ImageId::as_str))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        rows::ids(&found)
+    }
+
+    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
+        let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
+        let found: Vec<String> = sqlx::query_scalar("SELECT id FROM images WHERE id > ?1 ORDER BY id LIMIT ?2")
+            .bind(after.map_or("", ImageId::as_str))
+            .bind(rows::limit(limit))
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(unavailable)?;
+        rows::records(&mut snapshot, &rows::ids(&found)?).await
+    }
+
+    async fn sweepable(&self, limit: usize) -> Result<Vec<Record>> {
+        let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT image FROM (
+                 SELECT id AS image, gone_at AS since FROM images WHERE gone_at IS NOT NULL
+                 UNION ALL
+                 SELECT image, since FROM objects WHERE state = 'doomed'
+             ) GROUP BY image ORDER BY min(since), image LIMIT ?1",
+        )
+        .bind(rows::limit(limit))
+        .fetch_all(&mut *snapshot)
+        .await
+        .map_err(unavailable)?;
+        rows::records(&mut snapshot, &rows::ids(&found)?).await
+    }
+
+    async fn bookmark(&self, name: &str) -> Result<Option<String>> {
+        sqlx::query_scalar("SELECT value FROM bookmarks WHERE name = ?1")
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable)
+    }
+}
+
+/// Connections that live as long as the ledger: an in-memory database is its connection.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+/// SQLite gives its side files the mode of the main one.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
+fn cannot_open(path: &Path) -> Error {
+    Error::new(Reason::Ledger, format!("the ledger {} cannot be opened", path.display()))
+}
+
+fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Reason::Ledger, "the ledger cannot be read or written").caused_by(cause)
+}

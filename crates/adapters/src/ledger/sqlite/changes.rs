@@ -1,0 +1,147 @@
+//! Each change as SQL, inside the caller's transaction.
+
+use mimeo_core::{
+    Change, DirtyMark, Error, Failure, ImageId, ImageRow, Object, Reason, Replica, Result, StoreName, Timestamp,
+};
+use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
+
+use super::{
+    rows::{bytes, milliseconds, object_state},
+    unavailable,
+};
+
+type Statement<'a> = Query<'a, Sqlite, SqliteArguments>;
+
+pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -> Result<()> {
+    match change {
+        Change::Image(row) => image(transaction, row).await,
+        Change::Replica(id, new) => {
+            ensure_image(transaction, id).await?;
+            replica(transaction, id, new).await
+        }
+        Change::Object(new) => {
+            ensure_image(transaction, &new.name.image()).await?;
+            object(transaction, new).await
+        }
+        Change::ObjectGone(store, name) => {
+            let gone = sqlx::query("DELETE FROM objects WHERE store = ?1 AND name = ?2");
+            run(transaction, gone.bind(store.as_str()).bind(name.as_str())).await
+        }
+        Change::Dirty(mark) => dirty(transaction, mark).await,
+        Change::DeleteSeen(id, at) => {
+            ensure_image(transaction, id).await?;
+            let seen = sqlx::query("UPDATE images SET delete_seen = ?2 WHERE id = ?1");
+            run(transaction, seen.bind(id.as_str()).bind(milliseconds(*at))).await
+        }
+        Change::DeleteUnseen(id) => {
+            let unseen = sqlx::query("UPDATE images SET delete_seen = NULL WHERE id = ?1");
+            run(transaction, unseen.bind(id.as_str())).await
+        }
+        Change::Forget(id) => forget(transaction, id).await,
+        Change::Bookmark(name, value) => {
+            let upsert = sqlx::query(
+                "INSERT INTO bookmarks (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
+            );
+            run(transaction, upsert.bind(name).bind(value)).await
+        }
+    }
+}
+
+async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
+    // Not delete_seen: an event may have come since the caller read the row.
+    let upsert = sqlx::query(
+        "INSERT INTO images (id, name, status, size, wanted, observed_at, gone_at,
+             failure_reason, failure_message, failure_tries, failure_next_try)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (id) DO UPDATE SET name = ?2, status = ?3, size = ?4, wanted = ?5, observed_at = ?6, gone_at = ?7,
+             failure_reason = ?8, failure_message = ?9, failure_tries = ?10, failure_next_try = ?11",
+    );
+    let wanted = serde_json::Value::from(row.wanted.iter().map(StoreName::as_str).collect::<Vec<_>>());
+    let bound = upsert
+        .bind(row.id.as_str())
+        .bind(row.name.as_deref())
+        .bind(row.status.as_deref())
+        .bind(bytes(row.size)?)
+        .bind(wanted.to_string())
+        .bind(optional(row.observed_at))
+        .bind(optional(row.gone_at));
+    run(transaction, bind_failure(bound, row.trouble.as_ref())).await
+}
+
+async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
+    let replace = sqlx::query(
+        "INSERT OR REPLACE INTO replicas (image, store, state, object, url, size, digest, proof_kind, proof_at, seen_at,
+             failure_reason, failure_message, failure_tries, failure_next_try)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    );
+    let bound = replace
+        .bind(id.as_str())
+        .bind(replica.store.as_str())
+        .bind(replica.state.to_string())
+        .bind(replica.object.as_ref().map(mimeo_core::ObjectName::as_str))
+        .bind(replica.url.as_deref())
+        .bind(bytes(replica.size)?)
+        .bind(replica.digest.as_ref().map(mimeo_core::Digest::as_str))
+        .bind(replica.proof.map(|proof| proof.kind.to_string()))
+        .bind(optional(replica.proof.map(|proof| proof.at)))
+        .bind(optional(replica.seen_at));
+    run(transaction, bind_failure(bound, replica.failure.as_ref())).await
+}
+
+async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<()> {
+    let replace = sqlx::query(
+        "INSERT OR REPLACE INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    );
+    let bound = replace
+        .bind(object.store.as_str())
+        .bind(object.name.as_str())
+        .bind(String::from(object.name.image()))
+        .bind(object.url.as_str())
+        .bind(object_state(object.state))
+        .bind(milliseconds(object.since));
+    run(transaction, bound).await
+}
+
+async fn dirty(transaction: &mut SqliteConnection, mark: &DirtyMark) -> Result<()> {
+    let upsert = sqlx::query(
+        "INSERT INTO dirty (image, seq, due) VALUES (?1, 1, ?2)
+         ON CONFLICT (image) DO UPDATE SET seq = seq + 1, due = min(due, ?2)",
+    );
+    run(transaction, upsert.bind(mark.image.as_str()).bind(milliseconds(mark.due))).await
+}
+
+async fn forget(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM objects WHERE image = ?1")
+        .bind(id.as_str())
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(unavailable)?;
+    if left > 0 {
+        let message = format!("image {id} still has {left} objects at stores: it cannot be forgotten");
+        return Err(Error::new(Reason::Ledger, message));
+    }
+    run(transaction, sqlx::query("DELETE FROM images WHERE id = ?1").bind(id.as_str())).await
+}
+
+/// A bare row for what hangs on it.
+async fn ensure_image(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
+    let insert = sqlx::query("INSERT INTO images (id) VALUES (?1) ON CONFLICT (id) DO NOTHING");
+    run(transaction, insert.bind(id.as_str())).await
+}
+
+fn bind_failure<'a>(statement: Statement<'a>, failure: Option<&'a Failure>) -> Statement<'a> {
+    statement
+        .bind(failure.map(|failure| failure.reason.code()))
+        .bind(failure.map(|failure| failure.message.as_str()))
+        .bind(failure.map(|failure| i64::from(failure.tries)))
+        .bind(optional(failure.and_then(|failure| failure.next_try)))
+}
+
+fn optional(time: Option<Timestamp>) -> Option<i64> {
+    time.map(milliseconds)
+}
+
+async fn run(transaction: &mut SqliteConnection, statement: Statement<'_>) -> Result<()> {
+    statement.execute(transaction).await.map_err(unavailable)?;
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Between rows and core's values. A value that core would not have written is an error, never a guess.
+
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+
+use mimeo_core::{
+    Digest, Due, Error, Failure, ImageId, ImageRow, Object, ObjectState, Proof, ProofKind, Reason, Record, Replica,
+    Result, Timestamp,
+};
+use serde::de::{DeserializeOwned, IntoDeserializer, value};
+use sqlx::{FromRow, SqliteConnection};
+
+use super::unavailable;
+
+/// The records of these images, in this order; those that have none are left out.
+pub(super) async fn records(snapshot: &mut SqliteConnection, wanted: &[ImageId]) -> Result<Vec<Record>> {
+    let ids = json_ids(wanted);
+    let images: Vec<ImageColumns> =
+        sqlx::query_as("SELECT * FROM images WHERE id IN (SELECT value FROM json_each(?1))")
+            .bind(&ids)
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(unavailable)?;
+    let replicas: Vec<ReplicaColumns> =
+        sqlx::query_as("SELECT * FROM replicas WHERE image IN (SELECT value FROM json_each(?1))")
+            .bind(&ids)
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(unavailable)?;
+    let objects: Vec<ObjectColumns> =
+        sqlx::query_as("SELECT * FROM objects WHERE image IN (SELECT value FROM json_each(?1)) ORDER BY store, name")
+            .bind(&ids)
+            .fetch_all(&mut *snapshot)
+            .await
+            .map_err(unavailable)?;
+    assemble(wanted, images, replicas, objects)
+}
+
+fn assemble(
+    wanted: &[ImageId],
+    images: Vec<ImageColumns>,
+    replicas: Vec<ReplicaColumns>,
+    objects: Vec<ObjectColumns>,
+) -> Result<Vec<Record>> {
+    let mut records = BTreeMap::new();
+    for columns in images {
+        let image = columns.parse()?;
+        records.insert(image.id.to_string(), Record { image, replicas: BTreeMap::new(), objects: Vec::new() });
+    }
+    for columns in replicas {
+        if let Some(record) = records.get_mut(&columns.image) {
+            let replica = columns.parse()?;
+            record.replicas.insert(replica.store.clone(), replica);
+        }
+    }
+    for columns in objects {
+        if let Some(record) = records.get_mut(&columns.image) {
+            record.objects.push(columns.parse()?);
+        }
+    }
+    Ok(wanted.iter().filter_map(|id| records.remove(id.as_str())).collect())
+}
+
+#[derive(FromRow)]
+struct ImageColumns {
+    id: String,
+    name: Option<String>,
+    status: Option<String>,
+    size: Option<i64>,
+    wanted: String,
+    observed_at: Option<i64>,
+    delete_seen: Option<i64>,
+    gone_at: Option<i64>,
+    #[sqlx(flatten)]
+    failure: FailureColumns,
+}
+
+impl ImageColumns {
+    fn parse(self) -> Result<ImageRow> {
+        Ok(ImageRow {
+            id: text(&self.id)?,
+            name: self.name,
+            status: self.status,
+            size: self.size.map(size).transpose()?,
+            wanted: serde_json::from_str(&self.wanted).map_err(|cause| unreadable(&self.wanted).caused_by(cause))?,
+            trouble: self.failure.parse()?,
+            observed_at: self.observed_at.map(timestamp).transpose()?,
+            delete_seen: self.delete_seen.map(timestamp).transpose()?,
+            gone_at: self.gone_at.map(timestamp).transpose()?,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct ReplicaColumns {
+    image: String,
+    store: String,
+    state: String,
+    object: Option<String>,
+    url: Option<String>,
+    size: Option<i64>,
+    digest: Option<String>,
+    proof_kind: Option<String>,
+    proof_at: Option<i64>,
+    seen_at: Option<i64>,
+    #[sqlx(flatten)]
+    failure: FailureColumns,
+}
+
+impl ReplicaColumns {
+    fn parse(self) -> Result<Replica> {
+        let proof = match (self.proof_kind, self.proof_at) {
+            (Some(kind), Some(at)) => Some(Proof { kind: word::<ProofKind>(&kind)?, at: timestamp(at)? }),
+            _ => None,
+        };
+        Ok(Replica {
+            store: text(&self.store)?,
+            state: word(&self.state)?,
+            object: self.object.as_deref().map(text).transpose()?,
+            url: self.url,
+            size: self.size.map(size).transpose()?,
+            digest: self.digest.map(Digest::from_hex),
+            proof,
+            seen_at: self.seen_at.map(timestamp).transpose()?,
+            failure: self.failure.parse()?,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct FailureColumns {
+    #[sqlx(rename = "failure_reason")]
+    reason: Option<String>,
+    #[sqlx(rename = "failure_message")]
+    message: Option<String>,
+    #[sqlx(rename = "failure_tries")]
+    tries: Option<i64>,
+    #[sqlx(rename = "failure_next_try")]
+    next_try: Option<i64>,
+}
+
+impl FailureColumns {
+    fn parse(self) -> Result<Option<Failure>> {
+        let Some(code) = self.reason else {
+            return Ok(None);
+        };
+        let tries = self.tries.unwrap_or_default();
+        Ok(Some(Failure {
+            reason: Reason::from_code(&code).ok_or_else(|| unreadable(&code))?,
+            message: self.message.unwrap_or_default(),
+            tries: u32::try_from(tries).map_err(|cause| unreadable(tries).caused_by(cause))?,
+            next_try: self.next_try.map(timestamp).transpose()?,
+        }))
+    }
+}
+
+#[derive(FromRow)]
+struct ObjectColumns {
+    store: String,
+    name: String,
+    image: String,
+    url: String,
+    state: String,
+    since: i64,
+}
+
+impl ObjectColumns {
+    fn parse(self) -> Result<Object> {
+        let state = match self.state.as_str() {
+            "open" => ObjectState::Open,
+            "kept" => ObjectState::Kept,
+            "doomed" => ObjectState::Doomed,
+            other => return Err(unreadable(other)),
+        };
+        let (store, name) = (text(&self.store)?, text(&self.name)?);
+        Ok(Object { store, name, url: self.url, state, since: timestamp(self.since)? })
+    }
+}
+
+pub(super) fn object_state(state: ObjectState) -> &'static str {
+    match state {
+        ObjectState::Open => "open",
+        ObjectState::Kept => "kept",
+        ObjectState::Doomed => "doomed",
+    }
+}
+
+pub(super) fn due((image, seq, due): (String, i64, i64)) -> Result<Due> {
+    let seq = u64::try_from(seq).map_err(|cause| unreadable(seq).caused_by(cause))?;
+    Ok(Due { image: text(&image)?, seq, due: timestamp(due)? })
+}
+
+pub(super) fn ids(found: &[String]) -> Result<Vec<ImageId>> {
+    found.iter().map(|id| text(id)).collect()
+}
+
+/// SQLite has no arrays: a list goes in as JSON and is taken apart there.
+pub(super) fn json_ids(ids: &[ImageId]) -> String {
+    serde_json::Value::from(ids.iter().map(ImageId::as_str).collect::<Vec<_>>()).to_string()
+}
+
+pub(super) fn milliseconds(time: Timestamp) -> i64 {
+    time.as_millisecond()
+}
+
+pub(super) fn timestamp(milliseconds: i64) -> Result<Timestamp> {
+    Timestamp::from_millisecond(milliseconds).map_err(|cause| unreadable(milliseconds).caused_by(cause))
+}
+
+pub(super) fn limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+pub(super) fn seq(seq: u64) -> Result<i64> {
+    i64::try_from(seq).map_err(|cause| unwritable(seq).caused_by(cause))
+}
+
+pub(super) fn bytes(size: Option<u64>) -> Result<Option<i64>> {
+    size.map(|size| i64::try_from(size).map_err(|cause| unwritable(size).caused_by(cause))).transpose()
+}
+
+fn size(size: i64) -> Result<u64> {
+    u64::try_from(size).map_err(|cause| unreadable(size).caused_by(cause))
+}
+
+fn text<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(value: &str) -> Result<T> {
+    value.parse().map_err(|cause| unreadable(value).caused_by(cause))
+}
+
+/// One of core's enums, as it spells itself.
+fn word<T: DeserializeOwned>(value: &str) -> Result<T> {
+    T::deserialize(value.into_deserializer()).map_err(|cause: value::Error| unreadable(value).caused_by(cause))
+}
+
+fn unreadable(value: impl Display) -> Error {
+    Error::new(Reason::Ledger, format!("the ledger holds {value:.200}, which this release of Mimeo cannot read"))
+}
+
+fn unwritable(value: u64) -> Error {
+    Error::new(Reason::Ledger, format!("{value} is too large for the ledger"))
+}

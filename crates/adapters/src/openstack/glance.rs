@@ -1,0 +1,299 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use mimeo_core::{
+    Error, Image, ImageId, Location, Reason, Result, Timestamp,
+    ports::{Registry, Source, Undone},
+};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{
+    OpenstackConfig,
+    answer::{reason, refused, unanswered},
+    config::{Login, trust},
+    session::{Access, Session},
+    source::GlanceSource,
+    wire::{Page, WireImage},
+};
+use crate::http::client;
+
+/// For everything but bits.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+const PATCH_TYPE: &str = "application/openstack-images-v2.1-json-patch";
+
+/// Images per page.
+const PAGE: usize = 500;
+
+/// How many pages of private images are looked through for one of another project.
+const PAGES_OF_PRIVATE: usize = 4;
+
+/// Glance's Images API v2. Clones share their token and connections.
+#[derive(Clone)]
+pub struct Glance(Arc<Shared>);
+
+struct Shared {
+    session: Session,
+    http: Client,
+}
+
+impl Glance {
+    /// Reads the configuration; the login itself happens at the first use, so that Mimeo starts while Keystone is
+    /// down.
+    pub fn connect(config: &OpenstackConfig) -> Result<Self> {
+        Self::with_login(config.login()?)
+    }
+
+    pub(super) fn with_login(login: Login) -> Result<Self> {
+        let builder = match &login {
+            Login::Keystone { cloud, .. } => trust(client(), cloud)?,
+            Login::None { .. } => client(),
+        };
+        let failed = |cause| Error::new(Reason::NotAllowed, "no HTTP client can be made").caused_by(cause);
+        Ok(Self(Arc::new(Shared { session: Session::new(login), http: builder.build().map_err(failed)? })))
+    }
+
+    /// A private, raw image without bits.
+    pub async fn create_image(&self, name: &str, properties: &BTreeMap<String, String>) -> Result<ImageId> {
+        let mut image =
+            json!({"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "private"});
+        for (key, value) in properties {
+            image[key.as_str()] = Value::from(value.as_str());
+        }
+        let post = |request: RequestBuilder| request.timeout(TIMEOUT).json(&image);
+        let response = self.send(&Method::POST, "/v2/images", post).await?;
+        let created: WireImage = read(&Method::POST, expect_success(&Method::POST, response).await?).await?;
+        Ok(Image::from(created).id)
+    }
+
+    /// Uploads the whole of an image's bits; for small ones.
+    pub async fn upload(&self, id: &ImageId, bits: Bytes) -> Result<()> {
+        let path = format!("/v2/images/{id}/file");
+        let put = |request: RequestBuilder| {
+            request.timeout(TIMEOUT).header(header::CONTENT_TYPE, "application/octet-stream").body(bits.clone())
+        };
+        let response = self.send(&Method::PUT, &path, put).await?;
+        expect_success(&Method::PUT, response).await.map(drop)
+    }
+
+    /// The whole of an image's bits; for small ones.
+    pub async fn download(&self, id: &ImageId) -> Result<Bytes> {
+        let chunks: Vec<Bytes> = self.source(id).open(0).await?.try_collect().await?;
+        Ok(chunks.concat().into())
+    }
+
+    /// An image that is not there is no error.
+    pub async fn delete_image(&self, id: &ImageId) -> Result<()> {
+        let response = self.send(&Method::DELETE, &image_path(id), metadata).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(()),
+            _ => expect_success(&Method::DELETE, response).await.map(drop),
+        }
+    }
+
+    /// Puts the locations in another order. Glance refuses (400) any but those that the image has.
+    pub async fn replace_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
+        let patch = json!([{"op": "replace", "path": "/locations", "value": locations}]);
+        self.patch(id, &patch, locations_reason).await
+    }
+
+    /// Removes the location at this position, which another writer may have changed meanwhile.
+    pub async fn remove_location(&self, id: &ImageId, index: usize) -> Result<()> {
+        self.patch(id, &json!([{"op": "remove", "path": format!("/locations/{index}")}]), locations_reason).await
+    }
+
+    /// Glance's own stores, as `GET /v2/info/stores` tells them.
+    pub async fn list_stores(&self) -> Result<Value> {
+        self.get("/v2/info/stores").await
+    }
+
+    /// What Glance's web server takes for the time, if it tells.
+    pub async fn server_date(&self) -> Result<Option<Timestamp>> {
+        let response = self.send(&Method::GET, "/v2/images?limit=1", metadata).await?;
+        let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+        Ok(date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp()))
+    }
+
+    /// Sends a request with the token, and once more with a new one if the first was refused. Any answer is a success
+    /// here.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        finish: impl Fn(RequestBuilder) -> RequestBuilder + Send + Sync,
+    ) -> Result<Response> {
+        let access = self.0.session.access().await?;
+        let response = self.send_as(&access, method, path, &finish).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || self.0.session.is_open() {
+            return Ok(response);
+        }
+        let access = self.0.session.renewed(&access).await?;
+        self.send_as(&access, method, path, &finish).await
+    }
+
+    async fn send_as(
+        &self,
+        access: &Access,
+        method: &Method,
+        path: &str,
+        finish: impl Fn(RequestBuilder) -> RequestBuilder + Send + Sync,
+    ) -> Result<Response> {
+        let url = format!("{}{path}", access.endpoint);
+        let mut request = self.0.http.request(method.clone(), &url);
+        if let Some(token) = &access.token {
+            request = request.header("X-Auth-Token", token.clone());
+        }
+        finish(request).send().await.map_err(|cause| unanswered(method, &url, cause))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let response = self.send(&Method::GET, path, metadata).await?;
+        read(&Method::GET, expect_success(&Method::GET, response).await?).await
+    }
+
+    async fn patch(&self, id: &ImageId, patch: &Value, reason: fn(StatusCode) -> Reason) -> Result<()> {
+        let body = patch.to_string();
+        let finish = |request: RequestBuilder| {
+            request.timeout(TIMEOUT).header(header::CONTENT_TYPE, PATCH_TYPE).body(body.clone())
+        };
+        let response = self.send(&Method::PATCH, &image_path(id), finish).await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(refused(&Method::PATCH, reason(status), response).await),
+        }
+    }
+
+    async fn page(&self, query: &str) -> Result<Page> {
+        self.get(&format!("/v2/images?limit={PAGE}&{query}")).await
+    }
+
+    /// Whether the list, as far as it is looked through, shows an image of a project other than the token's.
+    async fn shows_others(&self, query: &str) -> Result<bool> {
+        let own = self.0.session.access().await?.project;
+        let mut marker = String::new();
+        for _ in 0..PAGES_OF_PRIVATE {
+            let page = self.page(&format!("{query}{marker}")).await?;
+            let images: Vec<Image> = page.images.into_iter().map(Image::from).collect();
+            if images.iter().any(|image| image.owner.is_some() && image.owner != own) {
+                return Ok(true);
+            }
+            match (page.next, images.last()) {
+                (Some(_), Some(last)) => marker = format!("&marker={}", last.id),
+                _ => break,
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[async_trait]
+impl Registry for Glance {
+    async fn look(&self, id: &ImageId) -> Result<Option<Image>> {
+        let response = self.send(&Method::GET, &image_path(id), metadata).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let image: WireImage = read(&Method::GET, expect_success(&Method::GET, response).await?).await?;
+        Ok(Some(image.into()))
+    }
+
+    /// Without a token nobody's images are hidden from anybody.
+    async fn sees_all(&self) -> Result<bool> {
+        if self.0.session.is_open() {
+            return Ok(true);
+        }
+        Ok(self.shows_others("visibility=private").await?
+            || self.shows_others("visibility=private&os_hidden=true").await?)
+    }
+
+    /// Glance keeps hidden images in a list of their own, so there are two to walk: the marker's own `os_hidden`
+    /// tells in which of them it stands. Both are in the order of creation, which no change of an image disturbs: in
+    /// the order of `updated_at` an image that changes while it is the marker would take those behind it along.
+    ///
+    /// Fails with a conflict where the marker was deleted: then the walk starts again.
+    async fn changed_since(&self, since: Option<Timestamp>, marker: Option<&ImageId>) -> Result<Vec<Image>> {
+        let since = since.map(|since| format!("&updated_at=gte:{}", since.strftime("%Y-%m-%dT%H:%M:%SZ")));
+        let query = format!("visibility=all&sort=created_at:asc,id:asc{}", since.unwrap_or_default());
+        let hidden = format!("{query}&os_hidden=true");
+        let (in_hidden, position) = match marker {
+            None => (false, String::new()),
+            Some(marker) => {
+                let gone = || Error::new(Reason::Conflict, format!("image {marker}, where the list stood, is gone"));
+                (self.look(marker).await?.ok_or_else(gone)?.hidden, format!("&marker={marker}"))
+            }
+        };
+        let list = if in_hidden { &hidden } else { &query };
+        let page = self.page(&format!("{list}{position}")).await?;
+        let mut images: Vec<Image> = page.images.into_iter().map(Image::from).collect();
+        if page.next.is_none() && !in_hidden {
+            images.extend(self.page(&hidden).await?.images.into_iter().map(Image::from));
+        }
+        Ok(images)
+    }
+
+    async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
+        let add = |location| json!({"op": "add", "path": "/locations/-", "value": location});
+        let patch: Value = locations.iter().map(add).collect();
+        self.patch(id, &patch, locations_reason).await
+    }
+
+    async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {
+        // The visibility first: while it is wrong, others may see what they should not.
+        if let Some(visibility) = undone.visibility {
+            let patch = json!([{"op": "replace", "path": "/visibility", "value": visibility}]);
+            self.patch(id, &patch, reason).await?;
+        }
+        if let Some(protected) = undone.protected {
+            self.patch(id, &json!([{"op": "replace", "path": "/protected", "value": protected}]), reason).await?;
+        }
+        if let Some(deactivated) = undone.deactivated {
+            let action = if deactivated { "deactivate" } else { "reactivate" };
+            let path = format!("{}/actions/{action}", image_path(id));
+            let response = self.send(&Method::POST, &path, metadata).await?;
+            expect_success(&Method::POST, response).await?;
+        }
+        Ok(())
+    }
+
+    fn source(&self, id: &ImageId) -> Arc<dyn Source> {
+        Arc::new(GlanceSource { glance: self.clone(), id: id.clone() })
+    }
+}
+
+fn image_path(id: &ImageId) -> String {
+    format!("/v2/images/{id}")
+}
+
+fn metadata(request: RequestBuilder) -> RequestBuilder {
+    request.timeout(TIMEOUT)
+}
+
+/// What a status means as the answer to a PATCH of locations.
+fn locations_reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::FORBIDDEN => Reason::LocationsForbidden,
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::LocationQuota,
+        StatusCode::BAD_REQUEST => Reason::LocationRefused,
+        status => reason(status),
+    }
+}
+
+async fn expect_success(method: &Method, response: Response) -> Result<Response> {
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        status => Err(refused(method, reason(status), response).await),
+    }
+}
+
+async fn read<T: DeserializeOwned>(method: &Method, response: Response) -> Result<T> {
+    let url = response.url().to_string();
+    let body = response.bytes().await.map_err(|cause| unanswered(method, &url, cause))?;
+    serde_json::from_slice(&body).map_err(|cause| {
+        let message = format!("the answer to {method} {url} is not what the Images API promises");
+        Error::new(Reason::ImageServiceError, message).caused_by(cause)
+    })
+}

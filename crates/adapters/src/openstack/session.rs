@@ -1,0 +1,197 @@
+//! The token's life: who we are at the moment, and where the image service is.
+
+use std::{
+    error::Error as StdError,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use mimeo_core::{Error, Reason, Result};
+use openstack_sdk::{AsyncOpenStack, AuthError, OpenStackError, config::CloudConfig};
+use reqwest::header::HeaderValue;
+use secrecy::ExposeSecret;
+use tokio::{sync::Mutex, time::Instant};
+
+use super::config::{Endpoint, Login, checked};
+use crate::http::CONNECT_TIMEOUT;
+
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A token is renewed so long before its end, or after nine tenths of a short life.
+const MARGIN: Duration = Duration::from_mins(2);
+
+/// What a request needs. Its `Debug` shows no token.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    /// The image service's URL, without version or trailing slash.
+    pub(super) endpoint: String,
+    pub(super) token: Option<HeaderValue>,
+    /// The token's own project.
+    pub(super) project: Option<String>,
+    renew_at: Option<Instant>,
+    /// Tells one login from the next.
+    login: u64,
+}
+
+/// Logs in at the first use and whenever it must, once for all who wait.
+pub(super) struct Session {
+    how: Login,
+    access: Mutex<State>,
+    failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    access: Option<Access>,
+    logins: u64,
+    failed: Option<(Reason, String)>,
+}
+
+impl Session {
+    pub(super) fn new(how: Login) -> Self {
+        Self { how, access: Mutex::default(), failures: AtomicU64::new(0) }
+    }
+
+    /// Whether a token is asked for at all.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.how, Login::None { .. })
+    }
+
+    pub(super) async fn access(&self) -> Result<Access> {
+        self.access_unless(|access| access.renew_at.is_some_and(|at| at <= Instant::now())).await
+    }
+
+    /// Another access than `refused`, which was answered with a 401.
+    pub(super) async fn renewed(&self, refused: &Access) -> Result<Access> {
+        self.access_unless(|access| access.login == refused.login).await
+    }
+
+    async fn access_unless(&self, is_stale: impl Fn(&Access) -> bool + Send) -> Result<Access> {
+        let failures = self.failures.load(Ordering::SeqCst);
+        let mut state = self.access.lock().await;
+        if let Some(access) = state.access.as_ref().filter(|access| !is_stale(access)) {
+            return Ok(access.clone());
+        }
+        // Who waited for a login that failed does not try again at once: each try may take its whole time-out.
+        if self.failures.load(Ordering::SeqCst) != failures
+            && let Some((reason, message)) = &state.failed
+        {
+            return Err(Error::new(*reason, message.clone()));
+        }
+        match self.log_in(state.logins + 1).await {
+            Ok(access) => {
+                state.logins += 1;
+                state.access = Some(access.clone());
+                Ok(access)
+            }
+            Err(error) => {
+                state.failed = Some((error.reason, error.chain()));
+                self.failures.fetch_add(1, Ordering::SeqCst);
+                Err(error)
+            }
+        }
+    }
+
+    async fn log_in(&self, login: u64) -> Result<Access> {
+        let (cloud, image) = match &self.how {
+            Login::Keystone { cloud, image } => (cloud, image),
+            Login::None { endpoint } => {
+                let endpoint = endpoint.clone();
+                return Ok(Access { endpoint, token: None, project: None, renew_at: None, login });
+            }
+        };
+        let connected = AsyncOpenStack::builder(cloud)
+            .disable_auth_cache(true)
+            .http_timeout(LOGIN_TIMEOUT)
+            .http_connect_timeout(CONNECT_TIMEOUT)
+            .connect();
+        let keystone = connected.await.map_err(|cause| refused(cloud, cause))?;
+        let unusable = |what: &str| Error::new(Reason::ImageServiceError, format!("{} {what}", place(cloud)));
+        let token = keystone.get_auth_token().ok_or_else(|| unusable("gave no token"))?;
+        let mut token = HeaderValue::from_str(token.expose_secret())
+            .map_err(|cause| unusable("gave a token that fits no header").caused_by(cause))?;
+        token.set_sensitive(true);
+        let info = keystone.get_auth_info().ok_or_else(|| unusable("says nothing of its token"))?.token;
+        let endpoint = match image {
+            Endpoint::At(endpoint) => endpoint.clone(),
+            Endpoint::InCatalogue { interface, region } => {
+                let none = || not_in_catalogue(cloud, interface, region.as_deref());
+                checked(&in_catalogue(&keystone, interface, region.as_deref()).ok_or_else(none)?)?
+            }
+        };
+        let lifetime = info.issued_at.and_then(|issued| (info.expires_at - issued).to_std().ok());
+        let renew_at = lifetime.map(|life| Instant::now() + life.saturating_sub(MARGIN.min(life / 10)));
+        Ok(Access {
+            endpoint,
+            token: Some(token),
+            project: info.project.and_then(|project| project.id),
+            renew_at,
+            login,
+        })
+    }
+}
+
+fn in_catalogue(keystone: &AsyncOpenStack, interface: &str, region: Option<&str>) -> Option<String> {
+    let services = keystone.get_token_catalog().unwrap_or_default();
+    let endpoints =
+        services.into_iter().filter(|service| service.service_type == "image").flat_map(|image| image.endpoints);
+    let fits = |told: Option<&str>| region.is_none() || told == region;
+    let mut endpoints =
+        endpoints.filter(|endpoint| endpoint.interface == interface && fits(endpoint.region.as_deref()));
+    endpoints.next().map(|endpoint| endpoint.url)
+}
+
+fn not_in_catalogue(cloud: &CloudConfig, interface: &str, region: Option<&str>) -> Error {
+    let region = region.map_or("any region".to_owned(), |region| format!("region {region}"));
+    let message = format!(
+        "the catalogue of {} has no {interface} endpoint of type image in {region}: correct [openstack] interface or \
+         region, or set endpoint",
+        place(cloud)
+    );
+    Error::new(Reason::NotAllowed, message)
+}
+
+/// Why Keystone gave no token.
+fn refused(cloud: &CloudConfig, cause: OpenStackError) -> Error {
+    let place = place(cloud);
+    let (reason, what) = match (&cause, identity_code(&cause)) {
+        (_, Some(401 | 403)) => (
+            Reason::NotAllowed,
+            "refused Mimeo's credentials: check user, password or application credential, project and domains",
+        ),
+        (_, Some(_)) => (Reason::ImageServiceError, "answered the login with an error"),
+        (OpenStackError::AuthError { source: AuthError::AuthValueNotSupplied(_) } | OpenStackError::NoAuth, _) => {
+            (Reason::NotAllowed, "cannot be asked: the credentials are incomplete")
+        }
+        _ if is_unreachable(&cause) => (Reason::ImageServiceUnreachable, "cannot be reached"),
+        _ => (Reason::ImageServiceError, "cannot be logged in to"),
+    };
+    Error::new(reason, format!("{place} {what}")).caused_by(cause)
+}
+
+fn identity_code(cause: &OpenStackError) -> Option<u32> {
+    match cause {
+        OpenStackError::AuthError { source: AuthError::Identity(answer) } => Some(answer.code),
+        _ => None,
+    }
+}
+
+fn is_unreachable(cause: &OpenStackError) -> bool {
+    let unanswered = |error: &reqwest::Error| error.is_connect() || error.is_timeout();
+    if let OpenStackError::AuthError { source: AuthError::Reqwest { source } } = cause {
+        return unanswered(source);
+    }
+    let mut error: Option<&(dyn StdError + 'static)> = Some(cause);
+    while let Some(next) = error {
+        if next.downcast_ref::<reqwest::Error>().is_some_and(unanswered) {
+            return true;
+        }
+        error = next.source();
+    }
+    matches!(cause, OpenStackError::Discovery { .. })
+}
+
+fn place(cloud: &CloudConfig) -> String {
+    let url = cloud.auth.as_ref().and_then(|auth| auth.auth_url.as_deref());
+    format!("Keystone at {}", url.unwrap_or("(unknown)"))
+}

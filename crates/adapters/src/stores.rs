@@ -1,0 +1,3 @@
+//! Places for bits.
+
+pub mod http;

@@ -1,0 +1,10 @@
+//! Plain HTTP servers: PUT, HEAD, ranged GET and DELETE, as nginx (`dav_methods`) and Apache (`mod_dav`) do them.
+//!
+//! Owns the connections to one server. It never asks whether what it stored is right: proving is the engine's.
+
+mod config;
+mod sink;
+mod store;
+
+pub use config::{HttpStoreConfig, InvalidStoreUrl};
+pub use store::HttpStore;

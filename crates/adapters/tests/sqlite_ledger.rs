@@ -1,0 +1,99 @@
+//! The SQL ledger in a file of its own: the port's contract, and what only a file can show.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use mimeo_adapters::ledger::sqlite::SqliteLedger;
+use mimeo_core::{Change, DirtyMark, ImageRow, Object, ObjectName, ObjectState, Reason, ports::Ledger};
+use mimeo_testkit::{
+    conformance,
+    sample::{id, time},
+};
+
+#[tokio::test]
+async fn conforms_in_memory() {
+    conformance::ledger(async || SqliteLedger::open_in_memory().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn conforms_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = std::cell::Cell::new(0);
+    conformance::ledger(async || {
+        count.set(count.get() + 1);
+        SqliteLedger::open(folder.path().join(format!("{}.db", count.get()))).await.unwrap()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_for_the_next_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mimeo.db");
+    let first = SqliteLedger::open(&path).await.unwrap();
+    first.commit(&[Change::Dirty(DirtyMark { image: id(1), due: time(1) })]).await.unwrap();
+    // Not closed: as after a kill.
+    let second = SqliteLedger::open(&path).await.unwrap();
+    assert_eq!(second.next_due(&[]).await.unwrap(), Some(time(1)));
+    drop(first);
+}
+
+#[tokio::test]
+async fn only_its_owner_may_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mimeo.db");
+    std::fs::write(&path, "").unwrap();
+    let ledger = SqliteLedger::open(&path).await.unwrap();
+    ledger.commit(&[Change::Bookmark("a".into(), "b".into())]).await.unwrap();
+    let _claim = ledger.claim().unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
+    }
+}
+
+#[tokio::test]
+async fn a_second_serve_is_refused_until_the_first_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mimeo.db");
+    let (first, second) = (SqliteLedger::open(&path).await.unwrap(), SqliteLedger::open(&path).await.unwrap());
+    let claim = first.claim().unwrap();
+    let refused = second.claim().unwrap_err();
+    assert!(refused.to_string().contains("another `mimeo serve`"), "{refused}");
+    drop(claim);
+    assert!(second.claim().is_ok());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_a_ledger_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    std::fs::write(&text, "no database, and longer than the header of one would be: ".repeat(100)).unwrap();
+    for path in [text.as_path(), folder.path(), Path::new("/no/such/folder/mimeo.db")] {
+        let error = SqliteLedger::open(path).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Ledger);
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn readers_and_writers_at_once_all_succeed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = SqliteLedger::open(folder.path().join("mimeo.db")).await.unwrap();
+    let work = (0..20).map(|n| {
+        let ledger = ledger.clone();
+        async move {
+            for attempt in 0..5 {
+                let name = ObjectName::new(&id(n), attempt);
+                let store = "http1".parse().unwrap();
+                let object = Object { store, name, url: "u".into(), state: ObjectState::Doomed, since: time(0) };
+                let row = ImageRow { name: Some("same".into()), ..ImageRow::new(id(n)) };
+                ledger.commit(&[Change::Image(row), Change::Object(object)]).await.unwrap();
+                assert!(!ledger.find("same").await.unwrap().is_empty());
+                assert!(!ledger.sweepable(3).await.unwrap().is_empty());
+            }
+        }
+    });
+    futures::future::join_all(work).await;
+    assert_eq!(ledger.list(None, 100).await.unwrap().len(), 20);
+}

@@ -1,0 +1,19 @@
+//! A web server for one test.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use axum::Router;
+use tokio::{net::TcpListener, task::JoinSet};
+
+pub(crate) struct Server {
+    pub(crate) url: String,
+    _task: JoinSet<()>,
+}
+
+/// Serves on a free port until dropped.
+pub(crate) async fn serve(router: Router) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut task = JoinSet::new();
+    task.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    Server { url, _task: task }
+}

@@ -1,0 +1,144 @@
+//! Which path is answered by which call of the engine.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    http::{StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use mimeo_core::ImageId;
+use mimeo_engine::{
+    Engine,
+    status::{GcReport, ImageReport, Overview, PlannedAction, StoreReport},
+};
+use serde::Deserialize;
+
+use super::{problem::Problem, token::Token};
+
+/// Images in one answer, unless the client wants fewer.
+const PAGE: usize = 1000;
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
+    Router::new()
+        .route("/v1/overview", get(overview))
+        .route("/v1/images", get(images))
+        .route("/v1/images/find", get(find))
+        .route("/v1/images/{id}", get(image))
+        .route("/v1/images/{id}/replicate", post(replicate))
+        .route("/v1/plan", get(plan))
+        .route("/v1/stores", get(stores))
+        .route("/v1/gc", get(gc))
+        .route("/v1/gc/confirm", post(confirm_gc))
+        .fallback(nothing_here)
+        .route_layer(middleware::from_fn_with_state(Arc::new(token), authorize))
+        .route("/healthz", get(healthz))
+        .with_state(engine)
+}
+
+async fn authorize(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given =
+        given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    match given.is_some_and(|(_, given)| token.matches(given.trim())) {
+        true => next.run(request).await,
+        false => Problem::unauthorized().into_response(),
+    }
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+async fn overview(State(engine): State<Arc<Engine>>) -> Answer<Overview> {
+    Ok(Json(engine.overview().await?))
+}
+
+#[derive(Deserialize)]
+struct Page {
+    after: Option<ImageId>,
+    limit: Option<usize>,
+}
+
+async fn images(
+    State(engine): State<Arc<Engine>>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Answer<Vec<ImageReport>> {
+    let Query(Page { after, limit }) = page?;
+    Ok(Json(engine.list(after.as_ref(), limit.unwrap_or(PAGE).clamp(1, PAGE)).await?))
+}
+
+#[derive(Deserialize)]
+struct Search {
+    /// A name or an id.
+    q: String,
+}
+
+async fn find(
+    State(engine): State<Arc<Engine>>,
+    search: Result<Query<Search>, QueryRejection>,
+) -> Answer<Vec<ImageReport>> {
+    let Query(Search { q }) = search?;
+    Ok(Json(engine.find(&q).await?))
+}
+
+async fn image(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer<ImageReport> {
+    Ok(Json(known(&engine, &image_id(&id)?).await?))
+}
+
+async fn replicate(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let id = image_id(&id)?;
+    known(&engine, &id).await?;
+    engine.replicate(&id).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Deserialize)]
+struct PlanOf {
+    image: Option<ImageId>,
+}
+
+async fn plan(
+    State(engine): State<Arc<Engine>>,
+    of: Result<Query<PlanOf>, QueryRejection>,
+) -> Answer<Vec<PlannedAction>> {
+    let Query(PlanOf { image }) = of?;
+    Ok(Json(engine.plan(image.as_ref()).await?))
+}
+
+async fn stores(State(engine): State<Arc<Engine>>) -> Answer<Vec<StoreReport>> {
+    Ok(Json(engine.stores().await?))
+}
+
+async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
+    Ok(Json(engine.gc().await?))
+}
+
+async fn confirm_gc(State(engine): State<Arc<Engine>>) -> StatusCode {
+    engine.confirm_gc();
+    StatusCode::NO_CONTENT
+}
+
+async fn nothing_here() -> Problem {
+    Problem::not_found("the API has no such path")
+}
+
+async fn known(engine: &Engine, id: &ImageId) -> Result<ImageReport, Problem> {
+    let mut found = engine.find(id.as_str()).await?;
+    found.pop().ok_or_else(|| Problem::not_found(format!("neither Mimeo nor Glance knows an image {id}")))
+}
+
+fn image_id(text: &str) -> Result<ImageId, Problem> {
+    text.parse().map_err(|error: mimeo_core::InvalidId| Problem::bad_request(error.to_string()))
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}

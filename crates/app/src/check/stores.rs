@@ -1,0 +1,89 @@
+//! Each store: an object is written, read back and asked for, as a copy of an image would be.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mimeo_core::{Error, ImageId, ObjectName, Reason, Result, ports::Store};
+
+use super::{
+    report::Report,
+    trial::{Part, Trial, collect},
+};
+
+/// Gives the places of the stores whose object is there and right.
+pub(super) async fn write_all(trial: &mut Trial<'_>, report: &mut Report<'_>) -> Vec<usize> {
+    let Some(image) = trial.image.clone() else { return Vec::new() };
+    let mut written = Vec::new();
+    for at in 0..trial.stores.len() {
+        if write(trial, &image, at, report).await {
+            written.push(at);
+        }
+    }
+    written
+}
+
+async fn write(trial: &mut Trial<'_>, image: &ImageId, at: usize, report: &mut Report<'_>) -> bool {
+    let store = Arc::clone(&trial.stores[at].store);
+    let object = match trial.record_object(image, &store).await {
+        Ok(object) => object,
+        Err(error) => {
+            report.fail(format!("{}: write", store.name()), error.chain(), "the ledger must know before a store does");
+            return false;
+        }
+    };
+    let part = &trial.stores[at];
+    let url = store.location(&object);
+    if let Err(error) = part.within(put(&*store, &object, &trial.bits)).await {
+        report.fail(format!("{}: write", part.name()), error.chain(), write_cure(part));
+        return false;
+    }
+    match part.within(read_back(&*store, &object, &trial.bits)).await {
+        Ok(()) => {
+            report.ok(format!("{}: write and read", part.name()), url);
+            true
+        }
+        Err(error) => {
+            report.fail(format!("{}: read back", part.name()), error.chain(), read_cure(part));
+            false
+        }
+    }
+}
+
+async fn put(store: &dyn Store, object: &ObjectName, bits: &Bytes) -> Result<()> {
+    let mut sink = store.open(object, Some(bits.len() as u64)).await?;
+    sink.write(bits.clone()).await?;
+    sink.close().await.map(drop)
+}
+
+async fn read_back(store: &dyn Store, object: &ObjectName, bits: &Bytes) -> Result<()> {
+    let mismatch = |text: String| Err(Error::new(Reason::ProofMismatch, text));
+    let read = collect(store.read(object, 0).await?, bits.len()).await?;
+    if read != bits {
+        return mismatch(format!("other bytes came back than were written ({} of {})", read.len(), bits.len()));
+    }
+    match store.probe(object).await? {
+        Some(size) if size == bits.len() as u64 => Ok(()),
+        Some(size) => {
+            mismatch(format!("HEAD tells {size} bytes instead of {}: Glance would take that size", bits.len()))
+        }
+        None => mismatch("HEAD does not find what GET gives: Glance would refuse the location".into()),
+    }
+}
+
+fn write_cure(part: &Part<'_>) -> String {
+    format!(
+        "let the web server take PUT at {} from this machine (nginx: dav_methods PUT DELETE; Apache: mod_dav), and start \
+         it if it is down",
+        part.config.http.url
+    )
+}
+
+fn read_cure(part: &Part<'_>) -> String {
+    match &part.config.http.read_url {
+        Some(read_url) => format!(
+            "url and read_url of this store must show the same files: what is written at {} must be there at {read_url}",
+            part.config.http.url
+        ),
+        None => format!("let the web server answer GET and HEAD at {} with what was written", part.config.http.url),
+    }
+}

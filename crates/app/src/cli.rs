@@ -1,0 +1,180 @@
+//! The command line: what can be asked for, and with which exit code it ends (docs/commands.md).
+//!
+//! 0 done, 1 failed, 2 usage or configuration, 3 not (yet) in the wanted state. Results go to standard output, all
+//! else to standard error.
+
+mod client;
+mod failure;
+mod gc;
+mod images;
+mod output;
+mod plan;
+mod replicate;
+mod serve;
+mod stores;
+mod table;
+mod watch;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::{
+    client::{Client, the_one},
+    failure::{Failure, Outcome},
+    output::{note, print},
+    table::{Field, Format, Listing, Record, Style},
+    watch::until_registered,
+};
+use crate::{
+    check,
+    config::{Config, units},
+    demo,
+};
+
+const CONFIG_HELP: &str = "The configuration file [default: $MIMEO_CONFIG, ./mimeo.toml, /etc/mimeo/mimeo.toml]";
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Keeps every OpenStack image in every place that its rules ask for", max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replicate: listen, scan, copy, prove, register, until stopped
+    Serve {
+        /// Only plan and report: write to no store and no image
+        #[arg(long)]
+        observe: bool,
+    },
+    /// Show one image's replicas, or all images
+    Status {
+        /// A name or an id
+        image: Option<String>,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Look at an image now, and try again what failed
+    Replicate {
+        /// A name or an id
+        image: String,
+        /// Wait until every wanted replica is registered
+        #[arg(long)]
+        wait: bool,
+        /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
+        #[arg(long, requires = "wait", value_parser = timeout)]
+        timeout: Option<Duration>,
+    },
+    /// Show what would be done; works without a running `serve`
+    Plan {
+        /// A name or an id [default: every image]
+        image: Option<String>,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Try everything end to end with a tiny image, and name the cure of each fault; works without `serve`
+    Check {
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show the stores
+    Stores {
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show which copies of deleted images wait for their removal
+    Gc {
+        /// Let the removals go through that the guard holds
+        #[arg(long)]
+        confirm: bool,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
+    Demo(demo::Options),
+}
+
+/// As openstackclient takes them.
+#[derive(Debug, Args)]
+struct StyleArguments {
+    /// How to show the result
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Show only this column; may be given several times
+    #[arg(short, long = "column", value_name = "COLUMN")]
+    columns: Vec<String>,
+}
+
+impl From<StyleArguments> for Style {
+    fn from(StyleArguments { format, columns }: StyleArguments) -> Self {
+        Self { format, columns }
+    }
+}
+
+/// Does what was asked for, and tells why not.
+pub(crate) async fn run(arguments: Arguments) -> ExitCode {
+    match dispatch(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                note(&failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
+    let load = || Ok::<_, Failure>(Config::load(&Config::locate(config.as_deref())?)?);
+    let connect = || load().and_then(|config| Client::new(&config.api));
+    match command {
+        Command::Serve { observe } => serve::serve(load()?, observe).await,
+        Command::Status { image: Some(image), style } => images::show(&connect()?, &image, &style.into()).await,
+        Command::Status { image: None, style } => images::list(&connect()?, &style.into()).await,
+        Command::Replicate { image, wait, timeout } => {
+            let wait = wait.then_some(replicate::Wait { timeout });
+            replicate::replicate(&connect()?, &image, wait).await
+        }
+        Command::Plan { image, style } => plan::plan(load()?, image.as_deref(), &style.into()).await,
+        Command::Check { style } => check::check(load()?, &style.into()).await,
+        Command::Stores { style } => stores::list(&connect()?, &style.into()).await,
+        Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
+        Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
+        Command::Demo(options) => demo::demo(options).await,
+    }
+}
+
+/// A duration with units, or a plain number of seconds.
+fn timeout(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).or_else(|_| units::duration(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration_or_plain_seconds() {
+        assert_eq!(timeout("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(timeout("2m"), Ok(Duration::from_mins(2)));
+        assert!(timeout("soon").is_err());
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_two() {
+        for wrong in [&["mimeo"][..], &["mimeo", "replicate"], &["mimeo", "replicate", "x", "--timeout", "5"]] {
+            assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

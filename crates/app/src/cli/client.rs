@@ -1,0 +1,186 @@
+//! The commands' side of `serve`'s API.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use mimeo_core::ImageId;
+use mimeo_engine::status::{GcReport, ImageReport, Overview, StoreReport};
+use reqwest::{Method, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::{Failure, Outcome};
+use crate::{
+    api::{ProblemBody, token::Token},
+    config::ApiSettings,
+};
+
+/// An answer is made from the ledger; only a look at Glance on the way takes longer than a moment.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub(crate) struct Client {
+    base: Url,
+    token: Token,
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub(crate) fn new(api: &ApiSettings) -> Outcome<Self> {
+        let base = format!("http://{}/", reachable(api.listen));
+        let base = Url::parse(&base).map_err(|error| Failure::usage(format!("{base}: {error}")))?;
+        let token = Token::load(&api.token_file).map_err(|error| match error.kind() {
+            // `serve` makes it at its first start.
+            std::io::ErrorKind::NotFound => unreachable_at(&base),
+            _ => Failure::failed(format!("cannot read the token file {}: {error}", api.token_file.display())),
+        })?;
+        let built = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+        Ok(Self { base, token, http: built.map_err(anyhow::Error::from)? })
+    }
+
+    pub(crate) async fn overview(&self) -> Outcome<Overview> {
+        self.ask(Method::GET, &["overview"], &[]).await
+    }
+
+    pub(crate) async fn stores(&self) -> Outcome<Vec<StoreReport>> {
+        self.ask(Method::GET, &["stores"], &[]).await
+    }
+
+    pub(crate) async fn gc(&self) -> Outcome<GcReport> {
+        self.ask(Method::GET, &["gc"], &[]).await
+    }
+
+    pub(crate) async fn confirm_gc(&self) -> Outcome {
+        self.send(Method::POST, &["gc", "confirm"], &[]).await.map(drop)
+    }
+
+    /// Every image that `serve` knows, in order of their ids.
+    pub(crate) async fn images(&self) -> Outcome<Vec<ImageReport>> {
+        let mut images: Vec<ImageReport> = Vec::new();
+        loop {
+            let after = images.last().map(|image| image.id.to_string());
+            let query: Vec<(&str, &str)> = after.iter().map(|id| ("after", id.as_str())).collect();
+            let page: Vec<ImageReport> = self.ask(Method::GET, &["images"], &query).await?;
+            if page.is_empty() {
+                return Ok(images);
+            }
+            images.extend(page);
+        }
+    }
+
+    pub(crate) async fn image(&self, id: &ImageId) -> Outcome<ImageReport> {
+        self.ask(Method::GET, &["images", id.as_str()], &[]).await
+    }
+
+    /// The one image of this name or id. A name that several bear is wrong usage, and they are listed.
+    pub(crate) async fn find(&self, name_or_id: &str) -> Outcome<ImageReport> {
+        let found: Vec<ImageReport> = self.ask(Method::GET, &["images", "find"], &[("q", name_or_id)]).await?;
+        the_one(found, name_or_id)
+    }
+
+    pub(crate) async fn replicate(&self, id: &ImageId) -> Outcome {
+        self.send(Method::POST, &["images", id.as_str(), "replicate"], &[]).await.map(drop)
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<T> {
+        let answer = self.send(method, path, query).await?;
+        answer
+            .json()
+            .await
+            .map_err(|error| Failure::failed(format!("{} does not answer as mimeo serve: {error}", self.base)))
+    }
+
+    async fn send(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<Response> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let sent = self.http.request(method, url).bearer_auth(self.token.reveal()).send().await;
+        let answer = sent.map_err(|error| match error.is_connect() {
+            true => unreachable_at(&self.base),
+            false => Failure::failed(format!("mimeo serve at {} does not answer: {error}", self.base)),
+        })?;
+        match answer.status() {
+            status if status.is_success() => Ok(answer),
+            StatusCode::UNAUTHORIZED => Err(Failure::failed(format!(
+                "mimeo serve at {} refuses the token: it was started with another token_file",
+                self.base
+            ))),
+            status => {
+                let problem = answer.json::<ProblemBody>().await;
+                let detail =
+                    problem.map_or_else(|_| format!("{} answers {status}", self.base), |problem| problem.detail);
+                Err(Failure::failed(detail))
+            }
+        }
+    }
+}
+
+pub(crate) fn the_one(mut found: Vec<ImageReport>, name_or_id: &str) -> Outcome<ImageReport> {
+    match found.len() {
+        0 => Err(Failure::failed(format!(
+            "no image of the name or id \"{name_or_id}\" is known; a new one shows within moments by its name, at once by its id"
+        ))),
+        1 => Ok(found.remove(0)),
+        several => {
+            let ids: Vec<String> = found.iter().map(|image| format!("  {} ({})", image.id, image.state)).collect();
+            Err(Failure::usage(format!(
+                "{several} images are called \"{name_or_id}\"; name one by its id:\n{}",
+                ids.join("\n")
+            )))
+        }
+    }
+}
+
+/// The address to connect to for one to listen on.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+fn unreachable_at(base: &Url) -> Failure {
+    let base = base.as_str().trim_end_matches('/');
+    Failure::failed(format!("cannot reach mimeo serve at {base}: start it with `mimeo serve`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mimeo_core::ImageState;
+
+    use super::*;
+
+    fn report(id: &str) -> ImageReport {
+        ImageReport {
+            id: id.parse().unwrap(),
+            name: Some("cirros".into()),
+            state: ImageState::Pending,
+            size: None,
+            replicas: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_name_must_mean_one_image() {
+        let ids = ["0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a", "0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6b"];
+        assert_eq!(the_one(vec![], "x").unwrap_err().code, 1);
+        assert_eq!(the_one(vec![report(ids[0])], "cirros").unwrap().id.as_str(), ids[0]);
+        let failure = the_one(ids.map(report).into(), "cirros").unwrap_err();
+        assert_eq!(failure.code, 2);
+        assert!(ids.iter().all(|id| failure.message.contains(id)), "{}", failure.message);
+    }
+
+    #[test]
+    fn an_address_for_all_interfaces_is_reached_at_loopback() {
+        assert_eq!(reachable("0.0.0.0:9393".parse().unwrap()).to_string(), "127.0.0.1:9393");
+        assert_eq!(reachable("[::]:9393".parse().unwrap()).to_string(), "[::1]:9393");
+        assert_eq!(reachable("10.0.0.1:9393".parse().unwrap()).to_string(), "10.0.0.1:9393");
+    }
+}

@@ -1,0 +1,149 @@
+//! `mimeo status`: one image in full, or all of them in a line each.
+
+use mimeo_core::{ReplicaState, Timestamp};
+use mimeo_engine::status::{ImageReport, ReplicaReport};
+use serde_json::{Value, json};
+
+use super::{Client, Field, Listing, Outcome, Record, Style, print};
+
+pub(super) async fn show(client: &Client, image: &str, style: &Style) -> Outcome {
+    print(&record(&client.find(image).await?).render(style)?)
+}
+
+pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
+    let rows = client.images().await?.iter().map(row).collect();
+    print(&Listing { columns: &["ID", "Name", "State", "Registered", "Reason"], rows }.render(style)?)
+}
+
+/// What `status IMAGE -f json` answers is a contract (docs/commands.md).
+fn record(image: &ImageReport) -> Record {
+    let replicas = image.replicas.iter().map(replica).collect::<Vec<_>>();
+    let lines = image.replicas.iter().map(replica_line).collect::<Vec<_>>();
+    Record(vec![
+        Field::new("id", image.id.as_str()),
+        Field::new("name", image.name.clone()),
+        Field::new("state", image.state.to_string()),
+        Field { text: Some(lines.join("\n")), ..Field::new("replicas", replicas) },
+    ])
+}
+
+fn replica(replica: &ReplicaReport) -> Value {
+    json!({
+        "store": replica.store,
+        "state": replica.state,
+        "location": replica.location,
+        "proof": replica.proof,
+        "proven_at": replica.proven_at,
+        "reason": replica.reason.as_ref().map(|reason| json!({"code": reason.code, "message": reason.message})),
+        "next_try": replica.next_try,
+    })
+}
+
+/// `http1  registered  http://…  readback 2026-05-01T10:00:00Z`
+fn replica_line(replica: &ReplicaReport) -> String {
+    let state = match (replica.wanted, replica.progress) {
+        (_, Some(progress)) => format!("{} ({})", replica.state, transferred(progress.bytes, progress.total)),
+        (false, None) => format!("{} (no longer wanted)", replica.state),
+        (true, None) => replica.state.to_string(),
+    };
+    let proof = replica.proof.zip(replica.proven_at).map(|(proof, at)| format!("{proof} {}", seconds(at)));
+    let reason = replica.reason.as_ref().map(|reason| format!("{}: {}", reason.code, reason.message));
+    let next_try = replica.next_try.map(|at| format!("next try {}", seconds(at)));
+    let parts = [Some(replica.store.to_string()), Some(state), replica.location.clone(), proof, reason, next_try];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+}
+
+fn transferred(bytes: u64, total: Option<u64>) -> String {
+    match total.filter(|total| *total > 0) {
+        Some(total) => format!("{} %", u128::from(bytes) * 100 / u128::from(total)),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// Fractions of a second are for machines.
+pub(super) fn seconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn row(image: &ImageReport) -> Vec<Value> {
+    let wanted = image.replicas.iter().filter(|replica| replica.wanted);
+    let registered = wanted.clone().filter(|replica| replica.state == ReplicaState::Registered).count();
+    let reason = image.replicas.iter().find_map(|replica| replica.reason.as_ref());
+    vec![
+        json!(image.id),
+        json!(image.name),
+        json!(image.state),
+        json!(format!("{registered}/{}", wanted.count())),
+        json!(reason.map(|reason| format!("{}: {}", reason.code, reason.message))),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use mimeo_core::{ImageState, ProofKind};
+    use mimeo_engine::status::ReasonReport;
+
+    use super::*;
+    use crate::cli::Format;
+
+    const ID: &str = "0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a";
+
+    fn report() -> ImageReport {
+        let at: Timestamp = "2026-05-01T10:00:00.25Z".parse().unwrap();
+        let registered = ReplicaReport {
+            store: "http1".parse().unwrap(),
+            state: ReplicaState::Registered,
+            wanted: true,
+            location: Some("http://h/x".into()),
+            proof: Some(ProofKind::Readback),
+            proven_at: Some(at),
+            reason: None,
+            next_try: None,
+            progress: None,
+        };
+        let failed = ReplicaReport {
+            store: "http2".parse().unwrap(),
+            state: ReplicaState::Failed,
+            location: None,
+            proof: None,
+            proven_at: None,
+            reason: Some(ReasonReport { code: "store-full".into(), message: "no room".into(), permanent: false }),
+            next_try: Some(at),
+            ..registered.clone()
+        };
+        ImageReport {
+            id: ID.parse().unwrap(),
+            name: None,
+            state: ImageState::Degraded,
+            size: Some(1),
+            replicas: vec![registered, failed],
+        }
+    }
+
+    #[test]
+    fn the_json_of_one_image_is_exactly_the_contract() {
+        let style = Style { format: Format::Json, columns: Vec::new() };
+        let shown: Value = serde_json::from_str(&record(&report()).render(&style).unwrap()).unwrap();
+        let expected = json!({
+            "id": ID,
+            "name": null,
+            "state": "degraded",
+            "replicas": [
+                {"store": "http1", "state": "registered", "location": "http://h/x", "proof": "readback",
+                 "proven_at": "2026-05-01T10:00:00.25Z", "reason": null, "next_try": null},
+                {"store": "http2", "state": "failed", "location": null, "proof": null, "proven_at": null,
+                 "reason": {"code": "store-full", "message": "no room"}, "next_try": "2026-05-01T10:00:00.25Z"},
+            ],
+        });
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn people_see_a_line_per_replica_and_one_per_image() {
+        let style = Style { format: Format::Table, columns: Vec::new() };
+        let shown = record(&report()).render(&style).unwrap();
+        assert!(shown.contains("http1  registered  http://h/x  readback 2026-05-01T10:00:00Z"), "{shown}");
+        assert!(shown.contains("http2  failed  store-full: no room  next try 2026-05-01T10:00:00Z"), "{shown}");
+        assert_eq!(row(&report())[2..], [json!("degraded"), json!("1/2"), json!("store-full: no room")]);
+    }
+}

@@ -1,0 +1,36 @@
+//! `mimeo serve`: the engine and its API, until a signal.
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::Outcome;
+use crate::{
+    api::{self, token::Token},
+    config::Config,
+    lifetime::{Tasks, stop_on_signals},
+    logging, wire,
+};
+
+pub(super) async fn serve(mut config: Config, observe: bool) -> Outcome {
+    logging::start(config.log, LevelFilter::INFO);
+    config.observe |= observe;
+    let (listen, token_file, observe) = (config.api.listen, config.api.token_file.clone(), config.observe);
+    let mut tasks = Tasks::default();
+    let stop = stop_on_signals(&mut tasks)?;
+    // The ledger first: whoever may not have it must not answer for it either.
+    let wire::Service { engine, events, claim } = wire::service(config).await?;
+    let token = Token::load_or_create(&token_file)?;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}, [api] listen"))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
+    tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
+    let stopped = stop.clone();
+    tasks.start("engine", async move { Ok(engine.serve(events, stopped).await?) });
+    let outcome = tasks.finish(stop).await;
+    drop(claim);
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    Ok(outcome?)
+}

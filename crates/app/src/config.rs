@@ -1,0 +1,129 @@
+//! The configuration: read once, checked whole, and turned into types that cannot be half valid.
+//!
+//! Owns every key's name and default (docs/configuration.md); the adapters' own configuration types bring the rules of
+//! their values. Starts nothing and opens no connection. Mistakes are collected, so that one look at the messages is
+//! enough.
+
+mod document;
+mod mistake;
+mod sections;
+mod stores;
+#[cfg(test)]
+mod tests;
+pub(crate) mod units;
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mimeo_adapters::{events::rabbitmq::RabbitConfig, openstack::OpenstackConfig, stores::http::HttpStoreConfig};
+use mimeo_core::{
+    Backoff,
+    policy::{Rules, StoreFacts},
+};
+
+pub(crate) use self::mistake::ConfigError;
+use self::{document::Document, mistake::Mistakes};
+
+/// Everything that the operator decided.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// The enabled stores, in the operator's order.
+    pub stores: Vec<StoreConfig>,
+    /// Only plan and report.
+    pub observe: bool,
+    pub rules: Rules,
+    pub backoff: Backoff,
+    /// What is not given here comes from clouds.yaml or the `OS_*` variables.
+    pub openstack: OpenstackConfig,
+    /// None: no notifications, the scan alone finds images.
+    pub events: Option<RabbitConfig>,
+    /// The ledger's file.
+    pub ledger: PathBuf,
+    pub scan: ScanSettings,
+    pub gc: GcSettings,
+    pub transfer: TransferSettings,
+    pub api: ApiSettings,
+    pub log: LogFormat,
+}
+
+/// One plain HTTP store.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreConfig {
+    pub http: HttpStoreConfig,
+    pub facts: StoreFacts,
+    /// How long it may move no byte before a copy counts as stalled.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScanSettings {
+    pub interval: Duration,
+    pub full_interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GcSettings {
+    pub interval: Duration,
+    pub grace: Duration,
+    pub max_images: u64,
+    pub max_percent: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransferSettings {
+    /// Images read at the same time.
+    pub concurrency: usize,
+    /// Bytes of one image held in memory at most.
+    pub window: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ApiSettings {
+    pub listen: SocketAddr,
+    pub token_file: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Human,
+    Json,
+}
+
+/// The variable that names the configuration file where no `--config` does.
+pub(crate) const CONFIG_VARIABLE: &str = "MIMEO_CONFIG";
+
+impl Config {
+    /// Reads and checks the file, with `${NAME}` taken from the environment.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(path, &text, &|name| std::env::var(name).ok())
+    }
+
+    /// Checks `text` as if it stood in the file `path`: relative paths in it count from that file's directory.
+    fn parse(path: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mistakes = Mistakes::new(path, text);
+        let parsed = Document::parse(text, &mistakes, environment)
+            .and_then(|document| sections::read(&document, path.parent().unwrap_or(Path::new(""))));
+        match (parsed, mistakes.finish()) {
+            (Some(config), None) => Ok(config),
+            (_, mistakes) => Err(ConfigError::Mistakes(mistakes.unwrap_or_default())),
+        }
+    }
+
+    /// The file to read: the given one, else `MIMEO_CONFIG`, else the first that exists of the usual places.
+    pub(crate) fn locate(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
+        if let Some(path) = given {
+            return Ok(path.to_owned());
+        }
+        if let Some(path) = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()) {
+            return Ok(path.into());
+        }
+        let usual = ["./mimeo.toml", "/etc/mimeo/mimeo.toml"].map(PathBuf::from);
+        usual.into_iter().find(|path| path.exists()).ok_or(ConfigError::NotFound)
+    }
+}

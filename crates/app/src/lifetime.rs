@@ -1,0 +1,119 @@
+//! How the process ends: signals, and a stop that explains itself when it takes too long.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long everything together may take to end after the first signal.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The shell's own code for a process that ended by SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// A token that is cancelled by the first SIGINT or SIGTERM. A second one ends the process at once.
+pub(crate) fn stop_on_signals(tasks: &mut Tasks) -> anyhow::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tasks.watchers.spawn(async move {
+        for second in [false, true] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if second {
+                std::process::exit(INTERRUPTED);
+            }
+            tracing::info!("stopping; a second signal stops at once");
+            cancelled.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+/// The long-lived tasks of a command, each with a name. The end of any of them is the end of all.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    running: JoinSet<(&'static str, anyhow::Result<()>)>,
+    names: BTreeSet<&'static str>,
+    /// Ended with the process, waited for by nobody.
+    watchers: JoinSet<()>,
+}
+
+impl Tasks {
+    pub(crate) fn start(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.names.insert(name);
+        self.running.spawn(async move { (name, task.await) });
+    }
+
+    /// Waits until a task ends or `stop` is cancelled; then gives all of them [`GRACE`] to end. Gives the first
+    /// failure, also that of a task that did not end in time.
+    pub(crate) async fn finish(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut outcome = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            ended = self.running.join_next() => self.ended(ended),
+        };
+        stop.cancel();
+        let grace = tokio::time::sleep(GRACE);
+        tokio::pin!(grace);
+        while !self.running.is_empty() {
+            tokio::select! {
+                ended = self.running.join_next() => outcome = outcome.and(self.ended(ended)),
+                () = &mut grace => {
+                    let held = self.names.iter().copied().collect::<Vec<_>>().join(", ");
+                    return outcome.and(Err(anyhow::anyhow!("did not stop within {GRACE:?}: {held}")));
+                }
+            }
+        }
+        outcome
+    }
+
+    fn ended(
+        &mut self,
+        ended: Option<Result<(&'static str, anyhow::Result<()>), tokio::task::JoinError>>,
+    ) -> anyhow::Result<()> {
+        let Some(ended) = ended else { return Ok(()) };
+        let (name, outcome) = ended.context("a task broke off")?;
+        self.names.remove(name);
+        outcome.with_context(|| format!("{name} ended"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_fails_stops_the_others() {
+        let mut tasks = Tasks::default();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tasks.start("patient", async move {
+            stopped.cancelled().await;
+            Ok(())
+        });
+        tasks.start("broken", async { Err(anyhow::anyhow!("no port")) });
+        let error = tasks.finish(stop).await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "broken ended: no port");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_end_is_named() {
+        let mut tasks = Tasks::default();
+        tasks.start("stuck", std::future::pending());
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let error = tasks.finish(stop).await.unwrap_err();
+        assert!(error.to_string().ends_with(": stuck"), "{error}");
+    }
+}

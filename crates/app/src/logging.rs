@@ -1,0 +1,22 @@
+//! Diagnostics: to standard error, as text for people or as JSON, by `MIMEO_LOG`.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::config::LogFormat;
+
+const VARIABLE: &str = "MIMEO_LOG";
+
+/// Sets the process's logger. Calling it again changes nothing.
+pub(crate) fn start(format: LogFormat, default: LevelFilter) {
+    let filter = EnvFilter::builder().with_default_directive(default.into()).with_env_var(VARIABLE).from_env_lossy();
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colored = std::io::stderr().is_terminal() && !no_color;
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colored);
+    // The error says only that there is a logger already.
+    let _ = match format {
+        LogFormat::Human => logger.try_init(),
+        LogFormat::Json => logger.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,0 +1,7 @@
+//! What every implementation of a port must do, as checks that panic where one does not.
+
+mod ledger;
+mod store;
+
+pub use ledger::ledger;
+pub use store::store;

@@ -1,0 +1,206 @@
+use std::collections::BTreeMap;
+
+use mimeo_core::{
+    Change, Digest, DirtyMark, Failure, ImageRow, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record,
+    Replica, ReplicaState, StoreName, ports::Ledger,
+};
+
+use crate::sample::{id, time};
+
+/// Checks a ledger's whole contract; `make` gives a fresh, empty one each time.
+pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
+    gives_back_what_was_committed(&make().await).await;
+    commits_all_or_nothing(&make().await).await;
+    makes_rows_for_what_hangs_on_them(&make().await).await;
+    keeps_delete_seen_apart(&make().await).await;
+    forgets_only_what_has_no_objects(&make().await).await;
+    marks_keep_the_earlier_time(&make().await).await;
+    settles_only_what_was_not_marked_again(&make().await).await;
+    gives_due_marks_in_order_without_the_busy(&make().await).await;
+    finds_by_name_and_by_id(&make().await).await;
+    lists_in_pages(&make().await).await;
+    finds_what_is_to_be_swept(&make().await).await;
+    keeps_bookmarks(&make().await).await;
+}
+
+async fn gives_back_what_was_committed(ledger: &impl Ledger) {
+    assert_eq!(ledger.load(&id(1)).await.unwrap(), None);
+    let record = full_record();
+    let mut changes = vec![Change::Image(record.image.clone())];
+    changes.extend(record.replicas.values().cloned().map(|replica| Change::Replica(id(1), replica)));
+    changes.extend(record.objects.iter().cloned().map(Change::Object));
+    ledger.commit(&changes).await.unwrap();
+    assert_eq!(ledger.load(&id(1)).await.unwrap(), Some(record.clone()));
+
+    let bare = Replica::wanted(store("http1"));
+    let kept = Object { state: ObjectState::Kept, since: time(9), ..record.objects[0].clone() };
+    let gone = Change::ObjectGone(store("http1"), object(2));
+    let changes = [Change::Replica(id(1), bare.clone()), Change::Object(kept.clone()), gone.clone()];
+    ledger.commit(&changes).await.unwrap();
+    let replaced = ledger.load(&id(1)).await.unwrap().unwrap();
+    assert_eq!((&replaced.replicas[&store("http1")], &replaced.objects), (&bare, &vec![kept]));
+    ledger.commit(&[gone]).await.unwrap();
+}
+
+async fn commits_all_or_nothing(ledger: &impl Ledger) {
+    ledger.commit(&[Change::Object(open_object(1))]).await.unwrap();
+    let mark = Change::Dirty(DirtyMark { image: id(2), due: time(0) });
+    let changes = [Change::Bookmark("a".into(), "b".into()), mark, Change::Forget(id(1))];
+    let error = ledger.commit(&changes).await.unwrap_err();
+    assert_eq!(error.reason, Reason::Ledger);
+    assert_eq!(ledger.bookmark("a").await.unwrap(), None);
+    assert_eq!(ledger.next_due(&[]).await.unwrap(), None);
+}
+
+async fn makes_rows_for_what_hangs_on_them(ledger: &impl Ledger) {
+    let replica = Replica::wanted(store("http1"));
+    ledger.commit(&[Change::Replica(id(1), replica.clone()), Change::DeleteSeen(id(2), time(1))]).await.unwrap();
+    let replicas = BTreeMap::from([(replica.store.clone(), replica)]);
+    assert_eq!(ledger.load(&id(1)).await.unwrap(), Some(Record { replicas, ..Record::new(id(1)) }));
+    let seen = ledger.load(&id(2)).await.unwrap().unwrap();
+    assert_eq!(seen.image, ImageRow { delete_seen: Some(time(1)), ..ImageRow::new(id(2)) });
+}
+
+async fn keeps_delete_seen_apart(ledger: &impl Ledger) {
+    ledger.commit(&[Change::DeleteSeen(id(1), time(1))]).await.unwrap();
+    let row = ImageRow { name: Some("a".into()), ..ImageRow::new(id(1)) };
+    ledger.commit(&[Change::Image(row.clone())]).await.unwrap();
+    let kept = ledger.load(&id(1)).await.unwrap().unwrap().image;
+    assert_eq!(kept, ImageRow { delete_seen: Some(time(1)), ..row.clone() });
+    ledger.commit(&[Change::DeleteUnseen(id(1)), Change::DeleteUnseen(id(2))]).await.unwrap();
+    assert_eq!(ledger.load(&id(1)).await.unwrap().unwrap().image, row);
+    assert_eq!(ledger.load(&id(2)).await.unwrap(), None);
+}
+
+async fn forgets_only_what_has_no_objects(ledger: &impl Ledger) {
+    let mark = DirtyMark { image: id(1), due: time(0) };
+    let replica = Change::Replica(id(1), Replica::wanted(store("http1")));
+    ledger.commit(&[replica, Change::Object(open_object(1)), Change::Dirty(mark)]).await.unwrap();
+    assert!(ledger.commit(&[Change::Forget(id(1))]).await.is_err());
+    assert!(ledger.load(&id(1)).await.unwrap().is_some());
+    let gone = Change::ObjectGone(store("http1"), object(1));
+    ledger.commit(&[gone, Change::Forget(id(1)), Change::Forget(id(2))]).await.unwrap();
+    assert_eq!(ledger.load(&id(1)).await.unwrap(), None);
+    assert_eq!(ledger.next_due(&[]).await.unwrap(), Some(time(0)));
+}
+
+async fn marks_keep_the_earlier_time(ledger: &impl Ledger) {
+    for (seconds, earliest) in [(10, 10), (20, 10), (5, 5)] {
+        ledger.commit(&[Change::Dirty(DirtyMark { image: id(1), due: time(seconds) })]).await.unwrap();
+        assert_eq!(ledger.next_due(&[]).await.unwrap(), Some(time(earliest)));
+    }
+    assert_eq!(ledger.due(time(5), 9, &[]).await.unwrap()[0].seq, 3);
+}
+
+async fn settles_only_what_was_not_marked_again(ledger: &impl Ledger) {
+    let mark = |seconds| Change::Dirty(DirtyMark { image: id(1), due: time(seconds) });
+    ledger.commit(&[mark(0)]).await.unwrap();
+    let first = ledger.due(time(0), 9, &[]).await.unwrap().remove(0);
+    ledger.settle(&first, Some(DirtyMark { image: id(1), due: time(60) })).await.unwrap();
+    assert_eq!(ledger.next_due(&[]).await.unwrap(), Some(time(60)));
+    ledger.commit(&[mark(30)]).await.unwrap();
+    ledger.settle(&first, None).await.unwrap();
+    ledger.settle(&first, Some(DirtyMark { image: id(1), due: time(90) })).await.unwrap();
+    assert_eq!(ledger.next_due(&[]).await.unwrap(), Some(time(30)));
+    let second = ledger.due(time(30), 9, &[]).await.unwrap().remove(0);
+    ledger.settle(&second, None).await.unwrap();
+    assert_eq!(ledger.next_due(&[]).await.unwrap(), None);
+}
+
+async fn gives_due_marks_in_order_without_the_busy(ledger: &impl Ledger) {
+    let marks = [(1, 30), (2, 10), (3, 20), (4, 99)];
+    let marks = marks.map(|(n, seconds)| Change::Dirty(DirtyMark { image: id(n), due: time(seconds) }));
+    ledger.commit(&marks).await.unwrap();
+    let due = async |limit, busy: &[_]| {
+        let due = ledger.due(time(30), limit, busy).await.unwrap();
+        due.into_iter().map(|due| due.image).collect::<Vec<_>>()
+    };
+    assert_eq!(due(9, &[]).await, [id(2), id(3), id(1)]);
+    assert_eq!(due(1, &[id(2)]).await, [id(3)]);
+    assert_eq!(ledger.next_due(&[id(2), id(3)]).await.unwrap(), Some(time(30)));
+}
+
+async fn finds_by_name_and_by_id(ledger: &impl Ledger) {
+    for (n, name) in [(2, "debian"), (1, "debian"), (3, "it's; DROP TABLE images --")] {
+        let row = ImageRow { name: Some(name.into()), ..ImageRow::new(id(n)) };
+        ledger.commit(&[Change::Image(row)]).await.unwrap();
+    }
+    assert_eq!(ledger.find("debian").await.unwrap(), [id(1), id(2)]);
+    assert_eq!(ledger.find("it's; DROP TABLE images --").await.unwrap(), [id(3)]);
+    assert_eq!(ledger.find(&id(2).as_str().to_uppercase()).await.unwrap(), [id(2)]);
+    assert!(ledger.find("deb%").await.unwrap().is_empty());
+}
+
+async fn lists_in_pages(ledger: &impl Ledger) {
+    let rows = [3, 1, 5, 2, 4].map(|n| Change::Image(ImageRow::new(id(n))));
+    ledger.commit(&rows).await.unwrap();
+    let list = async |after: Option<u32>, limit| {
+        let records = ledger.list(after.map(id).as_ref(), limit).await.unwrap();
+        records.into_iter().map(|record| record.image.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None, 2).await, [id(1), id(2)]);
+    assert_eq!(list(Some(2), 9).await, [id(3), id(4), id(5)]);
+    assert!(list(Some(5), 9).await.is_empty());
+}
+
+async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
+    let gone = ImageRow { gone_at: Some(time(2)), ..ImageRow::new(id(2)) };
+    let doomed = Object { state: ObjectState::Doomed, since: time(1), ..open_object(1) };
+    let kept = Object { name: ObjectName::new(&id(3), 1), state: ObjectState::Kept, ..open_object(1) };
+    ledger.commit(&[Change::Image(gone), Change::Object(doomed), Change::Object(kept)]).await.unwrap();
+    let found = ledger.sweepable(9).await.unwrap();
+    let found: Vec<_> = found.iter().map(|record| (record.image.id.clone(), record.objects.len())).collect();
+    assert_eq!(found, [(id(1), 1), (id(2), 0)]);
+    assert_eq!(ledger.sweepable(1).await.unwrap().len(), 1);
+}
+
+async fn keeps_bookmarks(ledger: &impl Ledger) {
+    assert_eq!(ledger.bookmark("scan").await.unwrap(), None);
+    for value in ["1", "2"] {
+        ledger.commit(&[Change::Bookmark("scan".into(), value.into())]).await.unwrap();
+        assert_eq!(ledger.bookmark("scan").await.unwrap().as_deref(), Some(value));
+    }
+}
+
+/// Every field with a value of its own.
+fn full_record() -> Record {
+    let failure = Failure { reason: Reason::StoreFull, message: "full".into(), tries: 3, next_try: Some(time(7)) };
+    let image = ImageRow {
+        id: id(1),
+        name: Some("debian".into()),
+        status: Some("active".into()),
+        size: Some(1 << 40),
+        wanted: vec![store("http2"), store("http1")],
+        trouble: Some(Failure { next_try: None, ..failure.clone() }),
+        observed_at: Some(time(1)),
+        delete_seen: None,
+        gone_at: Some(time(2)),
+    };
+    let replica = Replica {
+        store: store("http1"),
+        state: ReplicaState::Proven,
+        object: Some(object(1)),
+        url: Some("http://http1.example/1".into()),
+        size: Some(1 << 40),
+        digest: Some(Digest::from_hex("ab")),
+        proof: Some(Proof { kind: ProofKind::Readback, at: time(3) }),
+        seen_at: Some(time(4)),
+        failure: Some(failure),
+    };
+    let bare = Replica::wanted(store("http2"));
+    let objects = vec![open_object(1), open_object(2)];
+    Record { image, replicas: [replica, bare].map(|replica| (replica.store.clone(), replica)).into(), objects }
+}
+
+fn open_object(attempt: u64) -> Object {
+    let url = format!("http://http1.example/{attempt}");
+    Object { store: store("http1"), name: object(attempt), url, state: ObjectState::Open, since: time(0) }
+}
+
+fn object(attempt: u64) -> ObjectName {
+    ObjectName::new(&id(1), attempt)
+}
+
+fn store(name: &str) -> StoreName {
+    name.parse().unwrap()
+}

@@ -1,0 +1,101 @@
+use bytes::Bytes;
+use futures::TryStreamExt;
+use mimeo_core::{
+    ObjectName, Reason, Result,
+    ports::{Receipt, Store},
+};
+
+use crate::sample::{bits, id};
+
+/// Checks a store's whole contract, and leaves it empty of what was written for it.
+pub async fn store(store: &dyn Store) {
+    gives_back_what_was_written(store).await;
+    reads_from_an_offset(store).await;
+    takes_an_object_of_unknown_size(store).await;
+    says_what_is_not_there(store).await;
+    publishes_nothing_that_is_cut_short(store).await;
+    takes_other_objects_while_one_is_open(store).await;
+}
+
+async fn gives_back_what_was_written(store: &dyn Store) {
+    for size in [1, 1000, 300_000] {
+        let (object, bits) = (object(1), bits(size));
+        let receipt = write(store, &object, &bits, Some(size as u64)).await.unwrap();
+        assert!(receipt.size.is_none_or(|told| told == size as u64), "{receipt:?}");
+        assert_eq!(store.probe(&object).await.unwrap(), Some(size as u64));
+        assert_eq!(read(store, &object, 0).await.unwrap(), bits);
+        assert!(store.location(&object).ends_with(object.as_str()));
+        store.delete(&object).await.unwrap();
+    }
+}
+
+async fn reads_from_an_offset(store: &dyn Store) {
+    let (object, bits) = (object(2), bits(200_000));
+    write(store, &object, &bits, Some(200_000)).await.unwrap();
+    for offset in [1, 65_536, 199_999] {
+        assert_eq!(read(store, &object, offset as u64).await.unwrap(), bits.slice(offset..));
+    }
+    assert!(read(store, &object, 200_000).await.unwrap().is_empty());
+    store.delete(&object).await.unwrap();
+}
+
+async fn takes_an_object_of_unknown_size(store: &dyn Store) {
+    let (object, bits) = (object(3), bits(100_000));
+    write(store, &object, &bits, None).await.unwrap();
+    assert_eq!(read(store, &object, 0).await.unwrap(), bits);
+    store.delete(&object).await.unwrap();
+}
+
+async fn says_what_is_not_there(store: &dyn Store) {
+    assert_eq!(store.probe(&object(4)).await.unwrap(), None);
+    assert_eq!(read(store, &object(4), 0).await.unwrap_err().reason, Reason::ObjectMissing);
+    store.delete(&object(4)).await.unwrap();
+}
+
+async fn publishes_nothing_that_is_cut_short(store: &dyn Store) {
+    for size in [Some(100_000), None] {
+        let (aborted, dropped, short) = (object(5), object(6), object(7));
+        let mut sink = store.open(&aborted, size).await.unwrap();
+        sink.write(bits(50_000)).await.unwrap();
+        sink.abort().await;
+        let mut sink = store.open(&dropped, size).await.unwrap();
+        sink.write(bits(50_000)).await.unwrap();
+        drop(sink);
+        if size.is_some() {
+            assert!(write(store, &short, &bits(50_000), size).await.is_err());
+        }
+        // A store may take a moment to notice.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        for object in [&aborted, &dropped, &short] {
+            assert_eq!(store.probe(object).await.unwrap(), None, "{object} was published");
+        }
+    }
+}
+
+async fn takes_other_objects_while_one_is_open(store: &dyn Store) {
+    let mut first = store.open(&object(8), Some(2000)).await.unwrap();
+    first.write(bits(1000)).await.unwrap();
+    write(store, &object(9), &bits(10), Some(10)).await.unwrap();
+    first.write(bits(1000)).await.unwrap();
+    first.close().await.unwrap();
+    for object in [object(8), object(9)] {
+        store.delete(&object).await.unwrap();
+    }
+}
+
+async fn write(store: &dyn Store, object: &ObjectName, bits: &Bytes, size: Option<u64>) -> Result<Receipt> {
+    let mut sink = store.open(object, size).await?;
+    for chunk in crate::store::chunks(bits) {
+        sink.write(chunk).await?;
+    }
+    sink.close().await
+}
+
+async fn read(store: &dyn Store, object: &ObjectName, offset: u64) -> Result<Bytes> {
+    let chunks: Vec<Bytes> = store.read(object, offset).await?.try_collect().await?;
+    Ok(chunks.concat().into())
+}
+
+fn object(attempt: u64) -> ObjectName {
+    ObjectName::new(&id(0xC0), attempt)
+}

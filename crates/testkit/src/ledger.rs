@@ -1,0 +1,201 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use mimeo_core::{
+    Change, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, Result,
+    StoreName, Timestamp, ports::Ledger,
+};
+
+/// A ledger in memory, with the semantics of the durable ones.
+#[derive(Debug, Default)]
+pub struct MemoryLedger {
+    tables: Mutex<Tables>,
+    down: AtomicBool,
+}
+
+impl MemoryLedger {
+    /// From now on every call fails, or works again.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> Result<T> {
+        self.write(|tables| Ok(look(tables)))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(Error::new(Reason::Ledger, "the ledger is down"));
+        }
+        change(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl Ledger for MemoryLedger {
+    async fn load(&self, id: &ImageId) -> Result<Option<Record>> {
+        self.read(|tables| tables.record(id))
+    }
+
+    async fn commit(&self, changes: &[Change]) -> Result<()> {
+        self.write(|tables| {
+            let mut next = tables.clone();
+            changes.iter().try_for_each(|change| next.apply(change))?;
+            *tables = next;
+            Ok(())
+        })
+    }
+
+    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+        self.read(|tables| {
+            let mut due: Vec<Due> = tables.marks(busy).filter(|due| due.due <= now).collect();
+            due.sort_by(|a, b| (a.due, &a.image).cmp(&(b.due, &b.image)));
+            due.truncate(limit);
+            due
+        })
+    }
+
+    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>> {
+        self.read(|tables| tables.marks(busy).map(|due| due.due).min())
+    }
+
+    async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()> {
+        self.write(|tables| {
+            let Some(mark) = tables.dirty.get_mut(&due.image).filter(|mark| mark.seq == due.seq) else {
+                return Ok(());
+            };
+            match next {
+                Some(next) => mark.due = milliseconds(next.due),
+                None => drop(tables.dirty.remove(&due.image)),
+            }
+            Ok(())
+        })
+    }
+
+    async fn find(&self, name_or_id: &str) -> Result<Vec<ImageId>> {
+        let id = name_or_id.parse::<ImageId>().ok();
+        self.read(|tables| {
+            let named = |row: &&ImageRow| row.name.as_deref() == Some(name_or_id) || Some(&row.id) == id.as_ref();
+            tables.images.values().filter(named).map(|row| row.id.clone()).collect()
+        })
+    }
+
+    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
+        self.read(|tables| {
+            let ids = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after)).take(limit);
+            ids.filter_map(|id| tables.record(id)).collect()
+        })
+    }
+
+    async fn sweepable(&self, limit: usize) -> Result<Vec<Record>> {
+        self.read(|tables| {
+            let records = tables.images.keys().filter_map(|id| tables.record(id));
+            let mut found: Vec<_> = records.filter_map(|record| Some((sweepable_since(&record)?, record))).collect();
+            found.sort_by(|(a, left), (b, right)| (a, &left.image.id).cmp(&(b, &right.image.id)));
+            found.into_iter().map(|(_, record)| record).take(limit).collect()
+        })
+    }
+
+    async fn bookmark(&self, name: &str) -> Result<Option<String>> {
+        self.read(|tables| tables.bookmarks.get(name).cloned())
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Tables {
+    images: BTreeMap<ImageId, ImageRow>,
+    replicas: BTreeMap<(ImageId, StoreName), Replica>,
+    objects: BTreeMap<(StoreName, String), Object>,
+    dirty: BTreeMap<ImageId, Mark>,
+    bookmarks: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    seq: u64,
+    due: Timestamp,
+}
+
+impl Tables {
+    fn apply(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::Image(row) => {
+                let delete_seen = self.image(&row.id).delete_seen;
+                self.images.insert(row.id.clone(), ImageRow { delete_seen, ..row.clone() });
+            }
+            Change::Replica(id, replica) => {
+                self.image(id);
+                self.replicas.insert((id.clone(), replica.store.clone()), replica.clone());
+            }
+            Change::Object(object) => {
+                self.image(&object.name.image());
+                self.objects.insert(key(&object.store, &object.name), object.clone());
+            }
+            Change::ObjectGone(store, name) => drop(self.objects.remove(&key(store, name))),
+            Change::Dirty(mark) => self.mark(mark),
+            Change::DeleteSeen(id, at) => self.image(id).delete_seen = Some(*at),
+            Change::DeleteUnseen(id) => {
+                if let Some(row) = self.images.get_mut(id) {
+                    row.delete_seen = None;
+                }
+            }
+            Change::Forget(id) => self.forget(id)?,
+            Change::Bookmark(name, value) => drop(self.bookmarks.insert(name.clone(), value.clone())),
+        }
+        Ok(())
+    }
+
+    /// The image's row, a bare one if there was none.
+    fn image(&mut self, id: &ImageId) -> &mut ImageRow {
+        self.images.entry(id.clone()).or_insert_with(|| ImageRow::new(id.clone()))
+    }
+
+    fn mark(&mut self, new: &DirtyMark) {
+        let due = milliseconds(new.due);
+        let mark = self.dirty.entry(new.image.clone()).or_insert(Mark { seq: 0, due });
+        *mark = Mark { seq: mark.seq + 1, due: mark.due.min(due) };
+    }
+
+    fn forget(&mut self, id: &ImageId) -> Result<()> {
+        if self.objects.values().any(|object| object.name.image() == *id) {
+            let message = format!("image {id} still has objects at stores: it cannot be forgotten");
+            return Err(Error::new(Reason::Ledger, message));
+        }
+        self.images.remove(id);
+        self.replicas.retain(|(image, _), _| image != id);
+        Ok(())
+    }
+
+    fn record(&self, id: &ImageId) -> Option<Record> {
+        let image = self.images.get(id)?.clone();
+        let replicas = self.replicas.iter().filter(|((image, _), _)| image == id);
+        let replicas = replicas.map(|((_, store), replica)| (store.clone(), replica.clone())).collect();
+        let objects = self.objects.values().filter(|object| object.name.image() == *id).cloned().collect();
+        Some(Record { image, replicas, objects })
+    }
+
+    fn marks(&self, busy: &[ImageId]) -> impl Iterator<Item = Due> {
+        let free = self.dirty.iter().filter(|(id, _)| !busy.contains(id));
+        free.map(|(id, mark)| Due { image: id.clone(), seq: mark.seq, due: mark.due })
+    }
+}
+
+fn key(store: &StoreName, name: &ObjectName) -> (StoreName, String) {
+    (store.clone(), name.to_string())
+}
+
+fn sweepable_since(record: &Record) -> Option<Timestamp> {
+    let doomed = record.objects.iter().filter(|object| object.state == ObjectState::Doomed).map(|object| object.since);
+    doomed.chain(record.image.gone_at).min()
+}
+
+/// Marks are kept in whole milliseconds, as a database keeps them.
+fn milliseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}

@@ -23,7 +23,7 @@ needs=(
   /usr/bin/mariadb=mariadb-client-core
   /usr/bin/gcc=gcc
   /usr/include/stdio.h=libc6-dev
-  /usr/bin/sqlite3=sqlite3
+  /usr/bin/faketime=faketime
 )
 
 missing_packages() {

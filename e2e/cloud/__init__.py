@@ -103,11 +103,13 @@ class Cloud:
     def reset(self) -> None:
         """Back to what every test may expect: all servers up with their usual options, no image anywhere."""
         self.rabbitmq.start()
-        self.keystone.start()
+        self.keystone.reconfigured(None)
+        self.keystone.reset_roles()
         for server in self.web:
             server.start()
         self.glance.reconfigured(None)
         self.images.delete_all()
         for server in self.web:
             for path in server.objects.iterdir():
-                path.unlink()
+                if path.is_file():
+                    path.unlink()

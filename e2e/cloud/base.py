@@ -50,6 +50,14 @@ def eventually(check, timeout: float, why: str, pause: float = 0.1):
         time.sleep(pause)
 
 
+def always(check, duration: float, why: str, pause: float = 0.2) -> None:
+    """Calls `check` again and again for a time, and fails as soon as it is not true: for what must not happen."""
+    deadline = time.monotonic() + duration
+    while time.monotonic() < deadline:
+        assert check(), f"no longer true: {why}"
+        time.sleep(pause)
+
+
 def tail(path: Path, lines: int = 40) -> str:
     if not path.exists():
         return f"(no {path.name})"

@@ -15,13 +15,37 @@ class Uwsgi(Server):
     module = ""
     processes = 2
     threads = 8
+    extra: tuple = ()
     # Without die-on-term SIGTERM means "reload" to uwsgi; SIGINT ends it at once, with no wait for open requests.
     stop_signal = signal.SIGINT
+
+    def __init__(self, parent: Path):
+        super().__init__(parent)
+        self.request_log = self.dir / "requests"
 
     def command(self):
         return [
             VENV / "bin/uwsgi", "--module", self.module, "--http-socket", f"127.0.0.1:{self.port}",
             "--master", "--processes", self.processes, "--threads", self.threads, "--enable-threads",
             "--lazy-apps", "--http-chunked-input", "--virtualenv", VENV, "--need-app", "--die-on-term",
-            "--buffer-size", 65535, "--listen", 100, "--so-keepalive", "--disable-logging",
+            "--buffer-size", 65535, "--listen", 100,
+            # uwsgi closes after each answer. Unless it says so, a client reuses the connection and is reset.
+            "--add-header", "Connection: close",
+            "--req-logger", f"file:{self.request_log}",
+            "--log-format", "%(method) %(uri) %(status) %(msecs)ms %(uagent)",
+            *self.extra,
         ]
+
+    def requests(self, method: str, path: str = "", agent: str | None = None, unlike: str | None = None) -> list[str]:
+        """The answered requests of one method, by a caller whose User-Agent has `agent` in it, or has not `unlike`."""
+        if not self.request_log.exists():
+            return []
+        found = []
+        for line in self.request_log.read_text(errors="replace").splitlines():
+            parts = line.split(" ", 4)
+            caller = parts[4] if len(parts) > 4 else ""
+            if len(parts) < 4 or parts[0] != method or path not in parts[1]:
+                continue
+            if (agent is None or agent in caller) and (unlike is None or unlike not in caller):
+                found.append(line)
+        return found

@@ -1,0 +1,113 @@
+"""An image that changes or goes while it is copied: a clean end, nothing left over."""
+
+import os
+
+import pytest
+
+from cloud.base import always, eventually
+
+MiB = 1 << 20
+
+
+@pytest.fixture
+def copying(cloud, mimeo, images, faulty):
+    """An image that is being copied: two stores are quick, the third takes bytes at a trickle."""
+    slow = faulty()
+    slow.fault("PUT", "rate", 2 * MiB)
+    mimeo.use(*cloud.nginx[:2], slow)
+    mimeo.serve()
+    data = os.urandom(24 * MiB)
+    image = images.create(data)
+    eventually(lambda: slow.requests("PUT", image), 30, "the copy has begun")
+    return image, data, slow
+
+
+def assert_nothing_left(mimeo, image: str, timeout: float = 60) -> None:
+    for store in mimeo.stores:
+        eventually(lambda s=store: not mimeo.objects(s, image), timeout, f"nothing of {image} is left on {store}")
+
+
+def test_deleted_in_mid_copy(mimeo, images, copying):
+    """No orphan stays on any store, not even one that was still being written."""
+    image, _, slow = copying
+    images.delete(image)
+    assert_nothing_left(mimeo, image)
+    slow.heal()
+    always(lambda: not any(mimeo.objects(s, image) for s in mimeo.stores), 4, "no late copy appears")
+
+
+def test_deleted_after_registration(cloud, mimeo, images):
+    """Glance leaves the bits of HTTP locations behind; after the grace period Mimeo removes them."""
+    mimeo.serve(gc={"grace": "4s"})
+    kept = images.create(os.urandom(1000))
+    image = images.create(os.urandom(MiB))
+    for made in (kept, image):
+        mimeo.wait_registered(made)
+    images.delete(image)
+    always(lambda: all(mimeo.objects(s, image) for s in mimeo.stores), 2, "nothing goes within the grace period")
+    eventually(lambda: mimeo.status(image)["state"] == "retiring", 20, "the status shows that it retires")
+    assert_nothing_left(mimeo, image)
+    assert all(mimeo.objects(s, kept) for s in mimeo.stores)
+
+
+def test_deleted_while_mimeo_is_away(mimeo, images):
+    """The event waits in Mimeo's queue until it is back."""
+    mimeo.serve()
+    image = images.create(os.urandom(MiB))
+    mimeo.wait_registered(image)
+    mimeo.stop()
+    images.delete(image)
+    mimeo.start()
+    assert_nothing_left(mimeo, image)
+
+
+def test_deactivated_in_mid_copy(mimeo, images, copying):
+    """Glance takes no location of a deactivated image: the status says so, nothing is undone; reactivated, it is
+    complete."""
+    image, data, slow = copying
+    images.deactivate(image)
+    mimeo.wait_reason(image, "http3", {"image-deactivated"})
+    assert images.show(image)["status"] == "deactivated"
+    slow.heal()
+    images.reactivate(image)
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, data)
+
+
+def test_hidden_in_mid_copy(mimeo, images, copying):
+    """A hidden image is in no ordinary list, and is complete all the same."""
+    image, data, slow = copying
+    images.set(image, os_hidden=True)
+    slow.heal()
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, data)
+    assert images.show(image)["os_hidden"]
+
+
+def test_hidden_and_community_images_keep_their_copies(mimeo, images):
+    """Images of another project that are hidden, community or private are replicated, and scans that do not list
+    them remove nothing."""
+    mimeo.serve()
+    bob = images.as_user("bob")
+    made = {
+        bob.create(b"community", visibility="community"): b"community",
+        bob.create(b"private", visibility="private"): b"private",
+        bob.create(b"hidden", os_hidden=True): b"hidden",
+    }
+    for image in made:
+        mimeo.wait_registered(image)
+    always(lambda: all(mimeo.objects(s, i) for s in mimeo.stores for i in made), 6, "scans remove nothing")
+    for image, data in made.items():
+        mimeo.assert_complete(image, data)
+
+
+def test_an_upload_that_never_came(mimeo, images):
+    """A record without bits is no work and no failure; when the bits come, it is complete."""
+    mimeo.serve()
+    image = images.record()
+    other = images.create(b"other")
+    mimeo.wait_registered(other)
+    assert not any(mimeo.objects(s, image) for s in mimeo.stores)
+    images.upload(image, b"late")
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, b"late")

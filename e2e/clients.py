@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 
 from cloud.keystone import Keystone
@@ -10,10 +11,16 @@ from cloud.uwsgi import VENV
 
 def _run(program: str, arguments: tuple, env: dict, timeout: float = 180) -> str:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OS_")}
-    done = subprocess.run(
-        [VENV / "bin" / program, *map(str, arguments)], env={**clean, **env}, capture_output=True, text=True,
-        timeout=timeout, stdin=subprocess.DEVNULL,
-    )
+    # A terminal, as a person has: with anything else the glance client takes its standard input for the image.
+    master, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [VENV / "bin" / program, *map(str, arguments)], env={**clean, **env}, capture_output=True, text=True,
+            timeout=timeout, stdin=terminal,
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
     assert done.returncode == 0, f"{program} {arguments} ended with {done.returncode}: {done.stdout} {done.stderr}"
     return done.stdout
 

@@ -78,7 +78,7 @@ impl Api {
 async fn nothing_but_the_health_is_told_without_the_token() {
     let api = api().await;
     assert_eq!(api.get("/healthz", None).await, (200, "ok\n".into()));
-    for path in ["/v1/overview", "/v1/images", "/v1/gc", "/v1/no-such-path"] {
+    for path in ["/v1/overview", "/v1/images", "/v1/plan", "/v1/stores", "/v1/gc"] {
         for token in [None, Some("wrong")] {
             let (status, body) = api.get(path, token).await;
             assert_eq!(status, 401, "{path}");

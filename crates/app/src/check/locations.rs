@@ -75,7 +75,7 @@ async fn read_through(trial: &Trial<'_>, id: &ImageId, part: &Part<'_>, url: &st
     match trial.glance.download(id).await {
         Ok(bits) if bits == trial.bits => report.ok(step, "the same bytes"),
         Ok(_) => {
-            report.fail(step, "other bytes than were uploaded", format!("look at {url} from the host of glance-api"))
+            report.fail(step, "other bytes than were uploaded", format!("look at {url} from the host of glance-api"));
         }
         Err(error) => report.fail(step, error.chain(), format!("let the host of glance-api read {url}")),
     }

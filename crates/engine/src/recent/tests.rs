@@ -110,6 +110,7 @@ async fn what_was_found_is_told_once_and_old_patches_are_forgotten() {
     assert_ne!(recent.findings(&image()), Findings::default());
     assert_eq!(recent.findings(&image()), Findings::default());
 
+    let recent = Recent::default();
     let open = recent.open(&image());
     recent.close(&open);
     tokio::time::advance(LATE * 2).await;

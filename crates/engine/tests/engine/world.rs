@@ -187,7 +187,7 @@ fn engine(
         transfers: 4,
         window: options.window,
         source_timeout: Duration::from_secs(5),
-        scan_interval: Duration::from_secs(60),
+        scan_interval: Duration::from_mins(1),
         full_scan_interval: Duration::from_mins(10),
         gc: GcSettings {
             interval: Duration::from_secs(1),

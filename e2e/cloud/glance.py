@@ -67,7 +67,7 @@ class Glance(Uwsgi):
                 "username": "glance", "password": SECRET, "project_name": "service",
                 "user_domain_id": "default", "project_domain_id": "default",
                 # A role taken away must show soon; in production that takes up to five minutes.
-                "token_cache_time": 1,
+                "token_cache_time": 3,
             },
         }, files, self.overrides))
 

@@ -32,7 +32,7 @@ class Uwsgi(Server):
             # uwsgi closes after each answer. Unless it says so, a client reuses the connection and is reset.
             "--add-header", "Connection: close",
             "--req-logger", f"file:{self.request_log}",
-            "--log-format", "%(method) %(uri) %(status) %(msecs)ms %(uagent)",
+            "--log-format", "%(method) %(uri) %(status) %(msecs)ms/%(rsize)B %(uagent)",
             *self.extra,
         ]
 
@@ -49,3 +49,7 @@ class Uwsgi(Server):
             if (agent is None or agent in caller) and (unlike is None or unlike not in caller):
                 found.append(line)
         return found
+
+    def bytes_sent(self, path: str) -> int:
+        """The bytes of all bodies that a GET of `path` has brought, as the server counts them."""
+        return sum(int(line.split(" ")[3].partition("/")[2].rstrip("B")) for line in self.requests("GET", path))

@@ -8,9 +8,14 @@ use crate::config::LogFormat;
 
 const VARIABLE: &str = "MIMEO_LOG";
 
+/// The SDK tells of each request as if it were news.
+const QUIETER: &str = "openstack_sdk=warn";
+
 /// Sets the process's logger. Calling it again changes nothing.
 pub(crate) fn start(format: LogFormat, default: LevelFilter) {
-    let filter = EnvFilter::builder().with_default_directive(default.into()).with_env_var(VARIABLE).from_env_lossy();
+    let usual = format!("{default},{QUIETER}");
+    let wanted = std::env::var(VARIABLE).ok().filter(|wanted| !wanted.is_empty());
+    let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or(&usual));
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = std::io::stderr().is_terminal() && !no_color;
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colored);

@@ -84,10 +84,6 @@ reasons! {
     ImageNotVisible = "image-not-visible", false;
     /// The image is gone; its copies wait for the end of the grace period.
     ImageDeleted = "image-deleted", true;
-    /// The copies of a deleted image are kept until an operator confirms: too many at once.
-    DeleteHeld = "delete-held", true;
-    /// Another image's location names this object: its bits stay.
-    ObjectInUse = "object-in-use", false;
 
     /// No connection to Glance or Keystone, or no answer in time.
     ImageServiceUnreachable = "image-service-unreachable", false;
@@ -135,8 +131,6 @@ reasons! {
 
     /// The ledger cannot be read or written.
     Ledger = "ledger", false;
-    /// The broker cannot be reached, or refuses the queue.
-    Events = "events", false;
     /// Stopped by Mimeo itself: shutting down, or the image changed.
     Cancelled = "cancelled", false;
 }
@@ -149,6 +143,16 @@ mod tests {
     fn codes_are_unique_and_lead_back_to_their_reason() {
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason.code()), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn every_reason_is_in_the_guide_with_the_same_verdict() {
+        let guide = include_str!("../../../docs/reasons.md");
+        for reason in Reason::ALL {
+            let verdict = if reason.is_permanent() { "yes " } else { "" };
+            let row = format!("| `{}` | {verdict}|", reason.code());
+            assert!(guide.contains(&row), "docs/reasons.md has no row {row:?}");
         }
     }
 

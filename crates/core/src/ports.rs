@@ -41,8 +41,12 @@ pub trait Registry: Send + Sync {
     /// that an image is gone.
     async fn sees_all(&self) -> Result<bool>;
 
-    /// Up to a page of images changed at or after `since`, oldest change first, over all projects and hidden ones
-    /// too; the page after `marker`, if one is given. An empty page ends the list.
+    /// Up to a page of images changed at or after `since`, over all projects and hidden ones too; the page after
+    /// `marker`, if one is given. An empty page ends the list. The order is one that changes do not disturb, so that a
+    /// walk misses no image that is there all the time; a marker that was deleted meanwhile is a [`Conflict`], and the
+    /// walk must begin anew.
+    ///
+    /// [`Conflict`]: crate::Reason::Conflict
     async fn changed_since(&self, since: Option<Timestamp>, marker: Option<&ImageId>) -> Result<Vec<Image>>;
 
     /// Adds all the locations in one request: all or none. A lost answer leaves either.

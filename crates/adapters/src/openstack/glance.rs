@@ -17,7 +17,7 @@ use super::{
     config::{Login, trust},
     session::{Access, Session},
     source::GlanceSource,
-    wire::{Page, WireImage},
+    wire::{Members, Page, WireImage},
 };
 use crate::http::client;
 
@@ -29,8 +29,11 @@ const PATCH_TYPE: &str = "application/openstack-images-v2.1-json-patch";
 /// Images per page.
 const PAGE: usize = 500;
 
-/// How many pages of private images are looked through for one of another project.
-const PAGES_OF_PRIVATE: usize = 4;
+/// How many pages are looked through for an image of another project.
+const PAGES_OF_OTHERS: usize = 4;
+
+/// Of how many shared images the members are asked for.
+const SHARED: usize = 5;
 
 /// Glance's Images API v2. Clones share their token and connections.
 #[derive(Clone)]
@@ -171,22 +174,35 @@ impl Glance {
         self.get(&format!("/v2/images?limit={PAGE}&{query}")).await
     }
 
-    /// Whether the list, as far as it is looked through, shows an image of a project other than the token's.
-    async fn shows_others(&self, query: &str) -> Result<bool> {
+    /// The images of other projects than the token's in this list, as far as it is looked through.
+    async fn others(&self, query: &str, enough: usize) -> Result<Vec<Image>> {
         let own = self.0.session.access().await?.project;
-        let mut marker = String::new();
-        for _ in 0..PAGES_OF_PRIVATE {
+        let (mut others, mut marker) = (Vec::new(), String::new());
+        for _ in 0..PAGES_OF_OTHERS {
             let page = self.page(&format!("{query}{marker}")).await?;
-            let images: Vec<Image> = page.images.into_iter().map(Image::from).collect();
-            if images.iter().any(|image| image.owner.is_some() && image.owner != own) {
-                return Ok(true);
-            }
-            match (page.next, images.last()) {
+            match (page.next, page.images.last()) {
                 (Some(_), Some(last)) => marker = format!("&marker={}", last.id),
-                _ => break,
+                _ => marker.clear(),
+            }
+            let images = page.images.into_iter().map(Image::from);
+            others.extend(images.filter(|image| image.owner.is_some() && image.owner != own));
+            if others.len() >= enough || marker.is_empty() {
+                break;
             }
         }
-        Ok(false)
+        others.truncate(enough);
+        Ok(others)
+    }
+
+    /// Whether the image is shown although nobody shared it with the token's project.
+    async fn is_shown_unshared(&self, image: &Image) -> Result<bool> {
+        let own = self.0.session.access().await?.project;
+        let response = self.send(&Method::GET, &format!("{}/members", image_path(&image.id)), metadata).await?;
+        if !response.status().is_success() {
+            return Ok(false);
+        }
+        let members: Members = read(&Method::GET, response).await?;
+        Ok(members.members.iter().all(|member| Some(&member.member_id) != own.as_ref()))
     }
 }
 
@@ -201,13 +217,23 @@ impl Registry for Glance {
         Ok(Some(image.into()))
     }
 
-    /// Without a token nobody's images are hidden from anybody.
+    /// Shown by another project's private image, or by a shared one (what Glance makes by default) that nobody shared
+    /// with the token's project. Without a token nobody's images are hidden from anybody.
     async fn sees_all(&self) -> Result<bool> {
         if self.0.session.is_open() {
             return Ok(true);
         }
-        Ok(self.shows_others("visibility=private").await?
-            || self.shows_others("visibility=private&os_hidden=true").await?)
+        for private in ["visibility=private", "visibility=private&os_hidden=true"] {
+            if !self.others(private, 1).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        for image in self.others("visibility=shared&member_status=all", SHARED).await? {
+            if self.is_shown_unshared(&image).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Glance keeps hidden images in a list of their own, so there are two to walk: the marker's own `os_hidden`

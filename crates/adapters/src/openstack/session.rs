@@ -8,6 +8,8 @@ use std::{
 
 use mimeo_core::{Error, Reason, Result};
 use openstack_sdk::{AsyncOpenStack, AuthError, OpenStackError, config::CloudConfig};
+// The SDK's own reference to this plugin is lost in its published form, and the linker then leaves the plugin out.
+use openstack_sdk_auth_applicationcredential as _;
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret;
 use tokio::{sync::Mutex, time::Instant};

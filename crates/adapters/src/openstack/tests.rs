@@ -287,14 +287,27 @@ async fn the_list_goes_from_the_visible_images_to_the_hidden_ones() {
 }
 
 #[tokio::test]
-async fn only_another_projects_private_image_shows_that_all_are_seen() {
+async fn only_an_image_kept_from_others_shows_that_all_are_seen() {
     let cloud = TestCloud::start().await;
-    cloud.script([page(&[image(1, "p1", false)], false), page(&[image(2, "p1", true)], false)]);
-    assert!(!cloud.glance.sees_all().await.unwrap());
-    cloud.script([page(&[image(1, "p1", false)], true), page(&[image(2, "p2", false)], false)]);
-    assert!(cloud.glance.sees_all().await.unwrap());
-    cloud.script([page(&[], false), page(&[image(2, "p2", true)], false)]);
-    assert!(cloud.glance.sees_all().await.unwrap());
+    let none = || page(&[], false);
+    let members = |ids: &[&str]| {
+        let members: Vec<Value> = ids.iter().map(|id| json!({"member_id": id, "status": "accepted"})).collect();
+        Json(json!({"members": members})).into_response()
+    };
+    let shared = || page(&[image(3, "p2", false)], false);
+    let cases = [
+        (vec![page(&[image(1, "p1", false)], false), page(&[image(2, "p1", true)], false), none()], false),
+        (vec![page(&[image(1, "p1", false)], true), page(&[image(2, "p2", false)], false)], true),
+        (vec![none(), page(&[image(2, "p2", true)], false)], true),
+        (vec![none(), none(), shared(), members(&["p1"])], false),
+        (vec![none(), none(), shared(), html(404, "no")], false),
+        (vec![none(), none(), shared(), members(&["p3"])], true),
+        (vec![none(), none(), shared(), members(&[])], true),
+    ];
+    for (answers, sees_all) in cases {
+        cloud.script(answers);
+        assert_eq!(cloud.glance.sees_all().await.unwrap(), sees_all, "{:?}", cloud.paths());
+    }
     cloud.script([html(500, "no")]);
     assert!(cloud.glance.sees_all().await.is_err());
 }

@@ -16,9 +16,20 @@ pub(super) struct Page {
     pub(super) next: Option<String>,
 }
 
+/// With whom an image is shared.
+#[derive(Deserialize)]
+pub(super) struct Members {
+    pub(super) members: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Member {
+    pub(super) member_id: String,
+}
+
 #[derive(Deserialize)]
 pub(super) struct WireImage {
-    id: ImageId,
+    pub(super) id: ImageId,
     name: Option<String>,
     status: ImageStatus,
     visibility: Visibility,

@@ -4,7 +4,6 @@
 //! happened, with the reason that callers branch on, and never tries again what the engine should know of. The
 //! exceptions are connections that are rebuilt (events) and tokens that are renewed (OpenStack), because no caller
 //! could do either better. An adapter knows neither the engine nor its neighbours.
-#![allow(clippy::doc_markdown, reason = "RabbitMQ, SQLite and OpenStack are names, not code")]
 
 mod http;
 mod stream;

@@ -69,11 +69,12 @@ async fn steps(trial: &mut Trial<'_>, report: &mut Report<'_>) {
         return;
     }
     service::sees_all(trial, report).await;
-    service::clock(trial, report).await;
     service::backends(trial, report).await;
     // From before the first change, so that none is missed.
     let listener = notifications::listen(trial, report).await;
-    if service::image(trial, report).await {
+    let uploaded = service::image(trial, report).await;
+    service::clock(trial, report).await;
+    if uploaded {
         service::rights(trial, report).await;
         let written = stores::write_all(trial, report).await;
         locations::register_all(trial, report, &written).await;

@@ -131,6 +131,8 @@ reasons! {
 
     /// The ledger cannot be read or written.
     Ledger = "ledger", false;
+    /// The broker cannot be reached, or refuses the queue.
+    Events = "events", false;
     /// Stopped by Mimeo itself: shutting down, or the image changed.
     Cancelled = "cancelled", false;
 }

@@ -41,13 +41,13 @@ pub trait Registry: Send + Sync {
     /// that an image is gone.
     async fn sees_all(&self) -> Result<bool>;
 
-    /// Up to a page of images changed at or after `since`, over all projects and hidden ones too; the page after
-    /// `marker`, if one is given. An empty page ends the list. The order is one that changes do not disturb, so that a
-    /// walk misses no image that is there all the time; a marker that was deleted meanwhile is a [`Conflict`], and the
-    /// walk must begin anew.
+    /// A page of the images changed at or after `since`, over all projects and hidden ones too: the first page, or the
+    /// one that `cursor` leads to. The order is one that changes do not disturb, so that a walk misses no image that is
+    /// there all the time. Where the cursor's image was deleted meanwhile the answer is a [`Conflict`], and the walk
+    /// must begin anew.
     ///
     /// [`Conflict`]: crate::Reason::Conflict
-    async fn changed_since(&self, since: Option<Timestamp>, marker: Option<&ImageId>) -> Result<Vec<Image>>;
+    async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page>;
 
     /// Adds all the locations in one request: all or none. A lost answer leaves either.
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()>;
@@ -58,6 +58,17 @@ pub trait Registry: Send + Sync {
     /// The image's bits through the image service itself.
     fn source(&self, id: &ImageId) -> Arc<dyn Source>;
 }
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    pub images: Vec<Image>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+/// A place in a walk over the images. Only the registry that made it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub String);
 
 /// What others had changed, and a PATCH of ours set back: the values to restore.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

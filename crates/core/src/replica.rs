@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn failures_back_off_and_hopeless_ones_are_not_tried_again_by_themselves() {
-        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
+        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let (now, store) = (Timestamp::UNIX_EPOCH, "a".parse::<StoreName>().unwrap());
         let after = |reason| {
             let error = Error::new(reason, "no");

@@ -16,6 +16,7 @@ mod scan;
 mod serve;
 mod sweep;
 mod transfer;
+mod walk;
 
 pub mod status;
 

@@ -14,6 +14,7 @@ use crate::{
     Engine,
     status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, StoreReport},
     sweep,
+    walk::Walk,
 };
 
 const PAGE: usize = 500;
@@ -74,15 +75,13 @@ impl Engine {
                 image.ok_or_else(|| Error::new(Reason::ImageNotVisible, format!("Glance shows no image {id}")))?;
             return self.plan_image(&image).await;
         }
-        let (mut actions, mut marker) = (Vec::new(), None);
-        loop {
-            let page = self.registry.changed_since(None, marker.as_ref()).await?;
-            let Some(last) = page.last() else { return Ok(actions) };
-            marker = Some(last.id.clone());
+        let (mut actions, mut walk) = (Vec::new(), Walk::new(self.registry.as_ref(), None));
+        while let Some(page) = walk.next().await? {
             for image in &page {
                 actions.extend(self.plan_image(image).await?);
             }
         }
+        Ok(actions)
     }
 
     pub async fn stores(&self) -> Result<Vec<StoreReport>> {

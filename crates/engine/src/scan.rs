@@ -13,7 +13,7 @@ use mimeo_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::Engine;
+use crate::{Engine, walk::Walk};
 
 const BOOKMARK: &str = "scan";
 /// Looked at twice, because Glance's times have whole seconds and a slow writer may come late with an early one.
@@ -51,11 +51,9 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 async fn scan(engine: &Engine, full: bool) -> Result<()> {
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
-    let (mut newest, mut marker, mut seen) = (bookmark, None, HashSet::new());
-    loop {
-        let page = engine.registry.changed_since(since, marker.as_ref()).await?;
-        let Some(last) = page.last() else { break };
-        marker = Some(last.id.clone());
+    let (mut newest, mut seen) = (bookmark, HashSet::new());
+    let mut walk = Walk::new(engine.registry.as_ref(), since);
+    while let Some(page) = walk.next().await? {
         newest = newest.max(page.iter().map(|image| image.updated_at).max());
         mark_unsettled(engine, &page).await?;
         if full {

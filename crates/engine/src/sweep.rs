@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Engine,
     status::{GcEntry, GcReport},
+    walk::Walk,
 };
 
 /// Records looked at in one sweep.
@@ -135,16 +136,14 @@ async fn remove(engine: &Engine, due: Vec<(&Record, Object)>) -> Result<()> {
 
 /// Which of these URLs an image names now, and which image.
 async fn named(engine: &Engine, urls: HashSet<String>) -> Result<BTreeMap<String, ImageId>> {
-    let (mut named, mut marker) = (BTreeMap::new(), None);
-    loop {
-        let page = engine.registry.changed_since(None, marker.as_ref()).await?;
-        let Some(last) = page.last() else { return Ok(named) };
-        marker = Some(last.id.clone());
+    let (mut named, mut walk) = (BTreeMap::new(), Walk::new(engine.registry.as_ref(), None));
+    while let Some(page) = walk.next().await? {
         for image in page {
             let ours = image.locations.iter().filter(|location| urls.contains(&location.url));
             named.extend(ours.map(|location| (location.url.clone(), image.id.clone())));
         }
     }
+    Ok(named)
 }
 
 async fn delete(engine: &Engine, object: &Object) -> Result<()> {

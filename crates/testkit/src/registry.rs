@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, Image, ImageId, ImageStatus, Location, Reason, Result, Timestamp,
-    ports::{ByteStream, Registry, Source, Undone},
+    ports::{ByteStream, Cursor, Page, Registry, Source, Undone},
 };
 
 use crate::{sample, store::chunks};
@@ -190,7 +190,7 @@ impl Registry for FakeRegistry {
         Ok(self.lock().sees_all)
     }
 
-    async fn changed_since(&self, since: Option<Timestamp>, marker: Option<&ImageId>) -> Result<Vec<Image>> {
+    async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {
         const PAGE: usize = 100;
         self.fails(|fault| match fault {
             RegistryFault::ListFails(reason) => Some(reason),
@@ -198,14 +198,17 @@ impl Registry for FakeRegistry {
         })?;
         let state = self.lock();
         let mut images: Vec<Image> = state.images.values().map(|held| held.image.clone()).collect();
-        images.sort_by(|a, b| (a.updated_at, &a.id).cmp(&(b.updated_at, &b.id)));
+        images.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         let mut images = images.into_iter().filter(|image| since.is_none_or(|since| image.updated_at >= since));
-        if let Some(marker) = marker
-            && !images.by_ref().any(|image| image.id == *marker)
+        if let Some(Cursor(marker)) = cursor
+            && !images.by_ref().any(|image| image.id.as_str() == marker)
         {
             return Err(Error::new(Reason::Conflict, "the image that marked the page is gone"));
         }
-        Ok(images.take(PAGE).collect())
+        let page: Vec<Image> = images.by_ref().take(PAGE).collect();
+        let last = page.last().filter(|_| images.next().is_some());
+        let next = last.map(|image| Cursor(image.id.to_string()));
+        Ok(Page { images: page, next })
     }
 
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use mimeo_core::{
     Error, Image, ImageId, Location, Reason, Result, Timestamp,
-    ports::{Registry, Source, Undone},
+    ports::{Cursor, Page, Registry, Source, Undone},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ use super::{
     config::{Login, trust},
     session::{Access, Session},
     source::GlanceSource,
-    wire::{Members, Page, WireImage},
+    wire::{Members, WireImage, WirePage},
 };
 use crate::http::client;
 
@@ -170,23 +170,31 @@ impl Glance {
         }
     }
 
-    async fn page(&self, query: &str) -> Result<Page> {
-        self.get(&format!("/v2/images?limit={PAGE}&{query}")).await
+    /// A page of one of Glance's two lists of images, from its start or from where `cursor` stands.
+    async fn page(&self, list: &str, query: &str, cursor: Option<&str>) -> Result<Page> {
+        let marker = cursor.map(|id| format!("&marker={id}")).unwrap_or_default();
+        let path = format!("/v2/images?limit={PAGE}&{query}&{list}{marker}");
+        let response = self.send(&Method::GET, &path, metadata).await?;
+        if cursor.is_some() && matches!(response.status(), StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
+            return Err(refused(&Method::GET, Reason::Conflict, response).await);
+        }
+        let page: WirePage = read(&Method::GET, expect_success(&Method::GET, response).await?).await?;
+        let images: Vec<Image> = page.images.into_iter().map(Image::from).collect();
+        let end = images.last().filter(|_| page.next.is_some());
+        let next = end.map(|image| Cursor(format!("{list} {}", image.id)));
+        Ok(Page { images, next })
     }
 
     /// The images of other projects than the token's in this list, as far as it is looked through.
-    async fn others(&self, query: &str, enough: usize) -> Result<Vec<Image>> {
+    async fn others(&self, list: &str, query: &str, enough: usize) -> Result<Vec<Image>> {
         let own = self.0.session.access().await?.project;
-        let (mut others, mut marker) = (Vec::new(), String::new());
+        let (mut others, mut cursor) = (Vec::new(), None);
         for _ in 0..PAGES_OF_OTHERS {
-            let page = self.page(&format!("{query}{marker}")).await?;
-            match (page.next, page.images.last()) {
-                (Some(_), Some(last)) => marker = format!("&marker={}", last.id),
-                _ => marker.clear(),
-            }
-            let images = page.images.into_iter().map(Image::from);
-            others.extend(images.filter(|image| image.owner.is_some() && image.owner != own));
-            if others.len() >= enough || marker.is_empty() {
+            let page = self.page(list, query, cursor.as_ref().map(marker)).await?;
+            let foreign = |image: &Image| image.owner.is_some() && image.owner != own;
+            others.extend(page.images.into_iter().filter(foreign));
+            cursor = page.next;
+            if others.len() >= enough || cursor.is_none() {
                 break;
             }
         }
@@ -223,12 +231,12 @@ impl Registry for Glance {
         if self.0.session.is_open() {
             return Ok(true);
         }
-        for private in ["visibility=private", "visibility=private&os_hidden=true"] {
-            if !self.others(private, 1).await?.is_empty() {
+        for list in [SHOWN, HIDDEN] {
+            if !self.others(list, "visibility=private", 1).await?.is_empty() {
                 return Ok(true);
             }
         }
-        for image in self.others("visibility=shared&member_status=all", SHARED).await? {
+        for image in self.others(SHOWN, "visibility=shared&member_status=all", SHARED).await? {
             if self.is_shown_unshared(&image).await? {
                 return Ok(true);
             }
@@ -236,29 +244,22 @@ impl Registry for Glance {
         Ok(false)
     }
 
-    /// Glance keeps hidden images in a list of their own, so there are two to walk: the marker's own `os_hidden`
-    /// tells in which of them it stands. Both are in the order of creation, which no change of an image disturbs: in
-    /// the order of `updated_at` an image that changes while it is the marker would take those behind it along.
-    ///
-    /// Fails with a conflict where the marker was deleted: then the walk starts again.
-    async fn changed_since(&self, since: Option<Timestamp>, marker: Option<&ImageId>) -> Result<Vec<Image>> {
+    /// Glance keeps hidden images in a list of their own, so there are two to walk, and the cursor says in which of them
+    /// it stands. Both are in the order of creation, which no change of an image disturbs: in the order of `updated_at`
+    /// an image that changes while it is the marker would take those behind it along.
+    async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {
         let since = since.map(|since| format!("&updated_at=gte:{}", since.strftime("%Y-%m-%dT%H:%M:%SZ")));
         let query = format!("visibility=all&sort=created_at:asc,id:asc{}", since.unwrap_or_default());
-        let hidden = format!("{query}&os_hidden=true");
-        let (in_hidden, position) = match marker {
-            None => (false, String::new()),
-            Some(marker) => {
-                let gone = || Error::new(Reason::Conflict, format!("image {marker}, where the list stood, is gone"));
-                (self.look(marker).await?.ok_or_else(gone)?.hidden, format!("&marker={marker}"))
-            }
-        };
-        let list = if in_hidden { &hidden } else { &query };
-        let page = self.page(&format!("{list}{position}")).await?;
-        let mut images: Vec<Image> = page.images.into_iter().map(Image::from).collect();
-        if page.next.is_none() && !in_hidden {
-            images.extend(self.page(&hidden).await?.images.into_iter().map(Image::from));
+        if cursor.is_some_and(|cursor| cursor.0.starts_with(HIDDEN)) {
+            return self.page(HIDDEN, &query, cursor.map(marker)).await;
         }
-        Ok(images)
+        let mut page = self.page(SHOWN, &query, cursor.map(marker)).await?;
+        if page.next.is_none() {
+            let hidden = self.page(HIDDEN, &query, None).await?;
+            page.images.extend(hidden.images);
+            page.next = hidden.next;
+        }
+        Ok(page)
     }
 
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
@@ -288,6 +289,15 @@ impl Registry for Glance {
     fn source(&self, id: &ImageId) -> Arc<dyn Source> {
         Arc::new(GlanceSource { glance: self.clone(), id: id.clone() })
     }
+}
+
+/// The two lists of images, as a cursor names them.
+const SHOWN: &str = "os_hidden=false";
+const HIDDEN: &str = "os_hidden=true";
+
+/// The image that the cursor stands at.
+fn marker(cursor: &Cursor) -> &str {
+    cursor.0.split_once(' ').map_or("", |(_, id)| id)
 }
 
 fn image_path(id: &ImageId) -> String {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 use mimeo_core::{
     ImageId, Location, Reason, Timestamp, Visibility,
-    ports::{Registry, Undone},
+    ports::{Page, Registry, Undone},
 };
 use openstack_sdk::config::{Auth, CloudConfig};
 use serde_json::{Value, json};
@@ -263,26 +263,29 @@ async fn locations_go_in_one_patch_and_a_refusal_keeps_its_reason_and_words() {
 #[tokio::test]
 async fn the_list_goes_from_the_visible_images_to_the_hidden_ones() {
     let cloud = TestCloud::start().await;
-    let numbers = |images: Vec<mimeo_core::Image>| images.into_iter().map(|image| image.id).collect::<Vec<_>>();
+    let numbers = |page: &Page| page.images.iter().map(|image| image.id.clone()).collect::<Vec<_>>();
     let since = Some("2026-01-01T00:00:00.9Z".parse::<Timestamp>().unwrap());
     let base = "GET /image/v2/images?limit=500&visibility=all&sort=created_at:asc,id:asc\
                 &updated_at=gte:2026-01-01T00:00:00Z";
 
     cloud.script([page(&[image(1, "p", false)], true)]);
-    assert_eq!(numbers(cloud.glance.changed_since(since, None).await.unwrap()), [id(1)]);
-    assert_eq!(cloud.paths(), [base]);
+    let first = cloud.glance.changed_since(since, None).await.unwrap();
+    assert_eq!(numbers(&first), [id(1)]);
+    assert_eq!(cloud.paths(), [format!("{base}&os_hidden=false")]);
 
-    let found = Json(image(1, "p", false)).into_response();
-    cloud.script([found, page(&[image(2, "p", false)], false), page(&[image(3, "p", true)], true)]);
-    assert_eq!(numbers(cloud.glance.changed_since(since, Some(&id(1))).await.unwrap()), [id(2), id(3)]);
-    let marked = format!("{base}&marker={}", id(1));
-    assert_eq!(cloud.paths()[1..], [marked, format!("{base}&os_hidden=true")]);
+    cloud.script([page(&[image(2, "p", false)], false), page(&[image(3, "p", true)], true)]);
+    let second = cloud.glance.changed_since(since, first.next.as_ref()).await.unwrap();
+    assert_eq!(numbers(&second), [id(2), id(3)]);
+    let marked = format!("{base}&os_hidden=false&marker={}", id(1));
+    assert_eq!(cloud.paths(), [marked, format!("{base}&os_hidden=true")]);
 
-    cloud.script([Json(image(3, "p", true)).into_response(), page(&[], false)]);
-    assert!(cloud.glance.changed_since(since, Some(&id(3))).await.unwrap().is_empty());
-    assert_eq!(cloud.paths()[1], format!("{base}&os_hidden=true&marker={}", id(3)));
+    cloud.script([page(&[image(4, "p", true)], false)]);
+    let third = cloud.glance.changed_since(since, second.next.as_ref()).await.unwrap();
+    assert_eq!((numbers(&third), third.next), (vec![id(4)], None));
+    assert_eq!(cloud.paths(), [format!("{base}&os_hidden=true&marker={}", id(3))]);
 
-    let error = cloud.glance.changed_since(since, Some(&id(4))).await.unwrap_err();
+    cloud.script([html(400, "Marker could not be found")]);
+    let error = cloud.glance.changed_since(since, second.next.as_ref()).await.unwrap_err();
     assert_eq!(error.reason, Reason::Conflict);
 }
 

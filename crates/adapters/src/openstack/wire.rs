@@ -10,7 +10,7 @@ use serde_json::Value;
 const ADDED: [&str; 8] = ["self", "file", "schema", "direct_url", "min_disk", "min_ram", "virtual_size", "stores"];
 
 #[derive(Deserialize)]
-pub(super) struct Page {
+pub(super) struct WirePage {
     pub(super) images: Vec<WireImage>,
     /// Where the list goes on, if it does.
     pub(super) next: Option<String>,

@@ -5,6 +5,7 @@ use url::Url;
 
 use super::{
     report::Report,
+    service::ADMIN,
     trial::{Part, Trial},
 };
 
@@ -40,6 +41,14 @@ pub(super) async fn register_all(trial: &Trial<'_>, report: &mut Report<'_>, wri
     match withdraw(trial, id, &urls).await {
         Ok(()) if urls.is_empty() => {}
         Ok(()) => report.ok("withdraw", "the locations are removed again"),
+        // By default only an administrator may: the one right that a plain member is shown here to lack.
+        Err(error) if matches!(error.reason, Reason::LocationsForbidden | Reason::NotAllowed) => {
+            report.fail(
+                "withdraw",
+                error.chain(),
+                format!("{ADMIN}, or allow delete_image_location in Glance's policy"),
+            );
+        }
         Err(error) => report.warn("withdraw", error.chain(), "they go with the image; look into Glance's log"),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Error, Reason,
+    Error, Reason, Timestamp,
     plan::CHECK_PROPERTY,
     ports::{Registry, Undone},
 };
@@ -15,7 +15,8 @@ use super::{
 
 pub(super) const CREDENTIALS: &str = "set [openstack] cloud to a cloud in clouds.yaml, or OS_CLOUD, or the OS_* variables, for a user with the role admin";
 
-const ADMIN: &str = "give Mimeo's user the role admin, so that it may list, read and change every project's images";
+pub(super) const ADMIN: &str =
+    "give Mimeo's user the role admin, so that it may list, read and change every project's images";
 
 /// Seconds of difference that matter little, and that matter.
 const CLOCK_WARNS: i64 = 5;
@@ -53,22 +54,32 @@ pub(super) async fn sees_all(trial: &Trial<'_>, report: &mut Report<'_>) {
     }
 }
 
+/// Compares by Glance's `Date`, or, behind a server that sends none (uwsgi), by the image's `created_at`.
 pub(super) async fn clock(trial: &Trial<'_>, report: &mut Report<'_>) {
-    let theirs = match trial.glance.server_date().await {
-        Ok(Some(theirs)) => theirs,
-        Ok(None) => return report.warn("clock", "Glance's answers bear no date: the clocks cannot be compared", ""),
-        Err(error) => return report.warn("clock", error.chain(), ""),
+    let dated = trial.glance.server_date().await.ok().flatten().map(|theirs| (theirs, now()));
+    let (theirs, ours) = match dated {
+        Some(both) => both,
+        None => match created(trial).await {
+            Some(both) => both,
+            None => return report.warn("clock", "Glance tells no time: the clocks cannot be compared", ""),
+        },
     };
-    // A Date header has whole seconds, so one of difference says nothing.
-    let off = now().as_second() - theirs.as_second();
-    let seen =
-        format!("this machine's clock is {} s {} Glance's", off.abs(), if off < 0 { "behind" } else { "ahead of" });
+    // Both of Glance's times have whole seconds, so one of difference says nothing.
+    let off = ours.as_second() - theirs.as_second();
+    let side = if off < 0 { "behind" } else { "ahead of" };
+    let seen = format!("this machine's clock is {} s {side} Glance's", off.abs());
     let cure = "synchronise both (chrony, ntp): tokens and the scan for changed images depend on it";
     match off.abs() {
         0..=CLOCK_WARNS => report.ok("clock", seen),
         ..=CLOCK_FAILS => report.warn("clock", seen, cure),
         _ => report.fail("clock", seen, cure),
     }
+}
+
+/// When the image was created, by Glance's clock and by ours.
+async fn created(trial: &Trial<'_>) -> Option<(Timestamp, Timestamp)> {
+    let (id, ours) = trial.image.as_ref().zip(trial.created)?;
+    Some((trial.glance.look(id).await.ok()??.created_at, ours))
 }
 
 pub(super) async fn backends(trial: &Trial<'_>, report: &mut Report<'_>) {
@@ -107,7 +118,7 @@ pub(super) async fn image(trial: &mut Trial<'_>, report: &mut Report<'_>) -> boo
             return false;
         }
     };
-    trial.image = Some(id.clone());
+    (trial.image, trial.created) = (Some(id.clone()), Some(now()));
     if let Err(error) = trial.glance.upload(&id, trial.bits.clone()).await {
         report.fail("upload image", error.chain(), image_cure(&error));
         return false;

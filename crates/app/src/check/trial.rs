@@ -27,6 +27,8 @@ pub(super) struct Trial<'a> {
     pub(super) bits: Bytes,
     /// The image, once it was created.
     pub(super) image: Option<ImageId>,
+    /// When, by this machine's clock.
+    pub(super) created: Option<Timestamp>,
     /// Distinguishes this check from any other, in names.
     pub(super) tag: String,
     ledger: Arc<dyn Ledger>,
@@ -69,7 +71,17 @@ impl<'a> Trial<'a> {
         let tag = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let seed = tag.bytes().fold(0, |seed, byte| (seed << 8) ^ u64::from(byte));
         let bits: BytesMut = sample::chunks(seed, SIZE).flatten().collect();
-        Self { config, glance, stores, bits: bits.freeze(), image: None, tag, ledger, objects: Vec::new() }
+        Self {
+            config,
+            glance,
+            stores,
+            bits: bits.freeze(),
+            image: None,
+            created: None,
+            tag,
+            ledger,
+            objects: Vec::new(),
+        }
     }
 
     /// The object for this store, once the ledger knows of it. Nothing is written before.

@@ -18,7 +18,7 @@ impl World {
     fn new() -> Self {
         let image = policy::sample();
         let store = |name: &str| StoreFacts { name: name.parse().unwrap(), visibility: None };
-        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) };
+        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };
         Self { record: Record::new(image.id.clone()), image, policy, now: Timestamp::from_second(1000).unwrap() }
     }
@@ -164,7 +164,7 @@ fn an_empty_image_is_told_once_and_never_tried() {
 fn a_failed_copy_waits_for_its_turn_and_then_starts_anew() {
     let error = Error::new(Reason::StoreError, "500");
     let world = World::new().record(|record| {
-        let backoff = Backoff { first: Duration::from_secs(10), max: Duration::from_secs(60) };
+        let backoff = Backoff { first: Duration::from_secs(10), max: Duration::from_mins(1) };
         let store: StoreName = "a".parse().unwrap();
         let replica = Replica::wanted(store.clone());
         let failed = replica.failed(ReplicaState::Failed, &error, backoff, Timestamp::from_second(995).unwrap());

@@ -212,7 +212,7 @@ async fn follows_the_redirects_that_glance_follows() {
 }
 
 #[tokio::test]
-async fn reads_where_it_is_told_to_read() {
+async fn the_location_and_all_reads_are_where_glance_reads() {
     let dav_state = Dav::default();
     let server = support::serve(Router::new().route("/r/{name}", any(dav)).with_state(dav_state.clone())).await;
     dav_state.objects.lock().unwrap().insert(object().to_string(), sample::bits(10));
@@ -220,5 +220,5 @@ async fn reads_where_it_is_told_to_read() {
     let config = HttpStoreConfig::new("http1".parse().unwrap(), "http://nowhere.invalid/w", Some(&read_url)).unwrap();
     let store = HttpStore::new(config).unwrap();
     assert_eq!(store.probe(&object()).await.unwrap(), Some(10));
-    assert_eq!(store.location(&object()), format!("http://nowhere.invalid/w/{}", object()));
+    assert_eq!(store.location(&object()), format!("{read_url}{}", object()));
 }

@@ -235,8 +235,12 @@ fn gone(seen: &Observation<'_>) -> Plan {
     let gone_at = record.image.gone_at.unwrap_or(now);
     let row = ImageRow { gone_at: Some(gone_at), observed_at: Some(now), trouble: None, ..record.image.clone() };
     let mut changes = vec![Change::Image(row)];
+    // Also of attempts without a replica: those of a check that was cut off.
+    let stores: BTreeSet<&StoreName> = record.objects.iter().map(|object| &object.store).collect();
+    for store in stores.into_iter().filter(|store| !seen.running.contains(*store)) {
+        changes.extend(doom(record, store, now));
+    }
     for replica in record.replicas.values().filter(|replica| !seen.running.contains(&replica.store)) {
-        changes.extend(doom(record, &replica.store, now));
         let failure = Failure {
             reason: Reason::ImageDeleted,
             message: "the image was deleted; this copy is removed after the grace period".into(),

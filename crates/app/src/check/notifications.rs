@@ -22,7 +22,7 @@ pub(super) async fn listen(trial: &Trial<'_>, report: &mut Report<'_>) -> Option
         return None;
     };
     let queue = format!("mimeo-check-{}", trial.tag);
-    let events = wire::events(RabbitConfig { queue, ..config.clone() });
+    let events = wire::events(RabbitConfig { queue, temporary: true, ..config.clone() });
     let health = events.health();
     let connected = async {
         while !health.state().connected {

@@ -59,7 +59,7 @@ impl Listing {
         let heads: Vec<&str> = chosen.iter().map(|at| self.columns[*at]).collect();
         let rows = self.rows.iter().map(|row| chosen.iter().map(|at| &row[*at]).collect::<Vec<_>>());
         let object = |row: Vec<&Value>| {
-            let keys = heads.iter().map(|head| key(head));
+            let keys = heads.iter().map(|head| (*head).to_owned());
             Value::Object(keys.zip(row.into_iter().cloned()).collect::<Map<_, _>>())
         };
         let texts =
@@ -177,8 +177,8 @@ mod tests {
              +-----+----------+\n"
         );
         let parsed: Value = serde_json::from_str(&render(Format::Json)).unwrap();
-        assert_eq!(parsed, json!([{"id": "a b", "next_try": null}, {"id": "c", "next_try": 3}]));
-        assert_eq!(render(Format::Yaml), "- id: a b\n  next_try: null\n- id: c\n  next_try: 3\n");
+        assert_eq!(parsed, json!([{"ID": "a b", "Next try": null}, {"ID": "c", "Next try": 3}]));
+        assert_eq!(render(Format::Yaml), "- ID: a b\n  Next try: null\n- ID: c\n  Next try: 3\n");
         assert_eq!(render(Format::Value), "a b None\nc 3\n");
         assert_eq!(render(Format::Csv), "\"ID\",\"Next try\"\n\"a b\",\"\"\n\"c\",3\n");
     }

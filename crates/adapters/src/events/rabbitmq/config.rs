@@ -10,6 +10,8 @@ pub struct RabbitConfig {
     pub topics: Vec<String>,
     /// Mimeo's own: a queue shared with another listener splits the messages between both.
     pub queue: String,
+    /// The queue is gone with the connection: for a look, not for a service.
+    pub temporary: bool,
     pub heartbeat: Duration,
 }
 
@@ -21,6 +23,7 @@ impl RabbitConfig {
             exchange: "glance".into(),
             topics: vec!["notifications".into()],
             queue: "mimeo".into(),
+            temporary: false,
             heartbeat: Duration::from_secs(30),
         }
     }

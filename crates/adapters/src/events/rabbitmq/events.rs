@@ -114,7 +114,7 @@ async fn set_up(config: &RabbitConfig, broker: &Broker) -> lapin::Result<(Connec
     let properties = ConnectionProperties::default().with_connection_name("mimeo".into());
     let connection = Connection::connect_uri(uri(config, broker), properties).await?;
     let channel = declare_exchange(&connection, &config.exchange).await?;
-    let channel = declare_queue(&connection, channel, &config.queue).await?;
+    let channel = declare_queue(&connection, channel, config).await?;
     for (topic, priority) in config.topics.iter().flat_map(|topic| PRIORITIES.map(|priority| (topic, priority))) {
         let key = format!("{topic}.{priority}");
         let (queue, exchange) = (config.queue.as_str().into(), config.exchange.as_str().into());
@@ -144,13 +144,15 @@ async fn declare_exchange(connection: &Connection, exchange: &str) -> lapin::Res
 }
 
 /// Durable: what happens while Mimeo is down waits there. A queue that an operator made otherwise is taken as it is.
-async fn declare_queue(connection: &Connection, channel: Channel, queue: &str) -> lapin::Result<Channel> {
-    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
-    match channel.queue_declare(queue.into(), durable, FieldTable::default()).await {
+async fn declare_queue(connection: &Connection, channel: Channel, config: &RabbitConfig) -> lapin::Result<Channel> {
+    let temporary = config.temporary;
+    let options =
+        QueueDeclareOptions { durable: !temporary, exclusive: temporary, auto_delete: temporary, ..Default::default() };
+    match channel.queue_declare(config.queue.as_str().into(), options, FieldTable::default()).await {
         Err(error) if is_precondition_failed(&error) => {
             let channel = connection.create_channel().await?;
             let as_it_is = QueueDeclareOptions { passive: true, ..Default::default() };
-            channel.queue_declare(queue.into(), as_it_is, FieldTable::default()).await?;
+            channel.queue_declare(config.queue.as_str().into(), as_it_is, FieldTable::default()).await?;
             Ok(channel)
         }
         other => other.map(|_| channel),

@@ -5,9 +5,9 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpStoreConfig {
     pub name: StoreName,
-    /// Where Mimeo writes, and the location that Glance reads. Ends with `/`; an object's name is appended.
+    /// Where Mimeo writes and deletes. Ends with `/`; an object's name is appended.
     pub url: Url,
-    /// Where Mimeo reads back and probes, when it is not `url`.
+    /// Where Glance reads, when it is not `url`: the location, and what Mimeo probes and reads back.
     pub read_url: Option<Url>,
 }
 
@@ -28,7 +28,7 @@ impl HttpStoreConfig {
         Ok(Self { name, url, read_url })
     }
 
-    /// What an object's name is appended to for reading.
+    /// What an object's name is appended to for a location.
     pub fn readable(&self) -> &Url {
         self.read_url.as_ref().unwrap_or(&self.url)
     }

@@ -67,7 +67,7 @@ impl Store for HttpStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        self.written(object).into()
+        self.read_from(object).into()
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {

@@ -1,4 +1,4 @@
-//! The API of `serve` (docs/api.md): what the commands, and later the dashboard, ask the engine.
+//! The API of `serve`: what the commands, and later the dashboard, ask the engine.
 //!
 //! Owns HTTP: routes, the bearer token, problems. Decides nothing: each route is one call of the engine.
 
@@ -8,7 +8,7 @@ mod routes;
 mod tests;
 pub(crate) mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use mimeo_engine::Engine;
 use serde::Deserialize;
@@ -16,9 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::token::Token;
-
-/// How long requests under way may go on once the server was told to stop.
-const GRACE: Duration = Duration::from_secs(5);
+use crate::lifetime;
 
 /// Answers on `listener` until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
@@ -27,16 +25,7 @@ pub(crate) async fn serve(
     token: Token,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let router = routes::router(engine, token);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => Ok(ended?),
-        () = overdue => Ok(()),
-    }
+    lifetime::serve_until(listener, routes::router(engine, token), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

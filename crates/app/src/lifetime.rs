@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
+use axum::Router;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
@@ -35,6 +37,22 @@ pub(crate) fn stop_on_signals(tasks: &mut Tasks) -> anyhow::Result<CancellationT
         }
     });
     Ok(stop)
+}
+
+/// How long requests under way may go on once a server was told to stop.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
+
+/// Serves `router` until `stop` is cancelled; then takes nothing new and gives requests under way a little time.
+pub(crate) async fn serve_until(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(REQUESTS_GRACE).await;
+    };
+    tokio::select! {
+        ended = serving.into_future() => Ok(ended?),
+        () = overdue => Ok(()),
+    }
 }
 
 /// The long-lived tasks of a command, each with a name. The end of any of them is the end of all.

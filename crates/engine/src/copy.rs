@@ -11,10 +11,12 @@ use tracing::Instrument;
 
 use crate::{
     Engine,
+    look::look,
+    note::{failed, update},
     progress::Phase,
-    prove,
-    reconcile::{self, Turn},
+    prove, register,
     transfer::{Feed, Transfer, Verified},
+    turn::Turn,
 };
 
 /// How long a proven copy waits for its siblings, so that one PATCH registers them together: a share of the time that
@@ -61,7 +63,7 @@ async fn attend(
                 None => std::future::pending().await,
             }
         };
-        let look = tokio::select! {
+        let is_time = tokio::select! {
             done = work.join_next() => {
                 let Some(done) = done else { return };
                 if let Ok((proven, store)) = done {
@@ -77,14 +79,29 @@ async fn attend(
             () = linger => true,
             () = turn.stop.cancelled() => return,
         };
-        if look && !work.is_empty() {
+        if is_time && !work.is_empty() {
             register_at = None;
-            if !reconcile::glance(engine, image, &running).await {
+            if !meanwhile(engine, image, &running).await {
                 tracing::info!("the image changed: its copies are stopped");
                 return;
             }
         }
     }
+}
+
+/// A look in the middle of running work: registers what is proven by now. False: the work is to stop.
+async fn meanwhile(engine: &Engine, image: &Image, running: &BTreeSet<StoreName>) -> bool {
+    let result = async {
+        let look = look(engine, &image.id, running).await?;
+        if !look.plan.register.is_empty() && !look.plan.stop {
+            register::register(engine, &look.record, &look.plan.register).await?;
+        }
+        Ok(!look.plan.stop)
+    };
+    result.await.unwrap_or_else(|error: Error| {
+        tracing::warn!(reason = error.reason.code(), error = error.chain(), "could not look at the image meanwhile");
+        true
+    })
 }
 
 /// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
@@ -222,40 +239,4 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
         ..replica
     })
     .await
-}
-
-/// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof; any
-/// other is the sweeper's.
-pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
-    let now = engine.clock.now();
-    let is_bad = matches!(error.reason, Reason::ProofMismatch | Reason::ObjectMissing);
-    let result = update(engine, id, store, |replica, changes| {
-        let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
-        let state = if keeps { replica.state } else { ReplicaState::Failed };
-        if let (false, Some(name), Some(url)) = (keeps, replica.object.clone(), replica.url.clone()) {
-            let store = store.clone();
-            changes.push(Change::Object(Object { store, name, url, state: ObjectState::Doomed, since: now }));
-        }
-        replica.failed(state, error, engine.settings.policy.backoff, now)
-    });
-    tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "this copy failed");
-    engine.health.failed(store, error);
-    if let Err(error) = result.await {
-        tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
-    }
-}
-
-/// Changes one replica, and whatever else belongs to the same step, in one commit.
-pub(crate) async fn update(
-    engine: &Engine,
-    id: &ImageId,
-    store: &StoreName,
-    change: impl FnOnce(Replica, &mut Vec<Change>) -> Replica + Send,
-) -> Result<()> {
-    let record = engine.ledger.load(id).await?;
-    let replica = record.and_then(|mut record| record.replicas.remove(store));
-    let mut changes = Vec::new();
-    let replica = change(replica.unwrap_or_else(|| Replica::wanted(store.clone())), &mut changes);
-    changes.push(Change::Replica(id.clone(), replica));
-    engine.ledger.commit(&changes).await
 }

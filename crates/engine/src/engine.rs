@@ -17,6 +17,7 @@ use crate::{
     progress::Board,
     recent::{self, Recent},
     serve,
+    turn::Turns,
 };
 
 /// Copies to one store that may go on by themselves, slower than the rest: each holds a connection to the source.
@@ -83,7 +84,7 @@ pub struct Engine {
     /// An operator let the held deletions through; good for one sweep.
     pub(crate) deletes_confirmed: AtomicBool,
     /// The images at work now.
-    pub(crate) turns: serve::Turns,
+    pub(crate) turns: Turns,
 }
 
 impl Engine {
@@ -105,7 +106,7 @@ impl Engine {
             wake: Notify::new(),
             sweep: Notify::new(),
             deletes_confirmed: AtomicBool::new(false),
-            turns: serve::Turns::default(),
+            turns: Turns::default(),
         })
     }
 

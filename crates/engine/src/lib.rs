@@ -6,6 +6,8 @@ mod copy;
 mod engine;
 mod health;
 mod intake;
+mod look;
+mod note;
 mod progress;
 mod prove;
 mod queries;
@@ -16,6 +18,7 @@ mod scan;
 mod serve;
 mod sweep;
 mod transfer;
+mod turn;
 mod walk;
 
 pub mod status;

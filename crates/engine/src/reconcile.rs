@@ -5,24 +5,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use mimeo_core::{
-    Change, DirtyMark, Due, Error, Failure, Image, ImageId, ImageRow, Reason, Record, Result, StoreName, Timestamp,
-    plan::{self, Observation, Plan, Sight},
+    Change, DirtyMark, Error, Failure, ImageId, ImageRow, Reason, Record, Result, Timestamp, plan::Sight,
 };
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, copy, register};
+use crate::{Engine, copy, look::look, register, turn::Turn};
 
 /// Looks at one image in a row; more means that something undoes the work as fast as it is done.
 const ROUNDS: u32 = 8;
-
-/// One image whose turn it is.
-pub(crate) struct Turn {
-    pub(crate) due: Due,
-    /// Rung when the image was marked again while this turn runs.
-    pub(crate) poke: Arc<Notify>,
-    pub(crate) stop: CancellationToken,
-}
 
 /// Works off one turn, and settles its mark in the ledger.
 #[tracing::instrument(name = "image", skip_all, fields(id = %turn.due.image))]
@@ -59,43 +48,6 @@ async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> 
     Ok(Some(engine.settings.policy.backoff.next(engine.clock.now(), 3)))
 }
 
-/// What one look gave. The plan's changes are in the ledger already.
-pub(crate) struct Look {
-    pub(crate) record: Record,
-    pub(crate) sight: Sight,
-    pub(crate) plan: Plan,
-}
-
-/// Reads the image and the ledger, plans, and commits what the plan says of the image.
-pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<StoreName>) -> Result<Look> {
-    let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
-    let sight = observe(engine, &record).await?;
-    if let Sight::Present(image) = &sight {
-        engine.put_back_undone(image).await;
-    }
-    let now = engine.clock.now();
-    let plan = plan::plan(&engine.settings.policy, &Observation { now, record: &record, sight: &sight, running });
-    engine.ledger.commit(&plan.changes).await?;
-    // What was just committed is part of what comes next: a replica that the plan moved on, say.
-    let record = engine.ledger.load(id).await?.unwrap_or(record);
-    Ok(Look { record, sight, plan })
-}
-
-/// Absence is not deletion (promise 10): a 404 counts only with a delete event, or with a token that is shown to see
-/// every project's private images.
-async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
-    let id = &record.image.id;
-    if let Some(image) = engine.registry.look(id).await? {
-        return Ok(Sight::Present(Box::new(image)));
-    }
-    let known = !record.objects.is_empty();
-    let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
-    Ok(match !known || concluded || engine.registry.sees_all().await? {
-        true => Sight::Gone,
-        false => Sight::NotVisible,
-    })
-}
-
 /// Keeps why this look failed where `mimeo status` finds it, and says when the next one is.
 async fn trouble(engine: &Engine, id: &ImageId, error: &Error) -> Timestamp {
     let now = engine.clock.now();
@@ -111,19 +63,4 @@ async fn trouble(engine: &Engine, id: &ImageId, error: &Error) -> Timestamp {
     // A ledger that is down cannot keep it; the log line above has it.
     let _ = engine.ledger.commit(&[Change::Image(row)]).await;
     next
-}
-
-/// A look in the middle of running work: registers what is proven by now. False: the work is to stop.
-pub(crate) async fn glance(engine: &Engine, image: &Image, running: &BTreeSet<StoreName>) -> bool {
-    let result = async {
-        let look = look(engine, &image.id, running).await?;
-        if !look.plan.register.is_empty() && !look.plan.stop {
-            register::register(engine, &look.record, &look.plan.register).await?;
-        }
-        Ok(!look.plan.stop)
-    };
-    result.await.unwrap_or_else(|error: Error| {
-        tracing::warn!(reason = error.reason.code(), error = error.chain(), "could not look at the image meanwhile");
-        true
-    })
 }

@@ -9,7 +9,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use mimeo_core::{Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName};
 
-use crate::{Engine, copy, prove};
+use crate::{
+    Engine,
+    note::{failed, update},
+    prove,
+};
 
 /// A URL that needs longer than this to answer a HEAD would hold the PATCH open.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -51,7 +55,7 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
     for (store, location, answer) in join_all(probes).await {
         match answer {
             Ok(()) => answering.push((store.clone(), location)),
-            Err(error) => copy::failed(engine, &record.image.id, store, &error).await,
+            Err(error) => failed(engine, &record.image.id, store, &error).await,
         }
     }
     answering
@@ -120,13 +124,13 @@ async fn settle(
             failure: None,
             ..replica
         };
-        return copy::update(engine, &before.id, store, seen).await;
+        return update(engine, &before.id, store, seen).await;
     }
     let error = outcome.err().unwrap_or_else(|| {
         let message = "Glance took the location and lost it again: another writer wrote the image at the same moment; \
                        it is registered again";
         Error::new(Reason::LocationLost, message)
     });
-    copy::failed(engine, &before.id, store, &error).await;
+    failed(engine, &before.id, store, &error).await;
     Ok(())
 }

@@ -1,17 +1,13 @@
 //! The daemon's tasks: intake, scan, sweep, and the dispatcher that gives each due image its turn.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use mimeo_core::{Due, ImageId, Result, ports::Events};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, reconcile, scan, sweep};
+use crate::{Engine, intake, reconcile, scan, sweep, turn::Turn};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -44,27 +40,6 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
 
 fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(task.instrument(tracing::info_span!("task", name)));
-}
-
-/// The images at work, each with the bell that tells it of a new mark.
-#[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<ImageId, Arc<Notify>>>);
-
-impl Turns {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<Notify>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells the image's turn, if it has one now, that the image was marked again.
-    pub(crate) fn poke(&self, image: &ImageId) {
-        if let Some(bell) = self.lock().get(image) {
-            bell.notify_one();
-        }
-    }
-
-    fn images(&self) -> Vec<ImageId> {
-        self.lock().keys().cloned().collect()
-    }
 }
 
 async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {
@@ -106,7 +81,7 @@ async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut
 fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>, due: Due) {
     let (id, poke) = (due.image.clone(), Arc::new(Notify::new()));
     engine.turns.lock().insert(id.clone(), Arc::clone(&poke));
-    let turn = reconcile::Turn { due, poke, stop: stop.clone() };
+    let turn = Turn { due, poke, stop: stop.clone() };
     let place = Place { engine: Arc::clone(engine), id };
     let engine = Arc::clone(engine);
     running.spawn(async move {

@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::web::{self, Wanted};
+use crate::lifetime;
 
 /// The longest name of an object, in bytes.
 const NAME_LIMIT: usize = 200;
@@ -40,7 +41,7 @@ pub(crate) async fn serve(listener: TcpListener, directory: PathBuf, stop: Cance
     fs::create_dir_all(&directory).await?;
     let methods = routing::put(put).head(head).get(get).delete(delete);
     let router = Router::new().route("/{name}", methods).with_state(Store(directory.into()));
-    web::serve_until(listener, router, stop).await
+    lifetime::serve_until(listener, router, stop).await
 }
 
 #[derive(Clone)]

@@ -38,7 +38,7 @@ use tokio::{net::TcpListener, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use self::{bits::Bits, catalogue::Catalogue};
-use super::web;
+use crate::lifetime;
 
 /// Asks a URL for its size, as Glance's HTTP store does with HEAD: `None` unless the answer is 200 with a length.
 pub(crate) type Probe = Arc<dyn Fn(String) -> BoxFuture<'static, Option<u64>> + Send + Sync>;
@@ -72,7 +72,7 @@ pub(crate) async fn serve(listener: TcpListener, setup: Setup, stop: Cancellatio
         bits: Arc::new(Bits::open(setup.bits).await?),
         probe: setup.probe,
     };
-    web::serve_until(listener, routes::router(service), stop).await
+    lifetime::serve_until(listener, routes::router(service), stop).await
 }
 
 /// What every handler works with.

@@ -1,42 +1,24 @@
-//! What the demo's two embedded servers share: serving until told to stop, and answering with a part of a file.
+//! What the demo's two embedded servers share: answering with a part of a file.
 //!
 //! Owns no state and knows neither images nor stores.
 
-use std::{io, ops::Range, time::Duration};
+use std::{io, ops::Range};
 
 use axum::{
-    Router,
     body::Body,
     http::{HeaderMap, header},
 };
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
-    net::TcpListener,
 };
-use tokio_util::{io::ReaderStream, sync::CancellationToken};
+use tokio_util::io::ReaderStream;
 
 #[cfg(test)]
 pub(crate) mod test_client;
 
-/// How long requests under way may go on once the server was told to stop.
-const GRACE: Duration = Duration::from_secs(2);
-
 /// The size of the pieces in which a file is read.
 const PIECE: usize = 256 * 1024;
-
-/// Serves `router` until `stop` is cancelled; then takes nothing new and gives requests under way [`GRACE`] to end.
-pub(super) async fn serve_until(listener: TcpListener, router: Router, stop: CancellationToken) -> anyhow::Result<()> {
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let overdue = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => Ok(ended?),
-        () = overdue => Ok(()),
-    }
-}
 
 /// What a request wants of a resource of a known size.
 #[derive(Debug, PartialEq, Eq)]

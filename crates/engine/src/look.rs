@@ -1,0 +1,47 @@
+//! A look at one image: what the image service and the ledger say, and the plan that follows.
+
+use std::collections::BTreeSet;
+
+use mimeo_core::{
+    ImageId, Record, Result, StoreName,
+    plan::{self, Observation, Plan, Sight},
+};
+
+use crate::Engine;
+
+/// What one look gave. The plan's changes are in the ledger already.
+pub(crate) struct Look {
+    pub(crate) record: Record,
+    pub(crate) sight: Sight,
+    pub(crate) plan: Plan,
+}
+
+/// Reads the image and the ledger, plans, and commits what the plan says of the image.
+pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<StoreName>) -> Result<Look> {
+    let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
+    let sight = observe(engine, &record).await?;
+    if let Sight::Present(image) = &sight {
+        engine.put_back_undone(image).await;
+    }
+    let now = engine.clock.now();
+    let plan = plan::plan(&engine.settings.policy, &Observation { now, record: &record, sight: &sight, running });
+    engine.ledger.commit(&plan.changes).await?;
+    // What was just committed is part of what comes next: a replica that the plan moved on, say.
+    let record = engine.ledger.load(id).await?.unwrap_or(record);
+    Ok(Look { record, sight, plan })
+}
+
+/// Absence is not deletion (promise 10): a 404 counts only with a delete event, or with a token that is shown to see
+/// every project's private images.
+async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
+    let id = &record.image.id;
+    if let Some(image) = engine.registry.look(id).await? {
+        return Ok(Sight::Present(Box::new(image)));
+    }
+    let known = !record.objects.is_empty();
+    let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
+    Ok(match !known || concluded || engine.registry.sees_all().await? {
+        true => Sight::Gone,
+        false => Sight::NotVisible,
+    })
+}

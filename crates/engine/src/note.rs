@@ -1,0 +1,41 @@
+//! Notes in the ledger about one replica: each is one commit.
+
+use mimeo_core::{Change, Error, ImageId, Object, ObjectState, Reason, Replica, ReplicaState, Result, StoreName};
+
+use crate::Engine;
+
+/// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof; any
+/// other is the sweeper's.
+pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
+    let now = engine.clock.now();
+    let is_bad = matches!(error.reason, Reason::ProofMismatch | Reason::ObjectMissing);
+    let result = update(engine, id, store, |replica, changes| {
+        let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
+        let state = if keeps { replica.state } else { ReplicaState::Failed };
+        if let (false, Some(name), Some(url)) = (keeps, replica.object.clone(), replica.url.clone()) {
+            let store = store.clone();
+            changes.push(Change::Object(Object { store, name, url, state: ObjectState::Doomed, since: now }));
+        }
+        replica.failed(state, error, engine.settings.policy.backoff, now)
+    });
+    tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "this replica failed");
+    engine.health.failed(store, error);
+    if let Err(error) = result.await {
+        tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
+    }
+}
+
+/// Changes one replica, and whatever else belongs to the same step, in one commit.
+pub(crate) async fn update(
+    engine: &Engine,
+    id: &ImageId,
+    store: &StoreName,
+    change: impl FnOnce(Replica, &mut Vec<Change>) -> Replica + Send,
+) -> Result<()> {
+    let record = engine.ledger.load(id).await?;
+    let replica = record.and_then(|mut record| record.replicas.remove(store));
+    let mut changes = Vec::new();
+    let replica = change(replica.unwrap_or_else(|| Replica::wanted(store.clone())), &mut changes);
+    changes.push(Change::Replica(id.clone(), replica));
+    engine.ledger.commit(&changes).await
+}

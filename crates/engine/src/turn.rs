@@ -1,0 +1,39 @@
+//! Turns: at most one at a time works on an image, and can be told that the image was marked again.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use mimeo_core::{Due, ImageId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// One image whose turn it is.
+pub(crate) struct Turn {
+    pub(crate) due: Due,
+    /// Rung when the image was marked again while this turn runs.
+    pub(crate) poke: Arc<Notify>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The images at work, each with the bell that tells it of a new mark.
+#[derive(Default)]
+pub(crate) struct Turns(Mutex<HashMap<ImageId, Arc<Notify>>>);
+
+impl Turns {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<Notify>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the image's turn, if it has one now, that the image was marked again.
+    pub(crate) fn poke(&self, image: &ImageId) {
+        if let Some(bell) = self.lock().get(image) {
+            bell.notify_one();
+        }
+    }
+
+    pub(crate) fn images(&self) -> Vec<ImageId> {
+        self.lock().keys().cloned().collect()
+    }
+}

@@ -35,7 +35,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
 /// every project's private images.
 async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
     let id = &record.image.id;
-    if let Some(image) = engine.registry.look(id).await? {
+    let found = engine.registry.look(id).await?;
+    engine.health.clear_trouble();
+    if let Some(image) = found {
         return Ok(Sight::Present(Box::new(image)));
     }
     let known = !record.objects.is_empty();

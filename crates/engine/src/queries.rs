@@ -12,7 +12,7 @@ use mimeo_core::{
 
 use crate::{
     Engine,
-    status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, StoreReport},
+    status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
     sweep,
     walk::Walk,
 };
@@ -110,8 +110,13 @@ impl Engine {
     }
 
     pub async fn overview(&self) -> Result<Overview> {
-        let mut states = BTreeMap::new();
-        self.each_record(|record| *states.entry(plan::state(record)).or_default() += 1).await?;
+        let (mut states, mut hidden) = (BTreeMap::new(), None);
+        self.each_record(|record| {
+            *states.entry(plan::state(record)).or_default() += 1;
+            let trouble = record.image.trouble.as_ref().filter(|trouble| trouble.reason == Reason::ImageNotVisible);
+            hidden = hidden.take().or(trouble.map(ReasonReport::from));
+        })
+        .await?;
         let seen = self.health.lock();
         Ok(Overview {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -120,7 +125,7 @@ impl Engine {
             states,
             events: seen.events.as_ref().map(|health| EventsReport::from(health.state())),
             last_scan: seen.last_scan,
-            trouble: seen.trouble.clone(),
+            trouble: seen.trouble.clone().or(hidden),
             held_deletes: seen.held_deletes,
         })
     }

@@ -18,10 +18,7 @@ const ROUNDS: u32 = 8;
 pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) {
     let id = &turn.due.image;
     let next = match rounds(&engine, &turn).await {
-        Ok(next) => {
-            engine.health.clear_trouble();
-            next
-        }
+        Ok(next) => next,
         Err(error) => Some(trouble(&engine, id, &error).await),
     };
     let next = next.map(|due| DirtyMark { image: id.clone(), due });

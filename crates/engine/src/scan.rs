@@ -21,11 +21,11 @@ const OVERLAP: Duration = Duration::from_secs(5);
 const PAGE: usize = 500;
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let (mut full_at, mut failures) = (Instant::now(), 0_u32);
+    let (mut full_at, mut failures, mut saw_all) = (Instant::now(), 0_u32, true);
     loop {
-        let full = Instant::now() >= full_at;
-        let wait = match scan(&engine, full).await {
-            Ok(()) => {
+        let due = Instant::now() >= full_at;
+        let wait = match scan(&engine, due, &mut saw_all).await {
+            Ok(full) => {
                 failures = 0;
                 if full {
                     full_at = Instant::now() + engine.settings.full_scan_interval;
@@ -48,7 +48,12 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn scan(engine: &Engine, full: bool) -> Result<()> {
+/// One scan, full if that is due or if the token no longer sees what it saw at the last scan: a list that became
+/// shorter brings no events. Answers whether it was full.
+async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
+    let sees_all = engine.registry.sees_all().await?;
+    let full = due || (*saw_all && !sees_all);
+    *saw_all = sees_all;
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
     let (mut newest, mut seen) = (bookmark, HashSet::new());
@@ -66,7 +71,7 @@ async fn scan(engine: &Engine, full: bool) -> Result<()> {
     if let Some(newest) = newest.filter(|newest| bookmark != Some(*newest)) {
         engine.ledger.commit(&[Change::Bookmark(BOOKMARK.into(), newest.to_string())]).await?;
     }
-    Ok(())
+    Ok(full)
 }
 
 /// Marks those images of a page for which the planner would do or note anything.

@@ -137,7 +137,7 @@ pub struct Overview {
     pub states: std::collections::BTreeMap<ImageState, u64>,
     pub events: Option<EventsReport>,
     pub last_scan: Option<Timestamp>,
-    /// Why the last look at the image service failed, if it did.
+    /// Why the last look at the image service failed, or why images cannot be seen, if so.
     pub trouble: Option<ReasonReport>,
     /// Deletions that wait for `mimeo gc --confirm`.
     pub held_deletes: u64,

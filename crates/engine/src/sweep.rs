@@ -4,11 +4,13 @@
 //! locations were read and none names them. Many images at once wait for an operator.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use mimeo_core::{Change, DirtyMark, ImageId, Object, ObjectState, Record, Result, Timestamp};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,10 +21,13 @@ use crate::{
 
 /// Records looked at in one sweep.
 const BATCH: usize = 1000;
+/// Deletions within this time count as one.
+const GUARD_WINDOW: Duration = Duration::from_hours(1);
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut swept = Swept::default();
     loop {
-        if let Err(error) = sweep(&engine).await {
+        if let Err(error) = sweep(&engine, &mut swept).await {
             tracing::warn!(reason = error.reason.code(), error = error.chain(), "the sweep failed; it is tried again");
         }
         tokio::select! {
@@ -33,12 +38,32 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn sweep(engine: &Engine) -> Result<()> {
+/// When the copies of which image were last removed: so that a mass deletion is seen as one however slowly it comes.
+#[derive(Default)]
+struct Swept(VecDeque<Instant>);
+
+impl Swept {
+    fn note(&mut self) {
+        self.0.push_back(Instant::now());
+    }
+
+    fn lately(&mut self) -> u64 {
+        while self.0.front().is_some_and(|at| at.elapsed() > GUARD_WINDOW) {
+            self.0.pop_front();
+        }
+        self.0.len() as u64
+    }
+}
+
+async fn sweep(engine: &Engine, swept: &mut Swept) -> Result<()> {
     let now = engine.clock.now();
     let records = engine.ledger.sweepable(BATCH).await?;
-    let held = is_held(engine, &records, now).await?;
-    engine.health.lock().held_deletes = if held { tombstones(engine, &records, now) } else { 0 };
     let confirmed = engine.deletes_confirmed.swap(false, Ordering::Relaxed);
+    if confirmed {
+        *swept = Swept::default();
+    }
+    let held = is_held(engine, &records, swept.lately()).await?;
+    engine.health.lock().held_deletes = if held && !confirmed { tombstones(&records) } else { 0 };
     let due: Vec<(&Record, Object)> = records
         .iter()
         .flat_map(|record| candidates(engine, record).into_iter().map(move |candidate| (record, candidate)))
@@ -50,6 +75,9 @@ async fn sweep(engine: &Engine) -> Result<()> {
     }
     for record in records.iter().filter(|record| is_tombstone(record) && record.objects.is_empty()) {
         engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
+        if !confirmed && !record.replicas.is_empty() {
+            swept.note();
+        }
     }
     Ok(())
 }
@@ -83,23 +111,20 @@ fn is_tombstone(record: &Record) -> bool {
     record.image.gone_at.is_some()
 }
 
-/// Images whose copies would go now.
-fn tombstones(engine: &Engine, records: &[Record], now: Timestamp) -> u64 {
-    let kept = |object: &Object| object.state == ObjectState::Kept;
-    let due = |record: &&Record| {
-        is_tombstone(record)
-            && candidates(engine, record).iter().any(|candidate| candidate.due <= now && kept(&candidate.object))
-    };
-    records.iter().filter(due).count() as u64
+/// Images whose copies are to go, now or when their grace period ends.
+fn tombstones(records: &[Record]) -> u64 {
+    let has_copies = |record: &&Record| record.objects.iter().any(|object| object.state == ObjectState::Kept);
+    records.iter().filter(|record| is_tombstone(record)).filter(has_copies).count() as u64
 }
 
-/// The guard against mass deletion: more than so many images, and more than such a share of all.
-async fn is_held(engine: &Engine, records: &[Record], now: Timestamp) -> Result<bool> {
-    let (gc, images) = (engine.settings.gc, tombstones(engine, records, now));
-    if images <= gc.max_images {
+/// The guard against mass deletion: more than so many images, and more than such a share of all, that are to go or went
+/// lately.
+async fn is_held(engine: &Engine, records: &[Record], lately: u64) -> Result<bool> {
+    let (gc, images) = (engine.settings.gc, tombstones(records) + lately);
+    if images <= gc.max_images || images == lately {
         return Ok(false);
     }
-    let all = engine.count_images().await?;
+    let all = engine.count_images().await? + lately;
     let held = images * 100 > all * gc.max_percent;
     if held {
         tracing::warn!(images, all, "more deletions at once than the guard lets through; see `mimeo gc`");
@@ -163,7 +188,7 @@ async fn delete(engine: &Engine, object: &Object) -> Result<()> {
 /// What a sweep would do, without doing it.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
     let records = engine.ledger.sweepable(BATCH).await?;
-    let held = is_held(engine, &records, engine.clock.now()).await?;
+    let held = is_held(engine, &records, 0).await?;
     let entries = records.iter().flat_map(|record| {
         candidates(engine, record).into_iter().map(|candidate| GcEntry {
             image: record.image.id.clone(),

@@ -17,8 +17,8 @@ use crate::{sample, store::chunks};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistryFault {
     LookFails(Reason),
-    /// Every look answers 404, as it does when Mimeo's user lost its role.
-    LookSeesNothing,
+    /// Every look answers 404 and every list is empty, as they are when Mimeo's user lost its role.
+    SeesNothing,
     SeesAllFails(Reason),
     ListFails(Reason),
     PutBackFails(Reason),
@@ -178,7 +178,7 @@ impl Registry for FakeRegistry {
             RegistryFault::LookFails(reason) => Some(reason),
             _ => None,
         })?;
-        let blind = self.fault(|fault| (fault == RegistryFault::LookSeesNothing).then_some(())).is_some();
+        let blind = self.fault(|fault| (fault == RegistryFault::SeesNothing).then_some(())).is_some();
         Ok(self.image(id).filter(|_| !blind))
     }
 
@@ -196,6 +196,9 @@ impl Registry for FakeRegistry {
             RegistryFault::ListFails(reason) => Some(reason),
             _ => None,
         })?;
+        if self.lock().faults.contains(&RegistryFault::SeesNothing) {
+            return Ok(Page { images: Vec::new(), next: None });
+        }
         let state = self.lock();
         let mut images: Vec<Image> = state.images.values().map(|held| held.image.clone()).collect();
         images.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));

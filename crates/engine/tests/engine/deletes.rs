@@ -26,7 +26,7 @@ async fn a_lost_role_removes_nothing_and_is_told() {
     let id = world.create(sample::image(1, 1000));
     world.registered(&id).await;
     world.registry.set_sees_all(false);
-    world.registry.inject(RegistryFault::LookSeesNothing);
+    world.registry.inject(RegistryFault::SeesNothing);
     world.changed(&id);
     let told = async || {
         let report = world.report(&id).await.unwrap();
@@ -39,6 +39,21 @@ async fn a_lost_role_removes_nothing_and_is_told() {
     world.registry.heal();
     world.registry.set_sees_all(true);
     world.registered(&id).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_is_lost_without_any_event_is_noticed_by_the_next_scan() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    let began = tokio::time::Instant::now();
+    world.registry.set_sees_all(false);
+    world.registry.inject(RegistryFault::SeesNothing);
+    let told = async || world.engine.overview().await.unwrap().trouble.is_some_and(|it| it.code == "image-not-visible");
+    world.until("the status says why", told).await;
+    // Virtual time: long before the next full scan is due.
+    assert!(began.elapsed() < Duration::from_mins(5));
+    assert_eq!(world.objects(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +104,9 @@ async fn many_deletes_at_once_wait_for_an_operator() {
         world.registered(id).await;
     }
     for id in &ids[..4] {
+        // Each after the other's grace period has begun: they count as one all the same.
         world.delete(id);
+        tokio::time::sleep(Duration::from_secs(30)).await;
     }
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 18);

@@ -59,7 +59,7 @@ pub struct GcSettings {
     pub interval: Duration,
     /// From the end of an image to the removal of its copies.
     pub grace: Duration,
-    /// More images than this, and more than `max_percent` of all, wait for an operator.
+    /// More images than this, or more than `max_percent` of all, wait for an operator.
     pub max_images: u64,
     pub max_percent: u64,
 }

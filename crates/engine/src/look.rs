@@ -31,19 +31,27 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     Ok(Look { record, sight, plan })
 }
 
-/// Absence is not deletion (promise 10): a 404 counts only with a delete event, or with a token that is shown to see
-/// every project's private images.
+/// Absence is not deletion (promise 10): a 404 counts only with a delete event, or between two moments at which the
+/// token is shown to see every project's private images. One moment would not do: a role that comes back between the
+/// 404 and the question would make every image look deleted.
 async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
-    let id = &record.image.id;
-    let found = engine.registry.look(id).await?;
+    let (id, registry) = (&record.image.id, &engine.registry);
+    let found = registry.look(id).await?;
     engine.health.clear_trouble();
     if let Some(image) = found {
         return Ok(Sight::Present(Box::new(image)));
     }
     let known = !record.objects.is_empty();
     let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
-    Ok(match !known || concluded || engine.registry.sees_all().await? {
-        true => Sight::Gone,
-        false => Sight::NotVisible,
+    if !known || concluded {
+        return Ok(Sight::Gone);
+    }
+    if !registry.sees_all().await? {
+        return Ok(Sight::NotVisible);
+    }
+    Ok(match registry.look(id).await? {
+        Some(image) => Sight::Present(Box::new(image)),
+        None if registry.sees_all().await? => Sight::Gone,
+        None => Sight::NotVisible,
     })
 }

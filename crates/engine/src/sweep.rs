@@ -21,6 +21,8 @@ use crate::{
 
 /// Records looked at in one sweep.
 const BATCH: usize = 1000;
+/// So few deletions are never a mass, whatever their share: a cloud of ten images must be able to lose two.
+const FEW: u64 = 5;
 /// Deletions within this time count as one.
 const GUARD_WINDOW: Duration = Duration::from_hours(1);
 
@@ -38,20 +40,25 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// When the copies of which image were last removed: so that a mass deletion is seen as one however slowly it comes.
+/// What the sweeps before this one did and said.
 #[derive(Default)]
-struct Swept(VecDeque<Instant>);
+struct Swept {
+    /// When images lost their copies: a mass deletion is one however slowly it comes.
+    at: VecDeque<Instant>,
+    /// The objects whose keeping was told already.
+    told: HashSet<String>,
+}
 
 impl Swept {
     fn note(&mut self) {
-        self.0.push_back(Instant::now());
+        self.at.push_back(Instant::now());
     }
 
     fn lately(&mut self) -> u64 {
-        while self.0.front().is_some_and(|at| at.elapsed() > GUARD_WINDOW) {
-            self.0.pop_front();
+        while self.at.front().is_some_and(|at| at.elapsed() > GUARD_WINDOW) {
+            self.at.pop_front();
         }
-        self.0.len() as u64
+        self.at.len() as u64
     }
 }
 
@@ -60,7 +67,7 @@ async fn sweep(engine: &Engine, swept: &mut Swept) -> Result<()> {
     let records = engine.ledger.sweepable(BATCH).await?;
     let confirmed = engine.deletes_confirmed.swap(false, Ordering::Relaxed);
     if confirmed {
-        *swept = Swept::default();
+        swept.at.clear();
     }
     let held = is_held(engine, &records, swept.lately()).await?;
     engine.health.lock().held_deletes = if held && !confirmed { tombstones(&records) } else { 0 };
@@ -71,7 +78,7 @@ async fn sweep(engine: &Engine, swept: &mut Swept) -> Result<()> {
         .map(|(record, candidate)| (record, candidate.object))
         .collect();
     if !due.is_empty() {
-        remove(engine, due).await?;
+        remove(engine, due, swept).await?;
     }
     for record in records.iter().filter(|record| is_tombstone(record) && record.objects.is_empty()) {
         engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
@@ -117,28 +124,31 @@ fn tombstones(records: &[Record]) -> u64 {
     records.iter().filter(|record| is_tombstone(record)).filter(has_copies).count() as u64
 }
 
-/// The guard against mass deletion: more than so many images, and more than such a share of all, that are to go or went
-/// lately.
+/// The guard against mass deletion: more than so many images, or more than such a share of all, are to go or went lately.
 async fn is_held(engine: &Engine, records: &[Record], lately: u64) -> Result<bool> {
     let (gc, images) = (engine.settings.gc, tombstones(records) + lately);
-    if images <= gc.max_images || images == lately {
+    if images == lately || images <= gc.max_images.min(FEW) {
         return Ok(false);
     }
     let all = engine.count_images().await? + lately;
-    let held = images * 100 > all * gc.max_percent;
+    let held = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
     if held {
         tracing::warn!(images, all, "more deletions at once than the guard lets through; see `mimeo gc`");
     }
     Ok(held)
 }
 
-async fn remove(engine: &Engine, due: Vec<(&Record, Object)>) -> Result<()> {
+async fn remove(engine: &Engine, due: Vec<(&Record, Object)>, swept: &mut Swept) -> Result<()> {
     let mut named = named(engine, due.iter().map(|(_, object)| object.url.clone()).collect()).await?;
     let mut gone: HashMap<&ImageId, bool> = HashMap::new();
     for (record, object) in due {
         let id = &record.image.id;
         if let Some(image) = named.remove(&object.url) {
-            tracing::warn!(%image, url = object.url, "an image names this object as its location; it stays");
+            if image == *id {
+                look_again(engine, id).await?;
+            } else if swept.told.insert(object.url.clone()) {
+                tracing::warn!(%image, url = object.url, "another image names this object as its location; it stays");
+            }
             continue;
         }
         if object.state == ObjectState::Kept {
@@ -147,15 +157,20 @@ async fn remove(engine: &Engine, due: Vec<(&Record, Object)>) -> Result<()> {
                 None => *gone.entry(id).or_insert(engine.registry.look(id).await?.is_none()),
             };
             if !is_gone {
-                // It is there after all: the next look takes the tombstone away.
-                let due = engine.clock.now();
-                engine.ledger.commit(&[Change::Dirty(DirtyMark { image: id.clone(), due })]).await?;
-                engine.wake.notify_one();
+                look_again(engine, id).await?;
                 continue;
             }
         }
         delete(engine, &object).await?;
     }
+    Ok(())
+}
+
+/// The image is there after all: the next look takes the tombstone away.
+async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
+    let due = engine.clock.now();
+    engine.ledger.commit(&[Change::Dirty(DirtyMark { image: id.clone(), due })]).await?;
+    engine.wake.notify_one();
     Ok(())
 }
 

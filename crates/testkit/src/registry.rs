@@ -19,6 +19,8 @@ pub enum RegistryFault {
     LookFails(Reason),
     /// Every look answers 404 and every list is empty, as they are when Mimeo's user lost its role.
     SeesNothing,
+    /// The next look answers 404, and then the role is back.
+    BlindOnce,
     SeesAllFails(Reason),
     ListFails(Reason),
     PutBackFails(Reason),
@@ -178,7 +180,11 @@ impl Registry for FakeRegistry {
             RegistryFault::LookFails(reason) => Some(reason),
             _ => None,
         })?;
-        let blind = self.fault(|fault| (fault == RegistryFault::SeesNothing).then_some(())).is_some();
+        let mut state = self.lock();
+        let faults = state.faults.len();
+        state.faults.retain(|fault| *fault != RegistryFault::BlindOnce);
+        let blind = state.faults.len() < faults || state.faults.contains(&RegistryFault::SeesNothing);
+        drop(state);
         Ok(self.image(id).filter(|_| !blind))
     }
 

@@ -57,6 +57,19 @@ async fn a_role_that_is_lost_without_any_event_is_noticed_by_the_next_scan() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_role_that_comes_back_right_after_a_404_makes_no_deletion_of_it() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.registry.inject(RegistryFault::BlindOnce);
+    world.changed(&id);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.state(&id).await, Some(ImageState::Registered));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delete_without_its_event_is_found_by_the_full_scan() {
     let world = World::start(Options::default());
     let id = world.create(sample::image(1, 1000));

@@ -130,7 +130,7 @@ class Mimeo(Server):
                 except connection.channel_errors:
                     pass
 
-    # -- asking ----------------------------------------------------------------------------------------------------------
+    # -- asking --------------------------------------------------------------------------------------------------------
 
     def run(self, *arguments: str, timeout: float = 120, **more) -> tuple[int, str, str]:
         done = subprocess.run(

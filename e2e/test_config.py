@@ -89,6 +89,7 @@ def test_every_command_tells_the_mistake(mimeo, write, command):
 def test_a_missing_file_and_wrong_usage(mimeo):
     code, _, err = mimeo.run("serve", timeout=20)
     assert code == 2 and "mimeo.toml" in err, err
-    for wrong in (["no-such-command"], ["status", "x", "-f", "xml"], ["replicate"], ["replicate", "x", "--timeout", "soon"]):
+    unknown_format, bad_timeout = ["status", "x", "-f", "xml"], ["replicate", "x", "--timeout", "soon"]
+    for wrong in (["no-such-command"], ["replicate"], unknown_format, bad_timeout):
         code, out, err = mimeo.run(*wrong, timeout=20)
         assert code == 2 and err and not out, wrong

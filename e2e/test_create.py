@@ -71,7 +71,7 @@ def test_parallel_import_to_several_glance_stores(cloud, mimeo, clients, images,
         clients, "--import-method", "glance-direct", "--file", file_of(data), "--name", "parallel",
         "--stores", ",".join(FILE_STORES),
     )
-    eventually(lambda: set(FILE_STORES) <= set(images.show(image).get("stores", "").split(",")), 60, "Glance has it in all")
+    eventually(lambda: set(FILE_STORES) <= images.glance_stores(image), 60, "Glance has it in all")
     mimeo.wait_registered(image)
     mimeo.assert_complete(image, data)
     glances_own = [loc for loc in images.show(image)["locations"] if loc["url"].startswith("file:")]

@@ -71,7 +71,7 @@ def test_copy_image_after_registration_loses_nothing(mimeo, images):
     image = images.create(data)
     mimeo.wait_registered(image)
     images.start_import(image, {"name": "copy-image"}, ["second", "third"])
-    eventually(lambda: {"second", "third"} <= set(images.show(image).get("stores", "").split(",")), 60, "Glance copied it")
+    eventually(lambda: {"second", "third"} <= images.glance_stores(image), 60, "Glance copied it")
     mimeo.wait_registered(image)
     mimeo.assert_complete(image, data)
     assert len(images.show(image)["locations"]) == 6

@@ -43,21 +43,21 @@ class Storm:
             for answer in dice.choice(self.changes)(self, image, dice):
                 self.answers[answer.status_code] = self.answers.get(answer.status_code, 0) + 1
 
-    def _replace(self, image: str, key: str, value) -> list[requests.Response]:
+    def _add(self, image: str, key: str, value) -> list[requests.Response]:
         return [self.images.patch_raw(image, [{"op": "add", "path": f"/{key}", "value": value}])]
 
     changes = [
-        lambda self, image, dice: self._replace(image, "name", f"renamed-{dice.random()}"),
-        lambda self, image, dice: self._replace(image, f"key{dice.randrange(5)}", str(dice.random())),
-        lambda self, image, dice: self._replace(image, "visibility", dice.choice(["public", "private", "community"])),
-        lambda self, image, dice: self._replace(image, "protected", dice.choice([True, False])),
+        lambda self, image, dice: self._add(image, "name", f"renamed-{dice.random()}"),
+        lambda self, image, dice: self._add(image, f"key{dice.randrange(5)}", str(dice.random())),
+        lambda self, image, dice: self._add(image, "visibility", dice.choice(["public", "private", "community"])),
+        lambda self, image, dice: self._add(image, "protected", dice.choice([True, False])),
         lambda self, image, dice: [
             self.images.raw("POST", f"/images/{image}/actions/deactivate"),
             self.images.raw("POST", f"/images/{image}/actions/reactivate"),
         ],
-        lambda self, image, dice: [self.images.patch_raw(image, [
-            {"op": "add", "path": "/locations/-", "value": {"url": self.foreign[image], "metadata": {"whose": "theirs"}}}
-        ])],
+        lambda self, image, dice: self._add(
+            image, "locations/-", {"url": self.foreign[image], "metadata": {"whose": "theirs"}}
+        ),
     ]
 
 

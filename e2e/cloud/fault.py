@@ -38,7 +38,6 @@ class Seen:
     method: str
     name: str
     agent: str
-    at: float
 
 
 class FaultyStore:
@@ -53,8 +52,6 @@ class FaultyStore:
         self._open: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
         self.up()
-
-    # -- switching -------------------------------------------------------------------------------------------------
 
     def fault(self, method: str, kind: str, value: float = 0, agent: str = "") -> None:
         self._faults[method] = Fault(kind, value, agent)
@@ -98,12 +95,8 @@ class FaultyStore:
         self.release()
         self.down()
 
-    # -- looking ---------------------------------------------------------------------------------------------------
-
     def requests(self, method: str, name: str = "", agent: str = "") -> list[Seen]:
         return [s for s in list(self.seen) if s.method == method and name in s.name and agent in s.agent]
-
-    # -- for the handler -------------------------------------------------------------------------------------------
 
     def fault_for(self, method: str, agent: str) -> Fault | None:
         fault = self._faults.get(method)
@@ -119,7 +112,6 @@ class FaultyStore:
 
     def wait_until_healed(self) -> None:
         self._healed.wait(300)
-
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -140,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             super().handle()
         except (OSError, ValueError):
-            pass  # the other side went away, which is its right
+            pass  # the other side went away
 
     def log_message(self, *_):
         pass
@@ -154,8 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self.store.objects / Path(self.path.split("?")[0]).name
 
     def begin(self) -> Fault | None:
+        """Notes the request, and lives through the faults that come before any answer."""
         agent = self.headers.get("User-Agent", "")
-        self.store.seen.append(Seen(self.command, self.file.name, agent, time.monotonic()))
+        self.store.seen.append(Seen(self.command, self.file.name, agent))
         fault = self.store.fault_for(self.command, agent)
         if fault and fault.kind == "delay":
             time.sleep(fault.value)
@@ -167,8 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, length: int = 0, **headers):
         self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        for key, value in headers.items():
+        for key, value in {"Content_Length": str(length), **headers}.items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
 
@@ -239,9 +231,6 @@ class _Handler(BaseHTTPRequestHandler):
         if send and wanted and wanted.startswith("bytes="):
             first, _, last = wanted.removeprefix("bytes=").partition("-")
             begin, end = int(first), int(last or len(data) - 1)
-            if begin >= len(data):
-                self.answer(416, Content_Range=f"bytes */{len(data)}")
-                return
             part = data[begin:end + 1]
             self.answer(206, len(part), Content_Range=f"bytes {begin}-{begin + len(part) - 1}/{len(data)}")
             self.wfile.write(part)

@@ -57,7 +57,8 @@ class Glance(Uwsgi):
                 "allowed_hosts": "[127.0.0.1]", "allowed_ports": f"[{','.join(map(str, self.allowed_ports))}]",
             },
             "paste_deploy": {"flavor": "keystone", "config_file": VENV / "etc/glance/glance-api-paste.ini"},
-            # By default a Glance without a broker hangs in every call until it is back; this one goes on and loses the event.
+            # By default a Glance without a broker hangs in every call until it is back; this one goes on and
+            # loses the event.
             "oslo_messaging_notifications": {"driver": "messagingv2", "retry": 0},
             "oslo_concurrency": {"lock_path": self.dir / "tasks"},
             # The heartbeat thread of oslo.messaging and a quick notice of a broker that went away.

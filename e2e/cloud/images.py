@@ -79,6 +79,10 @@ class Images:
                 found[store] = location["url"]
         return found
 
+    def glance_stores(self, image: str) -> set[str]:
+        """The stores of Glance's own that it says hold the image; no such key as long as there is none."""
+        return set(self.show(image).get("stores", "").split(","))
+
     def wait_status(self, image: str, status: str, timeout: float = 60) -> dict:
         def check():
             shown = self.show(image)

@@ -91,12 +91,12 @@ class RabbitMQ(Server):
         self.stop()
         self.epmd.stop()
 
-    def publish(self, body: str | bytes, routing_key: str = "notifications.info", exchange: str = "glance", **properties):
+    def publish(self, body: str | bytes, **properties) -> None:
         """Any bytes to the exchange that Glance uses, as anybody on the broker could send them."""
         with self.connect() as connection:
             producer = connection.Producer()
             producer.publish(
-                body, exchange=exchange, routing_key=routing_key,
+                body, exchange="glance", routing_key="notifications.info",
                 content_type=properties.pop("content_type", "application/json"),
                 content_encoding=properties.pop("content_encoding", "utf-8"), **properties,
             )

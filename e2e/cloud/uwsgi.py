@@ -27,8 +27,9 @@ class Uwsgi(Server):
         return [
             VENV / "bin/uwsgi", "--module", self.module, "--http-socket", f"127.0.0.1:{self.port}",
             "--master", "--processes", self.processes, "--threads", self.threads, "--enable-threads",
+            "--lazy-apps", "--virtualenv", VENV, "--need-app", "--die-on-term",
             # glanceclient sends chunks of 1 MiB, and uwsgi takes no chunk above its limit, of 1 MiB with its head.
-            "--lazy-apps", "--http-chunked-input", "--chunked-input-limit", 4 << 20, "--virtualenv", VENV, "--need-app", "--die-on-term",
+            "--http-chunked-input", "--chunked-input-limit", 4 << 20,
             "--buffer-size", 65535, "--listen", 100,
             # uwsgi closes after each answer. Unless it says so, a client reuses the connection and is reset.
             "--add-header", "Connection: close",

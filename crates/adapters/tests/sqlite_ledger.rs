@@ -90,7 +90,7 @@ async fn readers_and_writers_at_once_all_succeed() {
                 let row = ImageRow { name: Some("same".into()), ..ImageRow::new(id(n)) };
                 ledger.commit(&[Change::Image(row), Change::Object(object)]).await.unwrap();
                 assert!(!ledger.find("same").await.unwrap().is_empty());
-                assert!(!ledger.sweepable(3).await.unwrap().is_empty());
+                assert!(!ledger.sweepable(None, 3).await.unwrap().is_empty());
             }
         }
     });

@@ -59,6 +59,20 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $code,)* }
             }
 
+            /// Whether it is a store's own failure, and neither Glance's nor the image's.
+            pub fn is_the_stores(self) -> bool {
+                matches!(
+                    self,
+                    Self::StoreUnreachable
+                        | Self::StoreRefused
+                        | Self::StoreFull
+                        | Self::StoreError
+                        | Self::StoreStalled
+                        | Self::ProofMismatch
+                        | Self::ObjectMissing
+                )
+            }
+
             pub fn from_code(code: &str) -> Option<Reason> {
                 Self::ALL.iter().copied().find(|reason| reason.code() == code)
             }

@@ -11,6 +11,7 @@ pub const STORE_KEY: &str = "mimeo_store";
 
 /// An image as the image service shows it.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "Glance's own attributes, which do not depend on each other")]
 pub struct Image {
     pub id: ImageId,
     pub name: Option<String>,
@@ -30,8 +31,10 @@ pub struct Image {
     pub updated_at: Timestamp,
     /// What the bits must hash to; none for some old images.
     pub hash: Option<ContentHash>,
-    /// In the order in which Glance tries them; empty, too, where Glance does not show them.
+    /// In the order in which Glance tries them.
     pub locations: Vec<Location>,
+    /// Whether Glance shows locations at all: where it does not, none does not mean none.
+    pub locations_shown: bool,
     /// An import or copy-image of Glance's own runs on it (`os_glance_import_task`).
     pub importing: bool,
 }
@@ -49,6 +52,7 @@ impl Image {
             status: self.status,
             visibility: self.visibility,
             protected: self.protected,
+            updated_at: self.updated_at,
             tags,
             properties: self.properties.clone(),
         }
@@ -62,6 +66,8 @@ pub struct Snapshot {
     pub status: ImageStatus,
     pub visibility: Visibility,
     pub protected: bool,
+    /// In whole seconds. Tells an event that was long on its way.
+    pub updated_at: Timestamp,
     /// Sorted: Glance gives them in any order.
     pub tags: Vec<String>,
     pub properties: BTreeMap<String, String>,

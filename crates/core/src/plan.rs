@@ -157,8 +157,9 @@ fn replica_step(
         return registration_step(plan, image, is_wanted, replica, now);
     }
     if replica.state == R::Retiring {
-        // The image is back, or was never away: the copy must show anew that it is right.
-        replica = Replica { state: R::Stored, failure: None, proof: None, ..replica };
+        // The image is back, or was never away: a copy that is still there must show anew that it is right.
+        let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
+        replica = Replica { state, failure: None, proof: None, ..replica };
     }
     if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there.
@@ -204,7 +205,10 @@ fn registration_step(plan: &mut Plan, image: &Image, is_wanted: bool, mut replic
 
 /// Glance takes no location of size 0: said once, never tried.
 fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) -> Replica {
-    let told = replica.failure.as_ref().is_some_and(|failure| failure.reason == Reason::EmptyImage);
+    let told = replica
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.reason == Reason::EmptyImage && failure.next_try.is_none());
     if told || !is_wanted {
         return replica;
     }

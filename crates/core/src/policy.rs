@@ -78,17 +78,21 @@ impl Rule {
     fn choose<'a>(&self, open: &[&'a StoreName], held: &BTreeMap<StoreName, Replica>) -> Vec<&'a StoreName> {
         let mut stores: Vec<&StoreName> =
             self.spec.stores.iter().filter_map(|name| open.iter().find(|store| **store == name).copied()).collect();
-        stores.sort_by_key(|store| held.get(*store).map_or(1, |replica| rank(replica.state)));
+        stores.sort_by_key(|store| held.get(*store).map_or((1, None), rank));
         stores.truncate(self.spec.copies.unwrap_or(usize::MAX));
         stores
     }
 }
 
-fn rank(state: ReplicaState) -> u8 {
-    match state {
-        ReplicaState::Copying | ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered => 0,
-        ReplicaState::Wanted | ReplicaState::Suspect => 1,
-        ReplicaState::Failed | ReplicaState::Retiring | ReplicaState::Gone => 2,
+/// The less the better. Among failures the one that is tried next comes first, so that each has its turn.
+fn rank(replica: &Replica) -> (u8, Option<Timestamp>) {
+    match replica.state {
+        ReplicaState::Copying | ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered => (0, None),
+        ReplicaState::Suspect | ReplicaState::Retiring if replica.proof.is_some() => (0, None),
+        ReplicaState::Wanted | ReplicaState::Suspect => (1, None),
+        ReplicaState::Failed | ReplicaState::Retiring | ReplicaState::Gone => {
+            (2, replica.failure.as_ref().and_then(|failure| failure.next_try))
+        }
     }
 }
 
@@ -124,6 +128,7 @@ pub(crate) fn sample() -> Image {
         updated_at: Timestamp::UNIX_EPOCH,
         hash: None,
         locations: Vec::new(),
+        locations_shown: true,
         importing: false,
     }
 }

@@ -43,7 +43,7 @@ pub trait Registry: Send + Sync {
 
     /// A page of the images changed at or after `since`, over all projects and hidden ones too: the first page, or the
     /// one that `cursor` leads to. The order is one that changes do not disturb, so that a walk misses no image that is
-    /// there all the time. Where the cursor's image was deleted meanwhile the answer is a [`Conflict`], and the walk
+    /// there, and hidden or shown, all the time. Where the cursor's image was deleted meanwhile the answer is a [`Conflict`], and the walk
     /// must begin anew.
     ///
     /// [`Conflict`]: crate::Reason::Conflict
@@ -183,6 +183,14 @@ impl EventsHealth {
     }
 }
 
+/// How many images the ledger knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub images: u64,
+    /// Those with a tombstone that still have a kept object.
+    pub retiring: u64,
+}
+
 /// Mimeo's durable record. When a call returns, what it wrote survives a crash; a failed call wrote nothing.
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -206,8 +214,11 @@ pub trait Ledger: Send + Sync {
     /// Up to `limit` records in order of their ids, those after `after`.
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
-    /// The records that have a tombstone or a doomed object, at most `limit`, the oldest first.
-    async fn sweepable(&self, limit: usize) -> Result<Vec<Record>>;
+    /// As [`list`](Ledger::list), but only the records that have a tombstone or a doomed object.
+    async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
+
+    /// Of tombstones only those that were made after `since`.
+    async fn counts(&self, since: Timestamp) -> Result<Counts>;
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>>;
 }

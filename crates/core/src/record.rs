@@ -97,6 +97,9 @@ pub enum Change {
     DeleteUnseen(ImageId),
     /// Forgets the image with all its replicas: nothing of it is left anywhere.
     Forget(ImageId),
+    /// Whatever of the image waits after a failure is due at this time. Touches nothing else, so that it may be sent
+    /// while the image has a turn.
+    TryAt(ImageId, Timestamp),
     /// A named bookmark, such as how far the scan has come.
     Bookmark(String, String),
 }

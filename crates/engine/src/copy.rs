@@ -6,7 +6,7 @@ use mimeo_core::{
     Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
     ReplicaState, Result, StoreName, plan::Plan,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
@@ -118,16 +118,42 @@ async fn start_copies(
         () = turn.stop.cancelled() => return Ok(()),
     };
     let permit = permit.map_err(|_| Error::new(Reason::Cancelled, "no transfers are started any more"))?;
-    let attempts = begin(engine, &image.id, stores).await?;
+    let admitted = admit(engine, &image.id, stores).await;
+    if admitted.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<StoreName> = admitted.iter().map(|(store, _)| store.clone()).collect();
+    let attempts = begin(engine, &image.id, &names).await?;
     tracing::info!(stores = stores.len(), size = image.size, "copying");
     let source = engine.registry.source(&image.id);
     let transfer = Transfer::new(image.clone(), source, engine.settings.window, engine.settings.source_timeout);
-    for (store, object) in attempts {
+    for ((store, object), (_, trial)) in attempts.into_iter().zip(admitted) {
         let (engine, image, feed) = (Arc::clone(engine), image.clone(), transfer.feed());
-        work.spawn(async move { (copy(&engine, &image, &store, &object, feed).await, store) }.in_current_span());
+        let copying = async move {
+            let _trial = trial;
+            (copy(&engine, &image, &store, &object, feed).await, store)
+        };
+        work.spawn(copying.in_current_span());
     }
     readers.spawn(transfer.read(permit).in_current_span());
     Ok(())
+}
+
+/// The stores that may be tried now. To one whose last copy failed only a few are tried at a time, so that a store that
+/// hangs takes no more than those few turns and transfers; the others are told at once that they wait.
+async fn admit(engine: &Engine, id: &ImageId, stores: &[StoreName]) -> Vec<(StoreName, Option<OwnedSemaphorePermit>)> {
+    let mut admitted = Vec::new();
+    for store in stores.iter().filter(|store| engine.stores.contains_key(*store)) {
+        if !engine.health.is_failing(store) {
+            admitted.push((store.clone(), None));
+        } else if let Ok(trial) = Arc::clone(&engine.gates(store).trials).try_acquire_owned() {
+            admitted.push((store.clone(), Some(trial)));
+        } else {
+            let message = format!("{store}: its last copy failed, and enough others are being tried");
+            failed(engine, id, store, &Error::new(Reason::StoreBusy, message)).await;
+        }
+    }
+    admitted
 }
 
 /// One new attempt for each store, known to the ledger before a byte is written.
@@ -135,8 +161,8 @@ async fn begin(engine: &Engine, id: &ImageId, stores: &[StoreName]) -> Result<Ve
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
     let now = engine.clock.now();
     let (mut changes, mut attempts) = (Vec::new(), Vec::new());
-    for store in stores {
-        let name = ObjectName::new(id, next_attempt(&record, now));
+    for (store, number) in stores.iter().zip(next_attempt(&record, now)..) {
+        let name = ObjectName::new(id, number);
         let Some(part) = engine.stores.get(store) else { continue };
         let url = part.store.location(&name);
         changes.push(Change::Object(Object {
@@ -161,8 +187,8 @@ async fn begin(engine: &Engine, id: &ImageId, stores: &[StoreName]) -> Result<Ve
     Ok(attempts)
 }
 
-/// Attempts are numbered by time, so that a ledger that was lost does not lead to a name that was used before, and
-/// never twice the same for one image.
+/// Attempts are numbered by time, so that a ledger that was lost does not lead to a name that was used before; and each
+/// has its own number, so that two stores that are one server under two names do no harm to each other.
 fn next_attempt(record: &Record, now: mimeo_core::Timestamp) -> u64 {
     let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
     u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1)
@@ -172,9 +198,9 @@ fn next_attempt(record: &Record, now: mimeo_core::Timestamp) -> u64 {
 async fn copy(engine: &Engine, image: &Image, store: &StoreName, object: &ObjectName, feed: Feed) -> bool {
     let Some(part) = engine.stores.get(store) else { return false };
     let line = engine.board.show(&image.id, store, Phase::Copying, image.size);
-    let written = feed.copy_to(part, object, &line, engine.slow(store)).await;
+    let written = feed.copy_to(part, object, &line, &engine.gates(store).slow).await;
     let recorded = match written {
-        Ok(verified) => stored(engine, &image.id, store, object, verified).await,
+        Ok(verified) => stored(engine, &image.id, store, object, part.store.location(object), verified).await,
         Err(error) => Err(error),
     };
     match recorded {
@@ -195,14 +221,15 @@ async fn stored(
     id: &ImageId,
     store: &StoreName,
     object: &ObjectName,
+    url: String,
     verified: Verified,
 ) -> Result<()> {
     update(engine, id, store, |replica, changes| {
-        let (url, now) = (replica.url.clone().unwrap_or_default(), engine.clock.now());
-        let (store, name) = (store.clone(), object.clone());
-        changes.push(Change::Object(Object { store, name, url, state: ObjectState::Kept, since: now }));
+        let (store, name, since) = (store.clone(), object.clone(), engine.clock.now());
+        changes.push(Change::Object(Object { store, name, url: url.clone(), state: ObjectState::Kept, since }));
+        let (object, url) = (Some(object.clone()), Some(url));
         let (size, digest) = (Some(verified.size), Some(verified.digest));
-        Replica { state: ReplicaState::Stored, size, digest, ..replica }
+        Replica { state: ReplicaState::Stored, object, url, size, digest, ..replica }
     })
     .await
 }
@@ -229,6 +256,8 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
         return Err(lost());
     };
     let part = engine.stores.get(store).ok_or_else(lost)?;
+    let closed = |_| Error::new(Reason::Cancelled, "no proofs are started any more");
+    let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     prove::read_back(part, object, size, digest, &line).await?;
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };

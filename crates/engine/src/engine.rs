@@ -1,8 +1,4 @@
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mimeo_core::{
     Image, Result, StoreName,
@@ -22,6 +18,11 @@ use crate::{
 
 /// Copies to one store that may go on by themselves, slower than the rest: each holds a connection to the source.
 const SLOW_COPIES: usize = 16;
+/// Copies that may be tried at a time to a store whose last one failed. A store that hangs costs the others no more than
+/// so many transfers and turns.
+const TRIALS: usize = 2;
+/// Copies of one store that are read back at a time.
+const PROOFS: usize = 4;
 
 /// The world, as the engine is given it.
 pub struct Parts {
@@ -64,6 +65,23 @@ pub struct GcSettings {
     pub max_percent: u64,
 }
 
+/// How much may go on at one store at a time. No gate is shared by two stores: what hangs at one holds up no other.
+pub(crate) struct Gates {
+    pub(crate) slow: Arc<Semaphore>,
+    pub(crate) trials: Arc<Semaphore>,
+    pub(crate) proofs: Semaphore,
+}
+
+impl Gates {
+    fn new() -> Self {
+        Self {
+            slow: Arc::new(Semaphore::new(SLOW_COPIES)),
+            trials: Arc::new(Semaphore::new(TRIALS)),
+            proofs: Semaphore::new(PROOFS),
+        }
+    }
+}
+
 /// Keeps every image where the rules want it. One per ledger.
 pub struct Engine {
     pub(crate) registry: Arc<dyn Registry>,
@@ -73,7 +91,7 @@ pub struct Engine {
     pub(crate) settings: Settings,
     /// A permit for each image that may be read at the same time.
     pub(crate) readers: Arc<Semaphore>,
-    slow: BTreeMap<StoreName, Arc<Semaphore>>,
+    gates: BTreeMap<StoreName, Gates>,
     pub(crate) board: Board,
     pub(crate) recent: Recent,
     pub(crate) health: Health,
@@ -81,8 +99,6 @@ pub struct Engine {
     pub(crate) wake: Notify,
     /// Rung when an operator let the held deletions through.
     pub(crate) sweep: Notify,
-    /// An operator let the held deletions through; good for one sweep.
-    pub(crate) deletes_confirmed: AtomicBool,
     /// The images at work now.
     pub(crate) turns: Turns,
 }
@@ -91,21 +107,20 @@ impl Engine {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let stores: BTreeMap<StoreName, StorePart> =
             parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
-        let slow = stores.keys().map(|name| (name.clone(), Arc::new(Semaphore::new(SLOW_COPIES)))).collect();
+        let gates = stores.keys().map(|name| (name.clone(), Gates::new())).collect();
         Arc::new(Self {
             registry: parts.registry,
             ledger: parts.ledger,
             clock: parts.clock,
             stores,
             readers: Arc::new(Semaphore::new(settings.transfers)),
-            slow,
+            gates,
             settings,
             board: Board::default(),
             recent: Recent::default(),
             health: Health::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
-            deletes_confirmed: AtomicBool::new(false),
             turns: Turns::default(),
         })
     }
@@ -115,9 +130,9 @@ impl Engine {
         serve::run(self, events, stop).await
     }
 
-    pub(crate) fn slow(&self, store: &StoreName) -> &Arc<Semaphore> {
+    pub(crate) fn gates(&self, store: &StoreName) -> &Gates {
         // Made from the same names as `stores`, which every caller has looked the store up in.
-        &self.slow[store]
+        &self.gates[store]
     }
 
     /// Restores what a PATCH of ours undid for others, as far as that can be known; the rest is told.

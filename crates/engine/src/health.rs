@@ -37,7 +37,11 @@ impl Health {
         self.lock().stores.entry(store.clone()).or_default().failure = Some(error.into());
     }
 
-    /// Tells once when it begins and once when it ends, however many images meet it.
+    /// Whether the last copy to it failed, and for the store's own sake.
+    pub(crate) fn is_failing(&self, store: &StoreName) -> bool {
+        self.lock().stores.get(store).is_some_and(|seen| seen.failure.is_some())
+    }
+
     pub(crate) fn trouble(&self, error: &Error) {
         self.lock().trouble = Some(error.into());
     }

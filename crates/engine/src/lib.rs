@@ -7,6 +7,7 @@ mod engine;
 mod health;
 mod intake;
 mod look;
+mod names;
 mod note;
 mod progress;
 mod prove;

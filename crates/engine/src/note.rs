@@ -19,7 +19,9 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
         replica.failed(state, error, engine.settings.policy.backoff, now)
     });
     tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "this replica failed");
-    engine.health.failed(store, error);
+    if error.reason.is_the_stores() {
+        engine.health.failed(store, error);
+    }
     if let Err(error) = result.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
     }

@@ -1,9 +1,6 @@
 //! What people ask the engine, and the little that they tell it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result, StoreName,
@@ -22,15 +19,23 @@ const PAGE: usize = 500;
 impl Engine {
     /// The images with this name or id, from the ledger and, for an id that it does not know, from Glance.
     pub async fn find(&self, name_or_id: &str) -> Result<Vec<ImageReport>> {
+        if let Ok(id) = name_or_id.parse::<ImageId>() {
+            // An id is an id, though a tenant may give it to another image as its name.
+            return Ok(self.image(&id).await?.into_iter().collect());
+        }
         let mut reports = Vec::new();
         for id in self.ledger.find(name_or_id).await? {
             reports.extend(self.ledger.load(&id).await?.map(|record| self.report(&record)));
         }
-        let id = name_or_id.parse::<ImageId>().ok().filter(|_| reports.is_empty());
-        if let Some(id) = id {
-            reports.extend(self.registry.look(&id).await?.map(|image| self.report(&self.preview(&image))));
-        }
         Ok(reports)
+    }
+
+    /// The image with this id, if the ledger or Glance knows it.
+    pub async fn image(&self, id: &ImageId) -> Result<Option<ImageReport>> {
+        if let Some(record) = self.ledger.load(id).await? {
+            return Ok(Some(self.report(&record)));
+        }
+        Ok(self.registry.look(id).await?.map(|image| self.report(&self.preview(&image))))
     }
 
     pub async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<ImageReport>> {
@@ -40,28 +45,12 @@ impl Engine {
 
     /// Tries everything that failed again now, and looks at the image.
     pub async fn replicate(&self, id: &ImageId) -> Result<()> {
-        let now = self.clock.now();
-        let record = match self.ledger.load(id).await? {
-            Some(record) => record,
-            None => match self.registry.look(id).await? {
-                Some(image) => self.preview(&image),
-                None => return Err(Error::new(Reason::ImageNotVisible, format!("Glance shows no image {id}"))),
-            },
-        };
-        let waiting = record.replicas.into_values().filter(|replica| {
-            replica.failure.as_ref().is_some_and(|failure| failure.reason != Reason::EmptyImage)
-                && replica.state != ReplicaState::Retiring
-        });
-        let mut changes: Vec<Change> = waiting
-            .map(|mut replica| {
-                if let Some(failure) = &mut replica.failure {
-                    failure.next_try = Some(now);
-                }
-                Change::Replica(id.clone(), replica)
-            })
-            .collect();
-        changes.push(Change::Dirty(DirtyMark { image: id.clone(), due: now }));
-        self.ledger.commit(&changes).await?;
+        if self.image(id).await?.is_none() {
+            return Err(Error::new(Reason::ImageNotVisible, format!("Glance shows no image {id}")));
+        }
+        let due = self.clock.now();
+        let mark = DirtyMark { image: id.clone(), due };
+        self.ledger.commit(&[Change::TryAt(id.clone(), due), Change::Dirty(mark)]).await?;
         self.turns.poke(id);
         self.wake.notify_one();
         Ok(())
@@ -135,15 +124,8 @@ impl Engine {
     }
 
     /// Lets the deletions that the guard holds now go through.
-    pub fn confirm_gc(&self) {
-        self.deletes_confirmed.store(true, Ordering::Relaxed);
-        self.sweep.notify_one();
-    }
-
-    pub(crate) async fn count_images(&self) -> Result<u64> {
-        let mut count = 0;
-        self.each_record(|_| count += 1).await?;
-        Ok(count)
+    pub async fn confirm_gc(&self) -> Result<()> {
+        sweep::confirm(self).await
     }
 
     async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {

@@ -107,7 +107,11 @@ impl Story {
 
 impl Patch {
     fn is_open_for_events(&self) -> bool {
-        self.ended.is_none_or(|ended| ended.elapsed() < LATE)
+        match self.ended {
+            Some(ended) => ended.elapsed() < LATE,
+            // Under way, or without an answer: Glance may still finish it.
+            None => self.began.elapsed() < MEMORY,
+        }
     }
 
     fn has_survivor(&self, now: &Snapshot) -> bool {
@@ -128,6 +132,8 @@ impl Patch {
         let meanwhile: Vec<(Instant, T)> = events
             .iter()
             .filter(|(at, _)| *at >= self.began && *at <= until + LATE)
+            // One from before was on its way for long: its sender's change is in `before` already.
+            .filter(|(_, event)| event.updated_at >= self.before.updated_at)
             .map(|(at, event)| (*at, of(event)))
             .collect();
         let last = meanwhile.iter().rposition(|(_, value)| *value != before)?;

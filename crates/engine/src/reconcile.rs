@@ -4,36 +4,35 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mimeo_core::{
-    Change, DirtyMark, Error, Failure, ImageId, ImageRow, Reason, Record, Result, Timestamp, plan::Sight,
-};
+use mimeo_core::{Change, DirtyMark, Error, Failure, ImageId, ImageRow, Reason, Result, Timestamp, plan::Sight};
 
 use crate::{Engine, copy, look::look, register, turn::Turn};
 
 /// Looks at one image in a row; more means that something undoes the work as fast as it is done.
 const ROUNDS: u32 = 8;
 
-/// Works off one turn, and settles its mark in the ledger.
+/// Works off one turn, and settles its mark in the ledger; an error says that the mark is still as it was.
 #[tracing::instrument(name = "image", skip_all, fields(id = %turn.due.image))]
-pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) {
+pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) -> Result<()> {
     let id = &turn.due.image;
     let next = match rounds(&engine, &turn).await {
         Ok(next) => next,
         Err(error) => Some(trouble(&engine, id, &error).await),
     };
     let next = next.map(|due| DirtyMark { image: id.clone(), due });
-    if let Err(error) = engine.ledger.settle(&turn.due, next).await {
-        // The mark stays, and with it the image's turn.
-        tracing::error!(error = error.chain(), "the ledger did not take the end of this turn");
-    }
+    engine.ledger.settle(&turn.due, next).await
 }
 
 async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> {
     let id = &turn.due.image;
     for _ in 0..ROUNDS {
         let look = look(engine, id, &BTreeSet::new()).await?;
-        if turn.stop.is_cancelled() || engine.settings.observe || !look.plan.has_work() {
+        if engine.settings.observe || !look.plan.has_work() {
             return Ok(look.plan.next_look);
+        }
+        if turn.stop.is_cancelled() {
+            // What is left to do is for the next start.
+            return Ok(Some(engine.clock.now()));
         }
         let Sight::Present(image) = look.sight else { return Ok(look.plan.next_look) };
         if !look.plan.register.is_empty() {
@@ -51,13 +50,15 @@ async fn trouble(engine: &Engine, id: &ImageId, error: &Error) -> Timestamp {
     if error.reason != Reason::Ledger {
         engine.health.trouble(error);
     }
-    let record = engine.ledger.load(id).await.ok().flatten().unwrap_or_else(|| Record::new(id.clone()));
-    let tries = record.image.trouble.as_ref().map_or(1, |failure| failure.tries.saturating_add(1));
+    // Without the row as it is nothing is written: it would be overwritten.
+    let row = engine.ledger.load(id).await.ok().map(|record| record.map_or(ImageRow::new(id.clone()), |it| it.image));
+    let tries = row.as_ref().and_then(|row| row.trouble.as_ref()).map_or(1, |failure| failure.tries.saturating_add(1));
     let next = engine.settings.policy.backoff.next(now, tries);
     tracing::warn!(reason = error.reason.code(), error = error.chain(), tries, "could not work on this image");
     let failure = Failure { reason: error.reason, message: error.chain(), tries, next_try: Some(next) };
-    let row = ImageRow { trouble: Some(failure), ..record.image };
-    // A ledger that is down cannot keep it; the log line above has it.
-    let _ = engine.ledger.commit(&[Change::Image(row)]).await;
+    if let Some(row) = row {
+        // A ledger that is down cannot keep it; the log line above has it.
+        let _ = engine.ledger.commit(&[Change::Image(ImageRow { trouble: Some(failure), ..row })]).await;
+    }
     next
 }

@@ -32,7 +32,7 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     }
     let locations: Vec<(StoreName, Location)> =
         answering.into_iter().filter(|(_, location)| !before.has_location(&location.url)).collect();
-    let outcomes = patch(engine, &before, locations).await;
+    let outcomes = patch(engine, &before, locations, had_no_answer(record, stores)).await;
     let after = engine.registry.look(id).await?;
     for (store, location, outcome) in outcomes {
         settle(engine, &before, after.as_ref(), &store, &location, outcome).await?;
@@ -47,7 +47,10 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
         let (part, object) = (engine.stores.get(store)?, replica.object.as_ref()?);
         let (size, url) = (replica.size?, replica.url.as_ref()?);
         Some(async move {
-            let answer = prove::probe(part, object, size, PROBE_LIMIT).await;
+            let answer = match part.store.location(object) == *url {
+                true => prove::probe(part, object, size, PROBE_LIMIT).await,
+                false => Err(moved(store, url)),
+            };
             (store, Location::ours(url, store), answer)
         })
     });
@@ -61,29 +64,46 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
     answering
 }
 
+/// The configuration now says another place than the one where the object was proven.
+fn moved(store: &StoreName, url: &str) -> Error {
+    let message = format!("{store}: the object is at {url}, which is no longer where the configuration puts the store");
+    Error::new(Reason::LocationUnreachable, message)
+}
+
 type Outcome = (StoreName, Location, Result<()>);
 
-/// One PATCH for all; if Glance refuses that, one for each, so that a bad one does not keep out the others.
-async fn patch(engine: &Engine, before: &Image, locations: Vec<(StoreName, Location)>) -> Vec<Outcome> {
+/// Whether Glance did not answer the last PATCH for one of these: one URL may hang it, and then takes the others along.
+fn had_no_answer(record: &Record, stores: &[StoreName]) -> bool {
+    let failure = |store| record.replicas.get(store).and_then(|replica| replica.failure.as_ref());
+    stores.iter().filter_map(failure).any(|failure| failure.reason == Reason::ImageServiceUnreachable)
+}
+
+/// One PATCH for all; if Glance refuses that, one for each, so that a bad one does not keep out the others. After one
+/// without an answer the next turn begins with one for each: until then Glance may still be at work on it, and two
+/// requests at once would be two writers.
+async fn patch(
+    engine: &Engine,
+    before: &Image,
+    locations: Vec<(StoreName, Location)>,
+    mut one_by_one: bool,
+) -> Vec<Outcome> {
     let all: Vec<Location> = locations.iter().map(|(_, location)| location.clone()).collect();
-    if all.is_empty() {
-        return Vec::new();
-    }
-    let together = add(engine, before, &all).await;
-    let one_by_one = match &together {
-        Err(error) if all.len() > 1 && blames_one(error) => {
+    let mut together = Ok(());
+    if !one_by_one && !all.is_empty() {
+        together = add(engine, before, &all).await;
+        if let Err(error) = &together
+            && all.len() > 1
+            && blames_one(error)
+        {
             tracing::info!(error = error.chain(), "Glance refused the locations together; trying them one by one");
-            // An answer that was lost may have been a yes, and Glance would take the same URL twice.
-            engine.registry.look(&before.id).await.ok().flatten()
+            one_by_one = true;
         }
-        _ => None,
-    };
+    }
     let mut outcomes = Vec::new();
     for (store, location) in locations {
-        let outcome = match &one_by_one {
-            Some(now) if !now.has_location(&location.url) => add(engine, before, std::slice::from_ref(&location)).await,
-            Some(_) => Ok(()),
-            None => together.as_ref().copied().map_err(|error| Error::new(error.reason, error.chain())),
+        let outcome = match one_by_one {
+            true => add_alone(engine, before, &location).await,
+            false => together.as_ref().copied().map_err(|error| Error::new(error.reason, error.chain())),
         };
         outcomes.push((store, location, outcome));
     }
@@ -91,17 +111,25 @@ async fn patch(engine: &Engine, before: &Image, locations: Vec<(StoreName, Locat
 }
 
 fn blames_one(error: &Error) -> bool {
-    matches!(
-        error.reason,
-        Reason::LocationRefused | Reason::LocationQuota | Reason::ImageServiceError | Reason::ImageServiceUnreachable
-    )
+    matches!(error.reason, Reason::LocationRefused | Reason::LocationQuota | Reason::ImageServiceError)
+}
+
+/// Unless the image has it by now: an answer that was lost may have been a yes, and Glance would take the same URL
+/// twice.
+async fn add_alone(engine: &Engine, before: &Image, location: &Location) -> Result<()> {
+    match engine.registry.look(&before.id).await? {
+        Some(now) if now.has_location(&location.url) => Ok(()),
+        _ => add(engine, before, std::slice::from_ref(location)).await,
+    }
 }
 
 /// The PATCH itself, with its window noted, so that what it undid for others can be found and put back.
 async fn add(engine: &Engine, before: &Image, locations: &[Location]) -> Result<()> {
     let window = engine.recent.open(before);
     let outcome = engine.registry.add_locations(&before.id, locations).await;
-    engine.recent.close(&window);
+    if !matches!(&outcome, Err(error) if error.reason == Reason::ImageServiceUnreachable) {
+        engine.recent.close(&window);
+    }
     outcome
 }
 

@@ -24,7 +24,11 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let (mut full_at, mut failures, mut saw_all) = (Instant::now(), 0_u32, true);
     loop {
         let due = Instant::now() >= full_at;
-        let wait = match scan(&engine, due, &mut saw_all).await {
+        let scanned = tokio::select! {
+            scanned = scan(&engine, due, &mut saw_all) => scanned,
+            () = stop.cancelled() => return,
+        };
+        let wait = match scanned {
             Ok(full) => {
                 failures = 0;
                 if full {
@@ -53,7 +57,7 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
     let sees_all = engine.registry.sees_all().await?;
     let full = due || (*saw_all && !sees_all);
-    *saw_all = sees_all;
+    let began = engine.clock.now();
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
     let (mut newest, mut seen) = (bookmark, HashSet::new());
@@ -68,7 +72,9 @@ async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
     if full {
         mark_unseen(engine, &seen).await?;
     }
-    if let Some(newest) = newest.filter(|newest| bookmark != Some(*newest)) {
+    *saw_all = sees_all;
+    // A glance-api whose clock is ahead must not hide what the others do until then.
+    if let Some(newest) = newest.map(|newest| newest.min(began)).filter(|newest| bookmark != Some(*newest)) {
         engine.ledger.commit(&[Change::Bookmark(BOOKMARK.into(), newest.to_string())]).await?;
     }
     Ok(full)

@@ -1,7 +1,8 @@
 //! The daemon's tasks: intake, scan, sweep, and the dispatcher that gives each due image its turn.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use mimeo_core::{Due, ImageId, Result, ports::Events};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,8 @@ use crate::{Engine, intake, reconcile, scan, sweep, turn::Turn};
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
 const TURNS: usize = 256;
+/// The place of a turn that could not be settled is kept for so long.
+const BROKEN_TURN_RETRY: Duration = Duration::from_secs(5);
 /// A ledger that failed is asked again after this.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// The longest that the dispatcher sleeps: a clock that was set back must not stop it for long.
@@ -82,11 +85,20 @@ fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<(
     let (id, poke) = (due.image.clone(), Arc::new(Notify::new()));
     engine.turns.lock().insert(id.clone(), Arc::clone(&poke));
     let turn = Turn { due, poke, stop: stop.clone() };
-    let place = Place { engine: Arc::clone(engine), id };
+    let place = Place { engine: Arc::clone(engine), id: id.clone() };
+    let image = id;
     let engine = Arc::clone(engine);
     running.spawn(async move {
         let _place = place;
-        reconcile::run(engine, turn).await;
+        let ended = AssertUnwindSafe(reconcile::run(engine, turn)).catch_unwind().await;
+        let error = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.chain(),
+            Err(_) => "it panicked".to_owned(),
+        };
+        // The mark is still due, so the image gets another turn; but not at once and for ever.
+        tracing::error!(%image, error, "a turn broke down");
+        tokio::time::sleep(BROKEN_TURN_RETRY).await;
     });
 }
 

@@ -4,32 +4,42 @@
 //! locations were read and none names them. Many images at once wait for an operator.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use mimeo_core::{Change, DirtyMark, ImageId, Object, ObjectState, Record, Result, Timestamp};
+use futures::future::join_all;
+use mimeo_core::{Change, DirtyMark, ImageId, Object, ObjectState, Record, Result, StoreName, Timestamp};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Engine,
+    names::Names,
     status::{GcEntry, GcReport},
-    walk::Walk,
+    transfer::{publish_limit, within},
 };
 
-/// Records looked at in one sweep.
-const BATCH: usize = 1000;
+/// Records whose objects are removed after one reading of all locations.
+const PAGE: usize = 200;
 /// So few deletions are never a mass, whatever their share: a cloud of ten images must be able to lose two.
 const FEW: u64 = 5;
 /// Deletions within this time count as one.
 const GUARD_WINDOW: Duration = Duration::from_hours(1);
+/// An object that an image's location names is looked at again after this.
+const REST: Duration = Duration::from_mins(15);
+/// Until when tombstones were let through by an operator.
+const CONFIRMED: &str = "deletes-confirmed";
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut swept = Swept::default();
+    let mut past = Past::default();
     loop {
-        if let Err(error) = sweep(&engine, &mut swept).await {
+        let swept = tokio::select! {
+            swept = sweep(&engine, &mut past) => swept,
+            () = stop.cancelled() => return,
+        };
+        if let Err(error) = swept {
             tracing::warn!(reason = error.reason.code(), error = error.chain(), "the sweep failed; it is tried again");
         }
         tokio::select! {
@@ -40,53 +50,75 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// What the sweeps before this one did and said.
-#[derive(Default)]
-struct Swept {
-    /// When images lost their copies: a mass deletion is one however slowly it comes.
-    at: VecDeque<Instant>,
-    /// The objects whose keeping was told already.
-    told: HashSet<String>,
-}
-
-impl Swept {
-    fn note(&mut self) {
-        self.at.push_back(Instant::now());
-    }
-
-    fn lately(&mut self) -> u64 {
-        while self.at.front().is_some_and(|at| at.elapsed() > GUARD_WINDOW) {
-            self.at.pop_front();
-        }
-        self.at.len() as u64
-    }
-}
-
-async fn sweep(engine: &Engine, swept: &mut Swept) -> Result<()> {
-    let now = engine.clock.now();
-    let records = engine.ledger.sweepable(BATCH).await?;
-    let confirmed = engine.deletes_confirmed.swap(false, Ordering::Relaxed);
-    if confirmed {
-        swept.at.clear();
-    }
-    let held = is_held(engine, &records, swept.lately()).await?;
-    engine.health.lock().held_deletes = if held && !confirmed { tombstones(&records) } else { 0 };
-    let due: Vec<(&Record, Object)> = records
-        .iter()
-        .flat_map(|record| candidates(engine, record).into_iter().map(move |candidate| (record, candidate)))
-        .filter(|(record, candidate)| candidate.due <= now && (!held || confirmed || !is_tombstone(record)))
-        .map(|(record, candidate)| (record, candidate.object))
-        .collect();
-    if !due.is_empty() {
-        remove(engine, due, swept).await?;
-    }
-    for record in records.iter().filter(|record| is_tombstone(record) && record.objects.is_empty()) {
-        engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
-        if !confirmed && !record.replicas.is_empty() {
-            swept.note();
-        }
-    }
+/// Lets the tombstones of now through, however many they are.
+pub(crate) async fn confirm(engine: &Engine) -> Result<()> {
+    let now = engine.clock.now().to_string();
+    engine.ledger.commit(&[Change::Bookmark(CONFIRMED.into(), now)]).await?;
+    engine.sweep.notify_one();
     Ok(())
+}
+
+/// What the sweeps before this one did and found.
+#[derive(Default)]
+struct Past {
+    /// When images lost their copies: a mass deletion is one however slowly it comes.
+    removals: VecDeque<Instant>,
+    /// Objects that had to stay, and since when.
+    resting: HashMap<String, Instant>,
+}
+
+impl Past {
+    fn removals_lately(&mut self) -> u64 {
+        while self.removals.front().is_some_and(|at| at.elapsed() > GUARD_WINDOW) {
+            self.removals.pop_front();
+        }
+        self.removals.len() as u64
+    }
+}
+
+async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
+    past.resting.retain(|_, since| since.elapsed() < REST);
+    let confirmed = confirmed(engine).await?;
+    let held = held(engine, confirmed, past.removals_lately()).await?;
+    engine.health.lock().held_deletes = held;
+    let may_go = |record: &Record| held == 0 || record.image.gone_at.is_none_or(|at| at <= confirmed);
+    let mut after = None;
+    loop {
+        let records = engine.ledger.sweepable(after.as_ref(), PAGE).await?;
+        let Some(last) = records.last() else { return Ok(()) };
+        after = Some(last.image.id.clone());
+        let now = engine.clock.now();
+        let due = records
+            .iter()
+            .filter(|record| may_go(record))
+            .flat_map(|record| candidates(engine, record))
+            .filter(|candidate| candidate.due <= now && !past.resting.contains_key(&candidate.object.url));
+        remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
+        for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
+            engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
+            if record.image.gone_at > Some(confirmed) && !record.replicas.is_empty() {
+                past.removals.push_back(Instant::now());
+            }
+        }
+    }
+}
+
+async fn confirmed(engine: &Engine) -> Result<Timestamp> {
+    let text = engine.ledger.bookmark(CONFIRMED).await?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// The guard against mass deletion: how many images' copies wait for an operator, because with those that went lately
+/// they are more than so many, or more than such a share of all.
+async fn held(engine: &Engine, confirmed: Timestamp, lately: u64) -> Result<u64> {
+    let (gc, counts) = (engine.settings.gc, engine.ledger.counts(confirmed).await?);
+    let (images, all) = (counts.retiring + lately, counts.images + lately);
+    let is_mass = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
+    if !is_mass || counts.retiring == 0 {
+        return Ok(0);
+    }
+    tracing::warn!(images, all, "more deletions at once than the guard lets through; see `mimeo gc`");
+    Ok(counts.retiring)
 }
 
 /// An object that is to go, and from when on it may.
@@ -97,71 +129,62 @@ struct Candidate {
 }
 
 fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
-    let grace_ends =
-        record.image.gone_at.map(|at| at.saturating_add(engine.settings.gc.grace).unwrap_or(Timestamp::MAX));
+    let later = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
     let candidate = |object: &Object| {
         let part = engine.stores.get(&object.store)?;
-        let (since, why) = match (object.state, grace_ends) {
-            // A request that was cut off may publish its object for as long as the store may take over it.
+        let (due, why) = match (object.state, record.image.gone_at) {
+            // A request that was cut off may publish its object for as long as the store may take over that.
             (ObjectState::Doomed, _) => {
-                (object.since.saturating_add(part.timeout).unwrap_or(Timestamp::MAX), "left by an attempt that failed")
+                let limit = publish_limit(part, record.image.size.unwrap_or(0));
+                (later(object.since, limit), "left by an attempt that failed")
             }
-            (ObjectState::Kept, Some(end)) => (end, "its image was deleted"),
+            (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
             _ => return None,
         };
-        Some(Candidate { object: object.clone(), due: since, why })
+        // Where the store is at another place by now, a removal there would prove nothing of the bits here.
+        let is_here = part.store.location(&object.name) == object.url;
+        is_here.then(|| Candidate { object: object.clone(), due, why })
     };
     record.objects.iter().filter_map(candidate).collect()
 }
 
-fn is_tombstone(record: &Record) -> bool {
-    record.image.gone_at.is_some()
-}
-
-/// Images whose copies are to go, now or when their grace period ends.
-fn tombstones(records: &[Record]) -> u64 {
-    let has_copies = |record: &&Record| record.objects.iter().any(|object| object.state == ObjectState::Kept);
-    records.iter().filter(|record| is_tombstone(record)).filter(has_copies).count() as u64
-}
-
-/// The guard against mass deletion: more than so many images, or more than such a share of all, are to go or went lately.
-async fn is_held(engine: &Engine, records: &[Record], lately: u64) -> Result<bool> {
-    let (gc, images) = (engine.settings.gc, tombstones(records) + lately);
-    if images == lately || images <= gc.max_images.min(FEW) {
-        return Ok(false);
+/// Removes those that no image names. The stores do not wait for each other.
+async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()> {
+    if due.is_empty() {
+        return Ok(());
     }
-    let all = engine.count_images().await? + lately;
-    let held = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
-    if held {
-        tracing::warn!(images, all, "more deletions at once than the guard lets through; see `mimeo gc`");
-    }
-    Ok(held)
-}
-
-async fn remove(engine: &Engine, due: Vec<(&Record, Object)>, swept: &mut Swept) -> Result<()> {
-    let mut named = named(engine, due.iter().map(|(_, object)| object.url.clone()).collect()).await?;
-    let mut gone: HashMap<&ImageId, bool> = HashMap::new();
-    for (record, object) in due {
-        let id = &record.image.id;
-        if let Some(image) = named.remove(&object.url) {
-            if image == *id {
-                look_again(engine, id).await?;
-            } else if swept.told.insert(object.url.clone()) {
+    let names = Names::read(engine, due.iter().map(|object| object.name.to_string()).collect()).await?;
+    let mut by_store: BTreeMap<StoreName, Vec<Object>> = BTreeMap::new();
+    for object in due {
+        let id = object.name.image();
+        match names.of(&object.name) {
+            None => by_store.entry(object.store.clone()).or_default().push(object),
+            Some(image) if *image == id => look_again(engine, &id).await?,
+            Some(image) => {
                 tracing::warn!(%image, url = object.url, "another image names this object as its location; it stays");
+                past.resting.insert(object.url, Instant::now());
             }
+        }
+    }
+    join_all(by_store.into_values().map(|objects| remove_from_store(engine, objects))).await.into_iter().collect()
+}
+
+/// One after the other, until the store fails: it is asked again at the next sweep.
+async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> {
+    for object in objects {
+        let id = object.name.image();
+        if object.state == ObjectState::Kept && engine.registry.look(&id).await?.is_some() {
+            look_again(engine, &id).await?;
             continue;
         }
-        if object.state == ObjectState::Kept {
-            let is_gone = match gone.get(id) {
-                Some(is_gone) => *is_gone,
-                None => *gone.entry(id).or_insert(engine.registry.look(id).await?.is_none()),
-            };
-            if !is_gone {
-                look_again(engine, id).await?;
-                continue;
-            }
+        let Some(part) = engine.stores.get(&object.store) else { continue };
+        if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
+            let (store, object) = (&object.store, &object.name);
+            tracing::warn!(%store, %object, error = error.chain(), "could not remove it yet");
+            return Ok(());
         }
-        delete(engine, &object).await?;
+        tracing::info!(store = %object.store, object = %object.name, "removed");
+        engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
     }
     Ok(())
 }
@@ -174,45 +197,23 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
     Ok(())
 }
 
-/// Which of these URLs an image names now, and which image.
-async fn named(engine: &Engine, urls: HashSet<String>) -> Result<BTreeMap<String, ImageId>> {
-    let (mut named, mut walk) = (BTreeMap::new(), Walk::new(engine.registry.as_ref(), None));
-    while let Some(page) = walk.next().await? {
-        for image in page {
-            let ours = image.locations.iter().filter(|location| urls.contains(&location.url));
-            named.extend(ours.map(|location| (location.url.clone(), image.id.clone())));
-        }
-    }
-    Ok(named)
-}
-
-async fn delete(engine: &Engine, object: &Object) -> Result<()> {
-    let Some(part) = engine.stores.get(&object.store) else { return Ok(()) };
-    match crate::transfer::within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
-        Ok(()) => {
-            tracing::info!(store = %object.store, object = %object.name, "removed");
-            engine.ledger.commit(&[Change::ObjectGone(object.store.clone(), object.name.clone())]).await
-        }
-        Err(error) => {
-            tracing::warn!(store = %object.store, object = %object.name, error = error.chain(), "could not remove it yet");
-            Ok(())
-        }
-    }
-}
-
-/// What a sweep would do, without doing it.
+/// What the next sweeps are to do.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
-    let records = engine.ledger.sweepable(BATCH).await?;
-    let held = is_held(engine, &records, 0).await?;
-    let entries = records.iter().flat_map(|record| {
-        candidates(engine, record).into_iter().map(|candidate| GcEntry {
-            image: record.image.id.clone(),
-            name: record.image.name.clone(),
-            store: candidate.object.store,
-            object: candidate.object.name.to_string(),
-            due: candidate.due,
-            why: candidate.why.into(),
-        })
-    });
-    Ok(GcReport { held, entries: entries.collect() })
+    let (mut entries, mut after) = (Vec::new(), None);
+    loop {
+        let records = engine.ledger.sweepable(after.as_ref(), PAGE).await?;
+        let Some(last) = records.last() else { break };
+        after = Some(last.image.id.clone());
+        entries.extend(records.iter().flat_map(|record| {
+            candidates(engine, record).into_iter().map(|candidate| GcEntry {
+                image: record.image.id.clone(),
+                name: record.image.name.clone(),
+                store: candidate.object.store,
+                object: candidate.object.name.to_string(),
+                due: candidate.due,
+                why: candidate.why.into(),
+            })
+        }));
+    }
+    Ok(GcReport { held: engine.health.lock().held_deletes > 0, entries })
 }

@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use mimeo_core::{
     Change, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, Result,
-    StoreName, Timestamp, ports::Ledger,
+    StoreName, Timestamp,
+    ports::{Counts, Ledger},
 };
 
 /// A ledger in memory, with the semantics of the durable ones.
@@ -93,12 +94,20 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn sweepable(&self, limit: usize) -> Result<Vec<Record>> {
+    async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
+        self.read(|tables| {
+            let records = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after));
+            records.filter_map(|id| tables.record(id)).filter(is_sweepable).take(limit).collect()
+        })
+    }
+
+    async fn counts(&self, since: Timestamp) -> Result<Counts> {
         self.read(|tables| {
             let records = tables.images.keys().filter_map(|id| tables.record(id));
-            let mut found: Vec<_> = records.filter_map(|record| Some((sweepable_since(&record)?, record))).collect();
-            found.sort_by(|(a, left), (b, right)| (a, &left.image.id).cmp(&(b, &right.image.id)));
-            found.into_iter().map(|(_, record)| record).take(limit).collect()
+            let is_kept = |object: &Object| object.state == ObjectState::Kept;
+            let retiring =
+                records.filter(|it| it.image.gone_at > Some(since) && it.objects.iter().any(is_kept)).count();
+            Counts { images: tables.images.len() as u64, retiring: retiring as u64 }
         })
     }
 
@@ -146,6 +155,12 @@ impl Tables {
                 }
             }
             Change::Forget(id) => self.forget(id)?,
+            Change::TryAt(id, at) => {
+                let replicas = self.replicas.iter_mut().filter(|((image, _), _)| image == id);
+                for failure in replicas.filter_map(|(_, replica)| replica.failure.as_mut()) {
+                    failure.next_try = Some(milliseconds(*at));
+                }
+            }
             Change::Bookmark(name, value) => drop(self.bookmarks.insert(name.clone(), value.clone())),
         }
         Ok(())
@@ -190,9 +205,8 @@ fn key(store: &StoreName, name: &ObjectName) -> (StoreName, String) {
     (store.clone(), name.to_string())
 }
 
-fn sweepable_since(record: &Record) -> Option<Timestamp> {
-    let doomed = record.objects.iter().filter(|object| object.state == ObjectState::Doomed).map(|object| object.since);
-    doomed.chain(record.image.gone_at).min()
+fn is_sweepable(record: &Record) -> bool {
+    record.image.gone_at.is_some() || record.objects.iter().any(|object| object.state == ObjectState::Doomed)
 }
 
 /// Marks are kept in whole milliseconds, as a database keeps them.

@@ -33,6 +33,7 @@ pub fn image(n: u32, size: u64) -> Image {
         updated_at: time(0),
         hash: None,
         locations: Vec::new(),
+        locations_shown: true,
         importing: false,
     }
 }

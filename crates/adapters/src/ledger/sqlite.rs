@@ -14,7 +14,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use mimeo_core::{Change, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp, ports::Ledger};
+use mimeo_core::{
+    Change, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp,
+    ports::{Counts, Ledger},
+};
 use sqlx::{
     SqlitePool,
     migrate::Migrator,
@@ -176,20 +179,33 @@ impl Ledger for SqliteLedger {
         rows::records(&mut snapshot, &rows::ids(&found)?).await
     }
 
-    async fn sweepable(&self, limit: usize) -> Result<Vec<Record>> {
+    async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
         let found: Vec<String> = sqlx::query_scalar(
-            "SELECT image FROM (
-                 SELECT id AS image, gone_at AS since FROM images WHERE gone_at IS NOT NULL
-                 UNION ALL
-                 SELECT image, since FROM objects WHERE state = 'doomed'
-             ) GROUP BY image ORDER BY min(since), image LIMIT ?1",
+            "SELECT id FROM images WHERE gone_at IS NOT NULL AND id > ?1
+             UNION
+             SELECT image FROM objects WHERE state = 'doomed' AND image > ?1
+             ORDER BY 1 LIMIT ?2",
         )
+        .bind(after.map_or("", ImageId::as_str))
         .bind(rows::limit(limit))
         .fetch_all(&mut *snapshot)
         .await
         .map_err(unavailable)?;
         rows::records(&mut snapshot, &rows::ids(&found)?).await
+    }
+
+    async fn counts(&self, since: Timestamp) -> Result<Counts> {
+        let (images, retiring): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM images),
+                    (SELECT count(*) FROM images WHERE gone_at > ?1
+                     AND EXISTS (SELECT 1 FROM objects WHERE image = images.id AND state = 'kept'))",
+        )
+        .bind(milliseconds(since))
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        Ok(Counts { images: images.unsigned_abs(), retiring: retiring.unsigned_abs() })
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {

@@ -49,7 +49,7 @@ pub(super) struct WireImage {
     os_hash_algo: Option<String>,
     os_hash_value: Option<String>,
     #[serde(default)]
-    locations: Vec<Location>,
+    locations: Option<Vec<Location>>,
     #[serde(flatten)]
     more: BTreeMap<String, Value>,
 }
@@ -80,7 +80,8 @@ impl From<WireImage> for Image {
             created_at: wire.created_at,
             updated_at: wire.updated_at,
             hash,
-            locations: wire.locations,
+            locations_shown: wire.locations.is_some(),
+            locations: wire.locations.unwrap_or_default(),
             importing,
         }
     }

@@ -119,9 +119,9 @@ async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
     Ok(Json(engine.gc().await?))
 }
 
-async fn confirm_gc(State(engine): State<Arc<Engine>>) -> StatusCode {
-    engine.confirm_gc();
-    StatusCode::NO_CONTENT
+async fn confirm_gc(State(engine): State<Arc<Engine>>) -> Result<StatusCode, Problem> {
+    engine.confirm_gc().await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn nothing_here() -> Problem {
@@ -129,8 +129,7 @@ async fn nothing_here() -> Problem {
 }
 
 async fn known(engine: &Engine, id: &ImageId) -> Result<ImageReport, Problem> {
-    let mut found = engine.find(id.as_str()).await?;
-    found.pop().ok_or_else(|| Problem::not_found(format!("neither Mimeo nor Glance knows an image {id}")))
+    engine.image(id).await?.ok_or_else(|| Problem::not_found(format!("neither Mimeo nor Glance knows an image {id}")))
 }
 
 fn image_id(text: &str) -> Result<ImageId, Problem> {

@@ -23,6 +23,7 @@ fn image() -> Image {
         updated_at: epoch,
         hash: None,
         locations: Vec::new(),
+        locations_shown: true,
         importing: false,
     }
 }

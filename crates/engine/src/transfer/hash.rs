@@ -10,8 +10,8 @@ use tokio::{
     task::{JoinError, JoinSet, spawn_blocking},
 };
 
-/// Chunks that may wait for a hash; as many are hashed in one go.
-const QUEUE: usize = 16;
+/// Chunks that may wait for a hash; as many are hashed in one go. A chunk is up to 0.4 MiB.
+const QUEUE: usize = 8;
 
 /// One running hash. Dropping it ends the hash.
 pub(crate) struct Hasher {

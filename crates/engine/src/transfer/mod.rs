@@ -75,9 +75,13 @@ impl Transfer {
 
     /// Reads the source to its end, and tells every feed how that went.
     pub(crate) async fn read(self, permit: OwnedSemaphorePermit) {
-        let ending = self.pump().await.map_err(SourceFailure::from);
+        let broken = || Error::new(Reason::SourceUnreadable, "the reading broke down");
+        let mut finisher = Finisher { window: &self.window, ending: Err(broken().into()) };
+        finisher.ending = self.pump().await.map_err(SourceFailure::from);
+        drop(finisher);
+        // The permit bounds the memory of windows: it is given back when this one is empty.
+        self.window.drain().await;
         drop(permit);
-        self.window.finish(ending);
     }
 
     async fn pump(&self) -> Result<Verified> {
@@ -121,6 +125,18 @@ impl Transfer {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Tells every feed how the reading ended, even if it panicked: else they would wait for ever.
+struct Finisher<'a> {
+    window: &'a Window<Verified>,
+    ending: Result<Verified, SourceFailure>,
+}
+
+impl Drop for Finisher<'_> {
+    fn drop(&mut self) {
+        self.window.finish(self.ending.clone());
     }
 }
 
@@ -199,8 +215,7 @@ impl Feed {
 }
 
 async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Result<Verified> {
-    let limit = part.timeout + Duration::from_secs(verified.size / PUBLISH_BYTES_PER_SECOND);
-    let receipt = within(limit, part, "closing the object", sink.close()).await?;
+    let receipt = within(publish_limit(part, verified.size), part, "closing the object", sink.close()).await?;
     match receipt.size {
         Some(size) if size != verified.size => {
             let message =
@@ -209,6 +224,11 @@ async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Res
         }
         _ => Ok(verified),
     }
+}
+
+/// How long the store may take to publish an object of this size.
+pub(crate) fn publish_limit(part: &StorePart, size: u64) -> Duration {
+    part.timeout + Duration::from_secs(size / PUBLISH_BYTES_PER_SECOND)
 }
 
 /// Bounds one step of a store's by the time that it may move no byte.

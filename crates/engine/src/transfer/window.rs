@@ -16,6 +16,8 @@ use tokio::{sync::Notify, time::Instant};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// And the share of the transfer's time so far that they wait without complaint.
 const PATIENCE_SHARE: u32 = 10;
+/// How long the last cursors may take over the window once the reading is done.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// How the reading ended: what every sink is told.
 pub(super) type Ending<T> = Result<T, super::SourceFailure>;
@@ -99,6 +101,27 @@ impl<T: Clone> Window<T> {
     pub(super) fn finish(&self, ending: Ending<T>) {
         self.lock().ending = Some(ending);
         self.data.notify_waiters();
+    }
+
+    /// Waits until every cursor has taken everything; those that need longer than [`DRAIN`] are detached.
+    pub(super) async fn drain(&self) {
+        let emptied = async {
+            loop {
+                let room = self.room.notified();
+                if self.lock().bytes == 0 {
+                    return;
+                }
+                room.await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, emptied).await.is_err() {
+            let mut state = self.lock();
+            let end = state.end();
+            state.attached.retain(|_, next| *next == end);
+            state.trim();
+            drop(state);
+            self.data.notify_waiters();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -311,6 +334,21 @@ mod tests {
             window.finish(Ok("done"));
         };
         assert_eq!(tokio::join!(a, b, reader), (10, 10, ()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_chunks_are_kept_for_a_while_and_then_given_up() {
+        let window = Window::new(20);
+        let (mut slow, mut stuck) = (window.cursor(), window.cursor());
+        assert!(window.push(chunk(0), &mut Waits::new()).await);
+        window.finish(Ok("done"));
+        let taking = async {
+            tokio::time::sleep(DRAIN / 2).await;
+            assert!(matches!(slow.next().await, Found::Chunk(_)));
+        };
+        tokio::join!(window.drain(), taking);
+        assert!(matches!(slow.next().await, Found::End(Ok("done"))));
+        assert!(matches!(stuck.next().await, Found::Detached(0)));
     }
 
     #[tokio::test]

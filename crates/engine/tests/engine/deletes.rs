@@ -125,7 +125,7 @@ async fn many_deletes_at_once_wait_for_an_operator() {
     assert_eq!(world.objects(), 18);
     assert!(world.engine.gc().await.unwrap().held);
     assert_eq!(world.engine.overview().await.unwrap().held_deletes, 4);
-    world.engine.confirm_gc();
+    world.engine.confirm_gc().await.unwrap();
     world.until("the deletes went through", async || world.objects() == 6).await;
 }
 

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use mimeo_core::{
     Change, Digest, DirtyMark, Failure, ImageRow, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record,
-    Replica, ReplicaState, StoreName, ports::Ledger,
+    Replica, ReplicaState, StoreName,
+    ports::{Counts, Ledger},
 };
 
 use crate::sample::{id, time};
@@ -20,6 +21,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_by_name_and_by_id(&make().await).await;
     lists_in_pages(&make().await).await;
     finds_what_is_to_be_swept(&make().await).await;
+    moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;
 }
 
@@ -148,10 +150,30 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     let doomed = Object { state: ObjectState::Doomed, since: time(1), ..open_object(1) };
     let kept = Object { name: ObjectName::new(&id(3), 1), state: ObjectState::Kept, ..open_object(1) };
     ledger.commit(&[Change::Image(gone), Change::Object(doomed), Change::Object(kept)]).await.unwrap();
-    let found = ledger.sweepable(9).await.unwrap();
+    let found = ledger.sweepable(None, 9).await.unwrap();
     let found: Vec<_> = found.iter().map(|record| (record.image.id.clone(), record.objects.len())).collect();
     assert_eq!(found, [(id(1), 1), (id(2), 0)]);
-    assert_eq!(ledger.sweepable(1).await.unwrap().len(), 1);
+    assert_eq!(ledger.sweepable(None, 1).await.unwrap().len(), 1);
+    assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
+    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 0 });
+    let kept = Object { name: ObjectName::new(&id(2), 1), state: ObjectState::Kept, ..open_object(1) };
+    ledger.commit(&[Change::Object(kept)]).await.unwrap();
+    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 1 });
+    assert_eq!(ledger.counts(time(99)).await.unwrap(), Counts { images: 3, retiring: 0 });
+}
+
+async fn moves_the_next_try_and_nothing_else(ledger: &impl Ledger) {
+    let record = full_record();
+    let changes = record.replicas.values().map(|replica| Change::Replica(id(1), replica.clone()));
+    let fresh = Change::Replica(id(1), Replica::wanted(store("fresh")));
+    ledger.commit(&changes.chain([fresh]).collect::<Vec<_>>()).await.unwrap();
+    ledger.commit(&[Change::TryAt(id(1), time(99))]).await.unwrap();
+    let found = ledger.load(&id(1)).await.unwrap().unwrap();
+    for (store, before) in record.replicas {
+        let failure = before.failure.clone().map(|failure| Failure { next_try: Some(time(99)), ..failure });
+        assert_eq!(found.replicas[&store], Replica { failure, ..before });
+    }
+    assert_eq!(found.replicas[&store("fresh")].failure, None);
 }
 
 async fn keeps_bookmarks(ledger: &impl Ledger) {

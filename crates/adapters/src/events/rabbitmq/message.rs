@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    ImageId, Snapshot,
+    ImageId, Snapshot, Timestamp,
     ports::{EventKind, ImageEvent},
 };
 use serde::Deserialize;
@@ -72,6 +72,7 @@ struct Saved {
     status: mimeo_core::ImageStatus,
     visibility: mimeo_core::Visibility,
     protected: bool,
+    updated_at: Timestamp,
     tags: Vec<String>,
     properties: BTreeMap<String, Value>,
 }
@@ -88,6 +89,7 @@ fn snapshot(payload: &Map<String, Value>) -> Option<Snapshot> {
         status: saved.status,
         visibility: saved.visibility,
         protected: saved.protected,
+        updated_at: saved.updated_at,
         tags: saved.tags,
         properties: saved.properties.into_iter().filter_map(text).collect(),
     })
@@ -106,6 +108,7 @@ mod tests {
 
     use super::*;
 
+    const UPDATED_AT: &str = "2026-11-22T17:32:11Z";
     const ID: &str = "0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a";
 
     fn notice(event_type: &str, payload: &Value) -> Value {
@@ -120,7 +123,7 @@ mod tests {
     fn payload() -> Value {
         json!({"id": ID, "name": null, "status": "active", "visibility": "private", "protected": true,
                "tags": ["a"], "properties": {"os_distro": "debian", "os_glance_x": "y", "n": null}, "size": 3,
-               "is_public": false, "deleted": false, "owner": "p1"})
+               "is_public": false, "deleted": false, "owner": "p1", "updated_at": UPDATED_AT})
     }
 
     fn event(event_type: &str, payload: &Value) -> ImageEvent {
@@ -139,6 +142,7 @@ mod tests {
             status: ImageStatus::Active,
             visibility: Visibility::Private,
             protected: true,
+            updated_at: UPDATED_AT.parse().unwrap(),
             tags: vec!["a".into()],
             properties: BTreeMap::from([("os_distro".into(), "debian".into())]),
         };

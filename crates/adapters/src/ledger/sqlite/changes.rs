@@ -38,6 +38,12 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             run(transaction, unseen.bind(id.as_str())).await
         }
         Change::Forget(id) => forget(transaction, id).await,
+        Change::TryAt(id, at) => {
+            let due = sqlx::query(
+                "UPDATE replicas SET failure_next_try = ?2 WHERE image = ?1 AND failure_reason IS NOT NULL",
+            );
+            run(transaction, due.bind(id.as_str()).bind(milliseconds(*at))).await
+        }
         Change::Bookmark(name, value) => {
             let upsert = sqlx::query(
                 "INSERT INTO bookmarks (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",

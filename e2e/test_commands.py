@@ -114,6 +114,7 @@ def test_stores(cloud, mimeo, images, faulty):
     mimeo.serve()
     image = images.create(b"x")
     mimeo.wait_reason(image, "http3", {"store-unreachable"})
+    mimeo.wait_registered(image, stores=["http1", "http2"])
     rows = {row["Name"]: row for row in mimeo.ask("stores")}
     assert set(rows) == {"http1", "http2", "http3"}
     assert rows["http1"]["Registered"] == 1 and rows["http1"]["Reason"] is None

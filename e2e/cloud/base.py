@@ -149,10 +149,23 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        group = self.process.pid
         self.process.wait()
+        self._wait_for_group(group)
         self.process = None
         if self in _live:
             _live.remove(self)
+
+    @staticmethod
+    def _wait_for_group(group: int) -> None:
+        """A worker that takes its time to die holds the port that the next start needs."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.02)
 
     def restart(self) -> None:
         self.stop()

@@ -16,7 +16,7 @@ use crate::{
     Visibility,
 };
 
-/// Bits, in chunks of the sender's own size. After an error or the end nothing follows.
+/// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// Tells the time. The only source of it for the engine's decisions.

@@ -66,6 +66,7 @@ struct State {
     faults: Vec<RegistryFault>,
     sees_all: bool,
     ticks: i64,
+    looks: usize,
     adds: Vec<(ImageId, Vec<Location>)>,
     put_backs: Vec<(ImageId, Undone)>,
 }
@@ -73,7 +74,7 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         let (images, faults, adds, put_backs) = Default::default();
-        Self { images, faults, sees_all: true, ticks: 0, adds, put_backs }
+        Self { images, faults, sees_all: true, ticks: 0, looks: 0, adds, put_backs }
     }
 }
 
@@ -137,6 +138,11 @@ impl FakeRegistry {
         self.lock().put_backs.clone()
     }
 
+    /// How often any image was looked at.
+    pub fn looks(&self) -> usize {
+        self.lock().looks
+    }
+
     /// How often the image's bits were opened.
     pub fn opens(&self, id: &ImageId) -> usize {
         self.lock().images.get(id).map_or(0, |held| held.opens)
@@ -176,6 +182,7 @@ impl FakeRegistry {
 #[async_trait]
 impl Registry for FakeRegistry {
     async fn look(&self, id: &ImageId) -> Result<Option<Image>> {
+        self.lock().looks += 1;
         self.fails(|fault| match fault {
             RegistryFault::LookFails(reason) => Some(reason),
             _ => None,

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use mimeo_core::Visibility::{Private, Public};
@@ -117,4 +119,19 @@ async fn what_was_found_is_told_once_and_old_patches_are_forgotten() {
     tokio::time::advance(LATE * 2).await;
     recent.note(&private.id, private.snapshot());
     assert_eq!(recent.findings(&image()), Findings::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_long_on_its_way_is_no_evidence() {
+    let (recent, before) = (Recent::default(), with(|image| image.updated_at = epoch_plus(100)));
+    let open = recent.open(&before);
+    for stale in [with(|image| image.visibility = Private), with(|image| image.status = ImageStatus::Deactivated)] {
+        recent.note(&stale.id, stale.snapshot());
+    }
+    recent.close(&open);
+    assert_eq!(recent.findings(&before), Findings::default());
+}
+
+fn epoch_plus(seconds: i64) -> mimeo_core::Timestamp {
+    mimeo_core::Timestamp::from_second(seconds).unwrap()
 }

@@ -33,6 +33,7 @@ impl Reader {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             match self.attempt().await {
+                Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
                     self.failures = 0;
                     self.offset += chunk.len() as u64;

@@ -164,3 +164,60 @@ async fn a_store_that_cannot_delete_now_is_asked_again() {
     world.stores[2].heal();
     world.until("all are gone", async || world.objects() == 0).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_removed_while_the_token_sees_less_than_it_did() {
+    let world = World::start(Options::default());
+    let (gone, stays) = (world.create(sample::image(1, 1000)), world.create(sample::image(2, 1000)));
+    world.registered(&gone).await;
+    world.registered(&stays).await;
+    world.delete(&gone);
+    world.until("it retires", async || world.state(&gone).await == Some(ImageState::Retiring)).await;
+    world.registry.set_sees_all(false);
+    world.registry.inject(RegistryFault::SeesNothing);
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert_eq!(world.objects(), 6, "an empty list names nothing, and proves nothing");
+    world.registry.heal();
+    world.registry.set_sees_all(true);
+    world.until("the deleted image's copies are gone", async || world.objects() == 3).await;
+    world.assert_good_copies(&stays, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_removed_while_glance_shows_no_locations() {
+    let world = World::start(Options::default());
+    let (gone, stays) = (world.create(sample::image(1, 1000)), world.create(sample::image(2, 1000)));
+    world.registered(&gone).await;
+    world.registered(&stays).await;
+    world.registry.change(&stays, |image| {
+        image.locations.clear();
+        image.locations_shown = false;
+    });
+    world.delete(&gone);
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert_eq!(world.objects(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_image_of_a_cloud_can_be_deleted_though_nobody_elses_is_there_to_be_seen() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.registry.set_sees_all(false);
+    world.delete(&id);
+    world.until("its copies are gone", async || world.objects() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_on_deletes_holds_up_no_other_store() {
+    let world = World::start(Options::default());
+    let ids: Vec<_> = (0..4).map(|n| world.create(sample::image(n, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    world.stores[0].inject(StoreFault::DeleteFails(mimeo_core::Reason::StoreUnreachable));
+    for id in &ids {
+        world.delete(id);
+    }
+    world.until("the other stores are empty", async || world.objects() == 4).await;
+}

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{ContentHash, HashAlgorithm, ImageState, ImageStatus, Reason, ReplicaState, ports::Store};
+use mimeo_core::{ContentHash, HashAlgorithm, ImageState, ImageStatus, Reason, ReplicaState};
 use mimeo_testkit::{AddAnswer, RegistryFault, StoreFault, sample};
 
 use crate::world::{Options, World};
@@ -283,13 +283,43 @@ async fn an_image_that_is_deactivated_in_mid_copy_stops_cleanly_and_goes_on_when
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_mark_for_a_slow_image_does_not_hold_up_another_image() {
+async fn a_hung_store_with_many_images_does_not_hold_up_a_new_one() {
     let world = World::start(Options::default());
     world.stores[1].inject(StoreFault::WriteStalls);
-    for n in 0..20 {
-        world.create(sample::image(n, 1 << 20));
+    for n in 0..40 {
+        world.create(sample::image(n, 1 << 18));
     }
-    world.stores[1].location(&mimeo_core::ObjectName::new(&sample::id(1), 1));
-    let last = sample::id(19);
-    world.until("the last has its two good copies", async || world.locations(&last).len() == 2).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let began = tokio::time::Instant::now();
+    let id = world.create(sample::image(99, 1 << 18));
+    world.until("the new one has its two good copies", async || world.locations(&id).len() == 2).await;
+    // Virtual time: less than the hung store's own time limit.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_an_id_though_another_image_bears_it_as_its_name() {
+    let world = World::start(Options::default());
+    let victim = world.create(sample::image(1, 1000));
+    let mut thief = sample::image(2, 1000);
+    thief.name = Some(victim.to_string());
+    let thief = world.create(thief);
+    world.registered(&thief).await;
+    world.registered(&victim).await;
+    let found = world.engine.find(victim.as_str()).await.unwrap();
+    assert_eq!(found.iter().map(|report| &report.id).collect::<Vec<_>>(), [&victim]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_cannot_be_written_is_no_hot_loop() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.ledger.set_down(true);
+    world.changed(&id);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let looks = world.registry.looks();
+    assert!(looks < 100, "{looks} looks at Glance in a minute without a ledger");
+    world.ledger.set_down(false);
+    world.registered(&id).await;
 }

@@ -19,7 +19,7 @@ use mimeo_core::{
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -39,6 +39,9 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), max: Durat
 /// For a connection with all that is declared on it.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection that lasted so long counts as one that worked.
+const STABLE: Duration = Duration::from_secs(5);
+
 /// Notifications from RabbitMQ. A task of its own keeps the connection, so that [`Events::next`] may be dropped at
 /// any point; the task ends with this value.
 pub struct RabbitEvents {
@@ -50,7 +53,7 @@ pub struct RabbitEvents {
 impl RabbitEvents {
     /// Starts to connect, within a tokio runtime.
     pub fn new(config: RabbitConfig) -> Self {
-        let (sender, deliveries) = mpsc::channel(1);
+        let (sender, deliveries) = mpsc::channel(usize::from(PREFETCH));
         let health = Arc::new(EventsHealth::default());
         let mut supervisor = JoinSet::new();
         supervisor.spawn(supervise(config, health.clone(), sender));
@@ -75,11 +78,15 @@ async fn supervise(config: RabbitConfig, health: Arc<EventsHealth>, deliveries: 
     while !deliveries.is_closed() {
         let error = match connect(&config).await {
             Ok((connection, consumer, broker)) => {
-                failures = 0;
+                let began = Instant::now();
                 tracing::info!(%broker, queue = config.queue, "notifications: connected");
                 health.update(|state| (state.connected, state.last_error) = (true, None));
                 let error = consume(consumer, &health, &deliveries).await;
                 drop(connection);
+                // A subscription that ends as soon as it begins is no success.
+                if began.elapsed() > STABLE {
+                    failures = 0;
+                }
                 error
             }
             Err(error) => error,

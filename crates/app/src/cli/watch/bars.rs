@@ -1,16 +1,19 @@
 //! A progress bar per store, on a terminal.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, FormattedDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use mimeo_core::{ReplicaState, StoreName};
 use mimeo_engine::{Phase, status::ReplicaReport};
 
-const MOVING: &str = "{prefix:12} {msg:11} [{bar:28}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}";
+const MOVING: &str = "{prefix:12} {msg:11} [{bar:28}] {bytes:>10}/{total_bytes:<10} {pace}";
 const STANDING: &str = "{prefix:12} {msg}";
 const WAITING: &str = "{prefix:12} {spinner} {msg}";
 
 const TICK: Duration = Duration::from_millis(120);
+
+/// Before this a rate would be a guess.
+const FIRST_RATE: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 pub(super) struct Bars {
@@ -53,7 +56,7 @@ impl Bars {
         }
         if *shown != now {
             *shown = now;
-            change(bar, now);
+            change(bar, now, replica.progress.map_or(0, |progress| progress.bytes));
         }
         match (now, replica.progress) {
             (Shown::Moving(phase), Some(progress)) => {
@@ -68,7 +71,8 @@ impl Bars {
     }
 }
 
-fn change(bar: &ProgressBar, now: Shown) {
+/// `start`: what was done before anybody looked, which says nothing of the rate.
+fn change(bar: &ProgressBar, now: Shown, start: u64) {
     let (template, tick) = match now {
         Shown::Moving(_) => (MOVING, Duration::ZERO),
         Shown::Registered => (STANDING, Duration::ZERO),
@@ -80,9 +84,28 @@ fn change(bar: &ProgressBar, now: Shown) {
     }
     // The templates are constants that a test has read.
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.progress_chars("=> "));
+        let pace = move |state: &ProgressState, line: &mut dyn fmt::Write| {
+            // Writing to a line in memory cannot fail.
+            let _ = line.write_str(&pace(state.pos() - start.min(state.pos()), state.elapsed(), left(state)));
+        };
+        bar.set_style(style.progress_chars("=> ").with_key("pace", pace));
     }
     bar.reset();
+}
+
+fn left(state: &ProgressState) -> u64 {
+    state.len().unwrap_or(0).saturating_sub(state.pos())
+}
+
+/// The rate since the first look, and the time left at that rate.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+fn pace(done: u64, elapsed: Duration, left: u64) -> String {
+    if elapsed < FIRST_RATE || done == 0 {
+        return String::new();
+    }
+    let per_second = done as f64 / elapsed.as_secs_f64();
+    let rest = Duration::from_secs_f64((left as f64 / per_second).min(1e9));
+    format!("{:>12}/s {:>4}", BinaryBytes(per_second as u64).to_string(), FormattedDuration(rest).to_string())
 }
 
 fn phase_name(phase: Phase) -> &'static str {
@@ -104,7 +127,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_templates_are_well_formed() {
+    fn the_templates_are_well_formed_and_the_pace_is_no_guess() {
+        assert_eq!(pace(1, Duration::from_millis(1), 1), "", "no rate from one glance");
+        assert_eq!(pace(2 << 20, Duration::from_secs(2), 60 << 20).split_whitespace().last(), Some("00:01:00"));
         for template in [MOVING, STANDING, WAITING] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

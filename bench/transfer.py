@@ -58,7 +58,7 @@ def floor(file: Path, cloud: Cloud, stores: int) -> float:
     hashed = time.monotonic() - begun
     servers = cloud.web[:stores]
     begun = time.monotonic()
-    uploads = [subprocess.Popen(["curl", "-sf", "-T", file, f"{server.url}floor"]) for server in servers]
+    uploads = [subprocess.Popen(["curl", "-sf", "-o", "/dev/null", "-T", file, f"{server.url}floor"]) for server in servers]
     assert all(upload.wait() == 0 for upload in uploads)
     uploaded = time.monotonic() - begun
     for server in servers:
@@ -115,6 +115,7 @@ def main() -> None:
     cloud = Cloud()
     try:
         cloud.start()
+        cloud.reset()
         for size in options.sizes:
             with (cloud.dir / f"{size}.bits").open("wb") as bits:
                 for _ in range(size):

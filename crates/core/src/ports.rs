@@ -43,8 +43,8 @@ pub trait Registry: Send + Sync {
 
     /// A page of the images changed at or after `since`, over all projects and hidden ones too: the first page, or the
     /// one that `cursor` leads to. The order is one that changes do not disturb, so that a walk misses no image that is
-    /// there, and hidden or shown, all the time. Where the cursor's image was deleted meanwhile the answer is a [`Conflict`], and the walk
-    /// must begin anew.
+    /// there, and hidden or shown, all the time. Where the cursor's image was deleted meanwhile the walk goes on behind
+    /// it, or the answer is a [`Conflict`] and the walk must begin anew.
     ///
     /// [`Conflict`]: crate::Reason::Conflict
     async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page>;

@@ -1,7 +1,9 @@
 //! What every implementation of a port must do, as checks that panic where one does not.
 
 mod ledger;
+mod registry;
 mod store;
 
 pub use ledger::ledger;
+pub use registry::{Backstage, registry};
 pub use store::store;

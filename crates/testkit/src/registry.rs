@@ -1,23 +1,29 @@
+mod backstage;
+mod source;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, Image, ImageId, ImageStatus, Location, Reason, Result, Timestamp,
-    ports::{ByteStream, Cursor, Page, Registry, Source, Undone},
+    ports::{Cursor, Page, Registry, Source, Undone},
 };
 
-use crate::{sample, store::chunks};
+use self::source::FakeSource;
+use crate::sample;
+
+/// Images per page: few, so that a walk over a handful of them has to follow cursors.
+const PAGE: usize = 3;
 
 /// What a [`FakeRegistry`] does wrong, from [`FakeRegistry::inject`] until [`FakeRegistry::heal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RegistryFault {
     LookFails(Reason),
-    /// Every look answers 404 and every list is empty, as they are when Mimeo's user lost its role.
+    /// Everything answers 404 and every list is empty, as they are when Mimeo's user lost its role.
     SeesNothing,
     /// The next look answers 404, and then the role is back.
     BlindOnce,
@@ -64,6 +70,8 @@ struct Shared {
 struct State {
     images: BTreeMap<ImageId, Held>,
     faults: Vec<RegistryFault>,
+    /// URLs that do not answer; all others do.
+    dead_urls: BTreeSet<String>,
     sees_all: bool,
     ticks: i64,
     looks: usize,
@@ -73,8 +81,8 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        let (images, faults, adds, put_backs) = Default::default();
-        Self { images, faults, sees_all: true, ticks: 0, looks: 0, adds, put_backs }
+        let (images, faults, dead_urls, adds, put_backs) = Default::default();
+        Self { images, faults, dead_urls, sees_all: true, ticks: 0, looks: 0, adds, put_backs }
     }
 }
 
@@ -93,12 +101,7 @@ impl FakeRegistry {
 
     /// Changes an image as another user would: also moves its `updated_at`.
     pub fn change(&self, id: &ImageId, change: impl FnOnce(&mut Image)) {
-        let mut state = self.lock();
-        state.ticks += 1;
-        let now = sample::time(state.ticks);
-        let image = &mut state.images.get_mut(id).expect("an image to change").image;
-        change(image);
-        image.updated_at = now;
+        self.update(id, change).expect("an image to change");
     }
 
     pub fn remove(&self, id: &ImageId) {
@@ -108,6 +111,11 @@ impl FakeRegistry {
     /// The image as it is, whatever faults are on.
     pub fn image(&self, id: &ImageId) -> Option<Image> {
         self.lock().images.get(id).map(|held| held.image.clone())
+    }
+
+    /// From now on the URL does not answer, so that it is taken for no location.
+    pub fn kill_url(&self, url: &str) {
+        self.lock().dead_urls.insert(url.to_owned());
     }
 
     pub fn set_sees_all(&self, sees_all: bool) {
@@ -153,6 +161,15 @@ impl FakeRegistry {
         self.lock().images.get(id).map_or(0, |held| held.read)
     }
 
+    fn update(&self, id: &ImageId, change: impl FnOnce(&mut Image)) -> Result<()> {
+        let mut state = self.lock();
+        let now = sample::time(state.tick());
+        let image = &mut state.images.get_mut(id).ok_or_else(|| not_visible(id))?.image;
+        change(image);
+        image.updated_at = now;
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,6 +181,10 @@ impl FakeRegistry {
         }
     }
 
+    fn is_blind(&self) -> bool {
+        self.lock().faults.contains(&RegistryFault::SeesNothing)
+    }
+
     fn fault<T>(&self, pick: impl Fn(RegistryFault) -> Option<T>) -> Option<T> {
         self.lock().faults.iter().copied().find_map(pick)
     }
@@ -173,10 +194,57 @@ impl FakeRegistry {
         hook.as_mut().map_or(AddAnswer::Apply, |hook| hook(self, id, locations))
     }
 
-    fn write_back(&self, mut loaded: Image, locations: &[Location]) {
+    fn write_back(&self, mut loaded: Image, locations: &[Location]) -> Result<()> {
         loaded.locations.extend_from_slice(locations);
-        self.change(&loaded.id.clone(), |image| *image = loaded);
+        self.update(&loaded.id.clone(), |image| *image = loaded)
     }
+
+    /// Why Glance would not take the locations for the image as it was loaded.
+    fn refusal(&self, loaded: &Image, locations: &[Location]) -> Option<Error> {
+        if !matches!(loaded.status, ImageStatus::Active | ImageStatus::Queued) {
+            return Some(Error::new(Reason::Conflict, format!("image {} is {}", loaded.id, loaded.status)));
+        }
+        let state = self.lock();
+        if locations.iter().any(|location| state.dead_urls.contains(&location.url)) {
+            return Some(Error::new(Reason::LocationRefused, "a URL does not answer"));
+        }
+        // As in Glance: the same URL with other metadata is taken, and stands twice.
+        let again = locations.iter().any(|location| loaded.locations.contains(location));
+        again.then(|| Error::new(Reason::LocationRefused, "a location is registered already"))
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> i64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
+    /// The images in the order of a walk: as in Glance hidden images have a list of their own, after the shown ones.
+    fn walk(&self, since: Option<Timestamp>) -> BTreeMap<Place, &Image> {
+        let images = self.images.values().map(|held| &held.image);
+        let images = images.filter(|image| since.is_none_or(|since| image.updated_at >= since));
+        images.map(|image| ((image.hidden, image.created_at, image.id.clone()), image)).collect()
+    }
+
+    /// The place of a cursor, which stays in the list in which it was made even if its image went to the other.
+    fn place(&self, Cursor(cursor): &Cursor) -> Result<Place> {
+        let (hidden, id) = cursor.split_once(' ').expect("a cursor of this registry");
+        let marker = self.images.values().find(|held| held.image.id.as_str() == id);
+        let gone = || Error::new(Reason::Conflict, "the image that marked the page is gone");
+        let marker = &marker.ok_or_else(gone)?.image;
+        Ok((hidden == "hidden", marker.created_at, marker.id.clone()))
+    }
+}
+
+type Place = (bool, Timestamp, ImageId);
+
+fn cursor_at((hidden, _, id): &Place) -> Cursor {
+    Cursor(format!("{} {id}", if *hidden { "hidden" } else { "shown" }))
+}
+
+fn not_visible(id: &ImageId) -> Error {
+    Error::new(Reason::ImageNotVisible, format!("no image {id}"))
 }
 
 #[async_trait]
@@ -204,51 +272,39 @@ impl Registry for FakeRegistry {
     }
 
     async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {
-        const PAGE: usize = 100;
         self.fails(|fault| match fault {
             RegistryFault::ListFails(reason) => Some(reason),
             _ => None,
         })?;
-        if self.lock().faults.contains(&RegistryFault::SeesNothing) {
+        if self.is_blind() {
             return Ok(Page { images: Vec::new(), next: None });
         }
         let state = self.lock();
-        let mut images: Vec<Image> = state.images.values().map(|held| held.image.clone()).collect();
-        images.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
-        let mut images = images.into_iter().filter(|image| since.is_none_or(|since| image.updated_at >= since));
-        if let Some(Cursor(marker)) = cursor
-            && !images.by_ref().any(|image| image.id.as_str() == marker)
-        {
-            return Err(Error::new(Reason::Conflict, "the image that marked the page is gone"));
-        }
-        let page: Vec<Image> = images.by_ref().take(PAGE).collect();
-        let last = page.last().filter(|_| images.next().is_some());
-        let next = last.map(|image| Cursor(image.id.to_string()));
+        let after = cursor.map(|cursor| state.place(cursor)).transpose()?;
+        let mut images = state.walk(since);
+        images.retain(|place, _| after.as_ref().is_none_or(|after| place > after));
+        let more = images.len() > PAGE;
+        let next = images.keys().nth(PAGE - 1).filter(|_| more).map(cursor_at);
+        let page = images.into_values().take(PAGE).cloned().collect();
         Ok(Page { images: page, next })
     }
 
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
         self.lock().adds.push((id.clone(), locations.to_vec()));
-        let Some(loaded) = self.image(id) else {
-            return Err(Error::new(Reason::ImageNotVisible, format!("no image {id}")));
-        };
+        let loaded = self.image(id).filter(|_| !self.is_blind()).ok_or_else(|| not_visible(id))?;
         match self.answer(id, locations) {
             AddAnswer::Refuse(error) => return Err(error),
             AddAnswer::Lose => return Ok(()),
             AddAnswer::ApplyAndFail(error) => {
-                self.write_back(loaded, locations);
+                self.write_back(loaded, locations)?;
                 return Err(error);
             }
             AddAnswer::Apply => {}
         }
-        if !matches!(loaded.status, ImageStatus::Active | ImageStatus::Queued) {
-            return Err(Error::new(Reason::Conflict, format!("image {id} is {}", loaded.status)));
+        match self.refusal(&loaded, locations) {
+            Some(error) => Err(error),
+            None => self.write_back(loaded, locations),
         }
-        if locations.iter().any(|location| loaded.has_location(&location.url)) {
-            return Err(Error::new(Reason::LocationRefused, "a URL is registered already"));
-        }
-        self.write_back(loaded, locations);
-        Ok(())
     }
 
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {
@@ -256,8 +312,11 @@ impl Registry for FakeRegistry {
             RegistryFault::PutBackFails(reason) => Some(reason),
             _ => None,
         })?;
+        if self.is_blind() {
+            return Err(not_visible(id));
+        }
         self.lock().put_backs.push((id.clone(), undone.clone()));
-        self.change(id, |image| {
+        self.update(id, |image| {
             image.visibility = undone.visibility.unwrap_or(image.visibility);
             image.protected = undone.protected.unwrap_or(image.protected);
             image.status = match undone.deactivated {
@@ -265,63 +324,10 @@ impl Registry for FakeRegistry {
                 Some(false) => ImageStatus::Active,
                 None => image.status,
             };
-        });
-        Ok(())
+        })
     }
 
     fn source(&self, id: &ImageId) -> Arc<dyn Source> {
         Arc::new(FakeSource { registry: self.clone(), id: id.clone() })
-    }
-}
-
-struct FakeSource {
-    registry: FakeRegistry,
-    id: ImageId,
-}
-
-impl FakeSource {
-    /// The bits from `offset` on, up to where a fault ends them.
-    fn rest(&self, offset: u64) -> Result<Bytes> {
-        let end = self.registry.fault(|fault| match fault {
-            RegistryFault::SourceEndsAt(at) | RegistryFault::SourceBreaksAt(at) | RegistryFault::SourceStallsAt(at) => {
-                Some(at)
-            }
-            _ => None,
-        });
-        let other = self.registry.fault(|fault| (fault == RegistryFault::SourceReadsOther).then_some(())).is_some();
-        let mut state = self.registry.lock();
-        let missing = || Error::new(Reason::SourceUnreadable, format!("image {} has no bits", self.id));
-        let held = state.images.get_mut(&self.id).ok_or_else(missing)?;
-        held.opens += 1;
-        let length = held.bits.len();
-        let at = |offset: u64| usize::try_from(offset).map_or(length, |offset| offset.min(length));
-        let end = end.map_or(length, at);
-        let bits = held.bits.slice(at(offset).min(end)..end);
-        Ok(if other { bits.iter().map(|byte| !byte).collect() } else { bits })
-    }
-}
-
-#[async_trait]
-impl Source for FakeSource {
-    async fn open(&self, offset: u64) -> Result<ByteStream> {
-        self.registry.fails(|fault| match fault {
-            RegistryFault::SourceFails(reason) => Some(reason),
-            _ => None,
-        })?;
-        let breaks = self.registry.fault(|fault| matches!(fault, RegistryFault::SourceBreaksAt(_)).then_some(()));
-        let stalls = self.registry.fault(|fault| matches!(fault, RegistryFault::SourceStallsAt(_)).then_some(()));
-        let (registry, id) = (self.registry.clone(), self.id.clone());
-        let bits = stream::iter(chunks(&self.rest(offset)?)).map(move |chunk| {
-            if let Some(held) = registry.lock().images.get_mut(&id) {
-                held.read += chunk.len() as u64;
-            }
-            Ok(chunk)
-        });
-        let broken = breaks.map(|()| Err(Error::new(Reason::SourceUnreadable, "the source broke, as told to")));
-        let ending = stream::iter(broken);
-        Ok(match stalls {
-            Some(()) => bits.chain(stream::pending()).boxed(),
-            None => bits.chain(ending).boxed(),
-        })
     }
 }

@@ -1,6 +1,6 @@
 //! The fakes pass the suites that the real adapters pass.
 
-use mimeo_testkit::{FakeStore, MemoryLedger, conformance};
+use mimeo_testkit::{FakeRegistry, FakeStore, MemoryLedger, conformance};
 
 #[tokio::test]
 async fn the_memory_ledger_conforms() {
@@ -10,4 +10,10 @@ async fn the_memory_ledger_conforms() {
 #[tokio::test]
 async fn the_fake_store_conforms() {
     conformance::store(&FakeStore::new("fake")).await;
+}
+
+#[tokio::test]
+async fn the_registry_conforms() {
+    let registry = FakeRegistry::default();
+    conformance::registry(&registry, &registry).await;
 }

@@ -37,6 +37,9 @@ pub trait Registry: Send + Sync {
     /// The image as it is now; `None` for a 404, which is not yet a deletion (promise 10).
     async fn look(&self, id: &ImageId) -> Result<Option<Image>>;
 
+    /// The images that bear this name now, hidden ones too, at most a page of them.
+    async fn named(&self, name: &str) -> Result<Vec<Image>>;
+
     /// Whether the token in use is shown, now, to see other projects' private images. Only then does a 404 mean
     /// that an image is gone.
     async fn sees_all(&self) -> Result<bool>;

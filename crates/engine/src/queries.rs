@@ -17,15 +17,22 @@ use crate::{
 const PAGE: usize = 500;
 
 impl Engine {
-    /// The images with this name or id, from the ledger and, for an id that it does not know, from Glance.
+    /// The images with this name or id, from the ledger and from Glance.
     pub async fn find(&self, name_or_id: &str) -> Result<Vec<ImageReport>> {
         if let Ok(id) = name_or_id.parse::<ImageId>() {
             // An id is an id, though a tenant may give it to another image as its name.
             return Ok(self.image(&id).await?.into_iter().collect());
         }
+        let mut found: BTreeSet<ImageId> = self.ledger.find(name_or_id).await?.into_iter().collect();
+        // A new image may bear the name, and Glance may be down: neither hides what the ledger knows.
+        match self.registry.named(name_or_id).await {
+            Ok(images) => found.extend(images.into_iter().map(|image| image.id)),
+            Err(error) if found.is_empty() => return Err(error),
+            Err(_) => {}
+        }
         let mut reports = Vec::new();
-        for id in self.ledger.find(name_or_id).await? {
-            reports.extend(self.ledger.load(&id).await?.map(|record| self.report(&record)));
+        for id in found {
+            reports.extend(self.image(&id).await?);
         }
         Ok(reports)
     }

@@ -263,6 +263,13 @@ impl Registry for FakeRegistry {
         Ok(self.image(id).filter(|_| !blind))
     }
 
+    async fn named(&self, name: &str) -> Result<Vec<Image>> {
+        let state = self.lock();
+        let shown = state.images.values().map(|held| &held.image);
+        let shown = shown.filter(|_| !state.faults.contains(&RegistryFault::SeesNothing));
+        Ok(shown.filter(|image| image.name.as_deref() == Some(name)).cloned().collect())
+    }
+
     async fn sees_all(&self) -> Result<bool> {
         self.fails(|fault| match fault {
             RegistryFault::SeesAllFails(reason) => Some(reason),

@@ -10,6 +10,7 @@ use mimeo_core::{
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::{
     OpenstackConfig,
@@ -223,6 +224,16 @@ impl Registry for Glance {
         }
         let image: WireImage = read(&Method::GET, expect_success(&Method::GET, response).await?).await?;
         Ok(Some(image.into()))
+    }
+
+    async fn named(&self, name: &str) -> Result<Vec<Image>> {
+        let query: String = form_urlencoded::Serializer::new(String::new())
+            .append_pair("visibility", "all")
+            .append_pair("name", name)
+            .finish();
+        let mut images = self.page(SHOWN, &query, None).await?.images;
+        images.extend(self.page(HIDDEN, &query, None).await?.images);
+        Ok(images)
     }
 
     /// Shown by another project's private image, or by a shared one (what Glance makes by default) that nobody shared

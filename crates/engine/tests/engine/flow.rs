@@ -311,6 +311,15 @@ async fn an_id_is_an_id_though_another_image_bears_it_as_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_is_found_before_the_scan_has_seen_the_image() {
+    let world = World::start(Options::default());
+    world.until("the first scan is over", async || world.engine.overview().await.unwrap().last_scan.is_some()).await;
+    world.registry.insert(sample::image(1, 1000), sample::bits(1000));
+    let found = world.engine.find("image-1").await.unwrap();
+    assert_eq!(found.iter().map(|report| report.state).collect::<Vec<_>>(), [ImageState::Pending]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ledger_that_cannot_be_written_is_no_hot_loop() {
     let world = World::start(Options::default());
     let id = world.create(sample::image(1, 1000));

@@ -53,6 +53,9 @@ async fn tells_what_an_image_is(registry: &dyn Registry, backstage: &impl Backst
     assert_eq!((&image.id, image.status, image.size), (&id, ImageStatus::Active, Some(1000)));
     assert_eq!((image.visibility, image.hidden, image.protected), (Visibility::Private, false, false));
     assert!(image.locations_shown && !image.importing, "{image:?}");
+    let name = image.name.as_deref().unwrap_or_default();
+    assert!(registry.named(name).await.unwrap().iter().any(|found| found.id == id), "{name} is not found by its name");
+    assert!(registry.named(&format!("{name}, which nobody bears")).await.unwrap().is_empty());
     assert!(image.created_at <= image.updated_at, "{image:?}");
     if let Some(hash) = image.hash {
         let expected = match hash.algorithm {

@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::{
     Engine,
     look::look,
-    note::{failed, update},
+    note::{failed, put_off, update},
     progress::Phase,
     prove, register,
     transfer::{Feed, Transfer, Verified},
@@ -140,17 +140,19 @@ async fn start_copies(
 }
 
 /// The stores that may be tried now. To one whose last copy failed only a few are tried at a time, so that a store that
-/// hangs takes no more than those few turns and transfers; the others are told at once that they wait.
+/// hangs takes no more than those few turns and transfers; the others wait with the store's own reason.
 async fn admit(engine: &Engine, id: &ImageId, stores: &[StoreName]) -> Vec<(StoreName, Option<OwnedSemaphorePermit>)> {
     let mut admitted = Vec::new();
     for store in stores.iter().filter(|store| engine.stores.contains_key(*store)) {
-        if !engine.health.is_failing(store) {
+        let Some((reason, last)) = engine.health.last_failure(store) else {
             admitted.push((store.clone(), None));
-        } else if let Ok(trial) = Arc::clone(&engine.gates(store).trials).try_acquire_owned() {
+            continue;
+        };
+        if let Ok(trial) = Arc::clone(&engine.gates(store).trials).try_acquire_owned() {
             admitted.push((store.clone(), Some(trial)));
         } else {
-            let message = format!("{store}: its last copy failed, and enough others are being tried");
-            failed(engine, id, store, &Error::new(Reason::StoreBusy, message)).await;
+            let message = format!("{store}: not tried now, as others are being tried after this failure: {last}");
+            put_off(engine, id, store, &Error::new(reason, message)).await;
         }
     }
     admitted

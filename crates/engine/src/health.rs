@@ -1,11 +1,11 @@
-//! What this process has seen of the world since it started: for the status only.
+//! What this process has seen of the world since it started: for the status, and for how many try a failing store.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mimeo_core::{Error, StoreName, Timestamp, ports::EventsHealth};
+use mimeo_core::{Error, Reason, StoreName, Timestamp, ports::EventsHealth};
 
 use crate::status::ReasonReport;
 
@@ -37,9 +37,11 @@ impl Health {
         self.lock().stores.entry(store.clone()).or_default().failure = Some(error.into());
     }
 
-    /// Whether the last copy to it failed, and for the store's own sake.
-    pub(crate) fn is_failing(&self, store: &StoreName) -> bool {
-        self.lock().stores.get(store).is_some_and(|seen| seen.failure.is_some())
+    /// Why the last copy to the store failed, if it did, and for the store's own sake.
+    pub(crate) fn last_failure(&self, store: &StoreName) -> Option<(Reason, String)> {
+        let seen = self.lock();
+        let failure = seen.stores.get(store)?.failure.as_ref()?;
+        Some((Reason::from_code(&failure.code)?, failure.message.clone()))
     }
 
     pub(crate) fn trouble(&self, error: &Error) {

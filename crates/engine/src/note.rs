@@ -4,9 +4,18 @@ use mimeo_core::{Change, Error, ImageId, Object, ObjectState, Reason, Replica, R
 
 use crate::Engine;
 
+/// A failure: told, held against the store if it is the store's own, and kept.
+pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
+    tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "this replica failed");
+    if error.reason.is_the_stores() {
+        engine.health.failed(store, error);
+    }
+    put_off(engine, id, store, error).await;
+}
+
 /// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof; any
 /// other is the sweeper's.
-pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
+pub(crate) async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
     let now = engine.clock.now();
     let is_bad = matches!(error.reason, Reason::ProofMismatch | Reason::ObjectMissing);
     let result = update(engine, id, store, |replica, changes| {
@@ -18,10 +27,6 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
         }
         replica.failed(state, error, engine.settings.policy.backoff, now)
     });
-    tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "this replica failed");
-    if error.reason.is_the_stores() {
-        engine.health.failed(store, error);
-    }
     if let Err(error) = result.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
     }

@@ -17,10 +17,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The shell's own code for a process that ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// A token that is cancelled by the first SIGINT or SIGTERM. A second one ends the process at once.
+/// A token that is cancelled by the first SIGINT, SIGTERM or SIGHUP. A second one ends the process at once.
 pub(crate) fn stop_on_signals(tasks: &mut Tasks) -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let stop = CancellationToken::new();
     let cancelled = stop.clone();
     tasks.watchers.spawn(async move {
@@ -28,6 +29,7 @@ pub(crate) fn stop_on_signals(tasks: &mut Tasks) -> anyhow::Result<CancellationT
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
             if second {
                 std::process::exit(INTERRUPTED);

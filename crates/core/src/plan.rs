@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectState, Reason,
-    Record, Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectState, Reason, Record,
+    Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -227,7 +227,7 @@ fn kept(record: &Record, replica: &Replica) -> bool {
 /// Hands every object of this image at `store` that nobody writes and nobody keeps to the sweeper.
 fn doom(record: &Record, store: &StoreName, now: Timestamp) -> Vec<Change> {
     let stray = record.objects.iter().filter(|object| object.store == *store && object.state == ObjectState::Open);
-    stray.map(|object| Change::Object(Object { state: ObjectState::Doomed, since: now, ..object.clone() })).collect()
+    stray.map(|object| Change::Doom(store.clone(), object.name.clone(), now)).collect()
 }
 
 fn gone(seen: &Observation<'_>) -> Plan {

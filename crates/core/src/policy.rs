@@ -96,10 +96,13 @@ fn rank(replica: &Replica) -> (u8, Option<Timestamp>) {
     }
 }
 
-/// Parses, and tries the expression on a sample: a name that is not there is a mistake for every image, while a
-/// missing property may be there on the next.
+/// Parses, and tries the expression on a sample: a name or a field that is not there is a mistake for every image, while
+/// a missing property may be there on the next.
 fn check(when: &str) -> Result<Program, InvalidWhen> {
     let program = Program::compile(when).map_err(|error| InvalidWhen(error.to_string()))?;
+    if let Some(field) = fields_of(when).into_iter().find(|field| !FIELDS.contains(field)) {
+        return Err(InvalidWhen(format!("an image has no field \"{field}\"; it has {}", FIELDS.join(", "))));
+    }
     match program.execute(&context(&sample())) {
         Err(ExecutionError::UndeclaredReference(name)) => {
             Err(InvalidWhen(format!("unknown name \"{name}\": an expression sees only `image`")))
@@ -107,6 +110,22 @@ fn check(when: &str) -> Result<Program, InvalidWhen> {
         Ok(Value::Bool(_)) | Err(_) => Ok(program),
         Ok(_) => Err(InvalidWhen("the expression gives no true or false".into())),
     }
+}
+
+/// The fields of `image` that an expression names, as in `image.size`.
+fn fields_of(when: &str) -> Vec<&str> {
+    let in_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut fields = Vec::new();
+    // Every second part is within quotes.
+    for code in when.split(['"', '\'']).step_by(2) {
+        for (at, found) in code.match_indices("image.") {
+            let is_whole = !code[..at].ends_with(|letter| in_name(letter) || letter == '.');
+            let rest = &code[at + found.len()..];
+            let end = rest.find(|letter| !in_name(letter)).unwrap_or(rest.len());
+            fields.extend(is_whole.then_some(&rest[..end]));
+        }
+    }
+    fields
 }
 
 /// An ordinary image, to try expressions on.
@@ -133,7 +152,22 @@ pub(crate) fn sample() -> Image {
     }
 }
 
-/// What an expression sees as `image`.
+/// What an expression may ask of `image`.
+const FIELDS: [&str; 11] = [
+    "id",
+    "name",
+    "status",
+    "visibility",
+    "owner",
+    "size",
+    "disk_format",
+    "container_format",
+    "tags",
+    "properties",
+    "created_at",
+];
+
+/// What an expression sees as `image`: the [`FIELDS`].
 fn context(image: &Image) -> Context<'static, 'static> {
     let text = |value: &Option<String>| value.clone().map_or(Value::Null, Value::from);
     let fields: Vec<(&str, Value)> = vec![
@@ -225,8 +259,22 @@ mod tests {
     }
 
     #[test]
+    fn only_fields_that_are_written_as_code_are_looked_at() {
+        assert_eq!(
+            fields_of("image.size > 1 && image.properties.image.x == 'image.y' && my_image.z"),
+            ["size", "properties"]
+        );
+        for field in FIELDS {
+            let program = Program::compile(&format!("has(image.{field})")).unwrap();
+            assert_eq!(program.execute(&context(&sample())), Ok(Value::Bool(true)), "{field}");
+        }
+    }
+
+    #[test]
     fn mistakes_in_an_expression_are_found_when_it_is_compiled() {
-        for bad in ["image.size >", "visibility == 'public'", "image.name", "1 + 1"] {
+        for bad in
+            ["image.size >", "visibility == 'public'", "image.name", "1 + 1", "image.siez < 3", "true || image.x"]
+        {
             assert!(Rules::compile(vec![rule(Some(bad), &["a"], None)]).is_err(), "{bad} was taken");
         }
     }

@@ -86,6 +86,8 @@ pub enum Change {
     Replica(ImageId, Replica),
     /// Inserts or replaces one object.
     Object(Object),
+    /// Hands the object to the sweeper, from this time on; nothing if the ledger no longer has it.
+    Doom(StoreName, ObjectName, Timestamp),
     /// The object's bits are known to be gone.
     ObjectGone(StoreName, ObjectName),
     /// Look at this image again, no later than the mark says. Bumps the sequence, so that work under way does not

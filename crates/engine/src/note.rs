@@ -1,6 +1,6 @@
 //! Notes in the ledger about one replica: each is one commit.
 
-use mimeo_core::{Change, Error, ImageId, Object, ObjectState, Reason, Replica, ReplicaState, Result, StoreName};
+use mimeo_core::{Change, Error, ImageId, Reason, Replica, ReplicaState, Result, StoreName};
 
 use crate::Engine;
 
@@ -21,9 +21,8 @@ pub(crate) async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, er
     let result = update(engine, id, store, |replica, changes| {
         let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
         let state = if keeps { replica.state } else { ReplicaState::Failed };
-        if let (false, Some(name), Some(url)) = (keeps, replica.object.clone(), replica.url.clone()) {
-            let store = store.clone();
-            changes.push(Change::Object(Object { store, name, url, state: ObjectState::Doomed, since: now }));
+        if let (false, Some(name)) = (keeps, replica.object.clone()) {
+            changes.push(Change::Doom(store.clone(), name, now));
         }
         replica.failed(state, error, engine.settings.policy.backoff, now)
     });

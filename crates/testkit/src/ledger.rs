@@ -146,6 +146,11 @@ impl Tables {
                 self.image(&object.name.image());
                 self.objects.insert(key(&object.store, &object.name), object.clone());
             }
+            Change::Doom(store, name, at) => {
+                if let Some(object) = self.objects.get_mut(&key(store, name)) {
+                    (object.state, object.since) = (ObjectState::Doomed, milliseconds(*at));
+                }
+            }
             Change::ObjectGone(store, name) => drop(self.objects.remove(&key(store, name))),
             Change::Dirty(mark) => self.mark(mark),
             Change::DeleteSeen(id, at) => self.image(id).delete_seen = Some(*at),

@@ -19,7 +19,7 @@ use mimeo_core::{
     ports::{Counts, Ledger},
 };
 use sqlx::{
-    SqlitePool,
+    Connection as _, SqliteConnection, SqlitePool,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -110,11 +110,16 @@ impl Ledger for SqliteLedger {
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<()> {
-        let mut transaction = self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
-        for change in changes {
-            changes::apply(&mut transaction, change).await?;
+        let mut connection = self.writer.acquire().await.map_err(unavailable)?;
+        match commit_on(&mut connection, changes).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // After some failures, a full disk for one, SQLite has rolled back by itself, and the connection would
+                // take itself to be within a transaction for ever: the next commit has a new one.
+                connection.close_on_drop();
+                Err(error)
+            }
         }
-        transaction.commit().await.map_err(unavailable)
     }
 
     async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
@@ -217,6 +222,21 @@ impl Ledger for SqliteLedger {
     }
 }
 
+/// The outer error says that the connection is not to be used again.
+async fn commit_on(connection: &mut SqliteConnection, changes: &[Change]) -> Result<Result<()>> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)?;
+    for change in changes {
+        if let Err(error) = changes::apply(&mut transaction, change).await {
+            return match transaction.rollback().await {
+                Ok(()) => Ok(Err(error)),
+                Err(_) => Err(error),
+            };
+        }
+    }
+    transaction.commit().await.map_err(unavailable)?;
+    Ok(Ok(()))
+}
+
 /// Connections that live as long as the ledger: an in-memory database is its connection.
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
@@ -239,4 +259,25 @@ fn cannot_open(path: &Path) -> Error {
 
 fn unavailable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(Reason::Ledger, "the ledger cannot be read or written").caused_by(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_fails_commits_only_as_long_as_it_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = SqliteLedger::open(&directory.path().join("mimeo.db")).await.unwrap();
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&ledger.writer).await.unwrap();
+        let small = format!("PRAGMA max_page_count = {pages}");
+        sqlx::query(sqlx::AssertSqlSafe(small)).execute(&ledger.writer).await.unwrap();
+        let large = Change::Bookmark("large".into(), "x".repeat(1 << 20));
+        assert_eq!(ledger.commit(&[large]).await.unwrap_err().reason, Reason::Ledger);
+        // The limit went with the connection, as a full disk does when somebody makes room.
+        for value in ["1", "2"] {
+            ledger.commit(&[Change::Bookmark("small".into(), value.into())]).await.unwrap();
+            assert_eq!(ledger.bookmark("small").await.unwrap().as_deref(), Some(value));
+        }
+    }
 }

@@ -98,8 +98,13 @@ fn named_cloud(name: &str) -> Result<CloudConfig> {
     found.ok_or_else(|| {
         let mut known = files.get_available_clouds();
         known.sort();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        invalid(&format!("clouds.yaml has no cloud {name:?}; it has: {known}"))
+        invalid(&match known.is_empty() {
+            true => format!(
+                "[openstack] cloud = {name:?}: no clouds.yaml is found here, in ~/.config/openstack or in /etc/openstack; \
+                 write one, name it in OS_CLIENT_CONFIG_FILE, or use the OS_* variables"
+            ),
+            false => format!("[openstack] cloud = {name:?}: clouds.yaml has no such cloud; it has {}", known.join(", ")),
+        })
     })
 }
 

@@ -4,7 +4,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::Outcome;
+use super::{Failure, Outcome};
 use crate::{
     api::{self, token::Token},
     config::Config,
@@ -18,6 +18,8 @@ pub(super) async fn serve(mut config: Config, observe: bool) -> Outcome {
     let (listen, token_file, observe) = (config.api.listen, config.api.token_file.clone(), config.observe);
     let mut tasks = Tasks::default();
     let stop = stop_on_signals(&mut tasks)?;
+    // A login that cannot be is a mistake of the configuration, told before anything is made.
+    wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&token_file)?;

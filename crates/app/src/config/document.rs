@@ -123,7 +123,16 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
+    /// Notes a mistake. What a variable of the environment held is told as it stands in the file: it may be a secret.
     pub(super) fn wrong(&self, message: impl Into<String>) {
+        let mut message = message.into();
+        if let Some(raw) = self.value.get_ref().as_str()
+            && let Ok(text) = expand(raw, self.document.environment)
+            && !text.is_empty()
+            && text != raw
+        {
+            message = message.replace(&text, raw);
+        }
         self.document.add(self.value.span().start, self.path.clone(), message);
     }
 

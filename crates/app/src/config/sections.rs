@@ -42,6 +42,9 @@ const ROOT_KEYS: &[&str] = &[
 /// Less than this would make every read a request of its own.
 const LEAST_WINDOW: u64 = 64 << 10;
 
+/// More would serve nobody: each is a connection to Glance.
+const MOST_TRANSFERS: u64 = 1024;
+
 /// `None`, or a value that nobody may use, where mistakes were noted.
 pub(super) fn read(document: &Document<'_>, directory: &Path) -> Option<Config> {
     let root = document.root();
@@ -85,6 +88,9 @@ fn openstack(section: &Section<'_>) -> OpenstackConfig {
 
 fn endpoint(text: &str) -> Result<String, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        return Err("must not carry a user or password: URLs are shown in messages and logs".to_owned());
+    }
     url.map(|_| text.to_owned())
         .ok_or_else(|| "is no URL of an image service, like \"http://10.0.0.5:9292\"".to_owned())
 }
@@ -162,7 +168,13 @@ fn transfer(section: &Section<'_>) -> TransferSettings {
             bytes => usize::try_from(bytes).map_err(|_| format!("\"{text}\" is more than this machine can address")),
         })
     };
-    let concurrency = |item: &Item<'_>| usize::try_from(item.number(1)?).ok();
+    let concurrency = |item: &Item<'_>| {
+        let number = item.number(1)?;
+        if number > MOST_TRANSFERS {
+            item.wrong(format!("{number} is more than {MOST_TRANSFERS}: each may take a whole window of memory"));
+        }
+        usize::try_from(number).ok()
+    };
     TransferSettings {
         concurrency: section.value("concurrency", 8, concurrency),
         window: section.value("window", 8 << 20, window),

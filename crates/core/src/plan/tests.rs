@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{Digest, Location, ObjectName, Proof, ProofKind, policy};
+use crate::{Digest, Location, Object, ObjectName, Proof, ProofKind, policy};
 
 struct World {
     record: Record,
@@ -183,9 +183,7 @@ fn what_a_crashed_attempt_left_is_doomed_and_copied_anew() {
         .holds("a", ReplicaState::Copying)
         .record(|record| record.objects.iter_mut().for_each(|object| object.state = ObjectState::Open));
     let plan = world.plan();
-    let doomed = plan.changes.iter().any(
-        |change| matches!(change, Change::Object(object) if object.state == ObjectState::Doomed && object.store.as_str() == "a"),
-    );
+    let doomed = plan.changes.iter().any(|change| matches!(change, Change::Doom(store, ..) if store.as_str() == "a"));
     assert!(doomed);
     assert_eq!(names(&plan.copy), ["a", "b"]);
     assert_eq!(replica(&plan, "a").unwrap().object, None);
@@ -198,7 +196,7 @@ fn what_runs_now_is_not_started_again_nor_taken_for_left_behind() {
         .record(|record| record.objects.iter_mut().for_each(|object| object.state = ObjectState::Open));
     let plan = world.plan_at(&Sight::Present(Box::new(world.image.clone())), &["a", "b"]);
     assert!(!plan.has_work());
-    assert!(plan.changes.iter().all(|change| !matches!(change, Change::Object(_) | Change::Replica(..))));
+    assert!(plan.changes.iter().all(|change| !matches!(change, Change::Doom(..) | Change::Replica(..))));
 }
 
 #[test]
@@ -210,7 +208,7 @@ fn a_404_without_evidence_keeps_every_copy_and_says_why() {
     assert_eq!(suspect.failure.as_ref().unwrap().reason, Reason::ImageNotVisible);
     assert_eq!(row(&plan).gone_at, None);
     assert!(plan.next_look.is_some());
-    assert!(plan.changes.iter().all(|change| !matches!(change, Change::Object(_) | Change::Forget(_))));
+    assert!(plan.changes.iter().all(|change| !matches!(change, Change::Doom(..) | Change::Forget(_))));
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_by_name_and_by_id(&make().await).await;
     lists_in_pages(&make().await).await;
     finds_what_is_to_be_swept(&make().await).await;
+    dooms_only_what_it_has(&make().await).await;
     moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;
 }
@@ -160,6 +161,14 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     ledger.commit(&[Change::Object(kept)]).await.unwrap();
     assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 1 });
     assert_eq!(ledger.counts(time(99)).await.unwrap(), Counts { images: 3, retiring: 0 });
+}
+
+async fn dooms_only_what_it_has(ledger: &impl Ledger) {
+    let (open, gone) = (open_object(1), open_object(2));
+    let doom = |object: &Object| Change::Doom(object.store.clone(), object.name.clone(), time(9));
+    ledger.commit(&[Change::Object(open.clone()), doom(&open), doom(&gone)]).await.unwrap();
+    let found = ledger.load(&id(1)).await.unwrap().unwrap();
+    assert_eq!(found.objects, [Object { state: ObjectState::Doomed, since: time(9), ..open }]);
 }
 
 async fn moves_the_next_try_and_nothing_else(ledger: &impl Ledger) {

@@ -1,7 +1,8 @@
 //! Each change as SQL, inside the caller's transaction.
 
 use mimeo_core::{
-    Change, DirtyMark, Error, Failure, ImageId, ImageRow, Object, Reason, Replica, Result, StoreName, Timestamp,
+    Change, DirtyMark, Error, Failure, ImageId, ImageRow, Object, ObjectState, Reason, Replica, Result, StoreName,
+    Timestamp,
 };
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
@@ -22,6 +23,11 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
         Change::Object(new) => {
             ensure_image(transaction, &new.name.image()).await?;
             object(transaction, new).await
+        }
+        Change::Doom(store, name, at) => {
+            let doom = sqlx::query("UPDATE objects SET state = ?3, since = ?4 WHERE store = ?1 AND name = ?2");
+            let doom = doom.bind(store.as_str()).bind(name.as_str()).bind(object_state(ObjectState::Doomed));
+            run(transaction, doom.bind(milliseconds(*at))).await
         }
         Change::ObjectGone(store, name) => {
             let gone = sqlx::query("DELETE FROM objects WHERE store = ?1 AND name = ?2");

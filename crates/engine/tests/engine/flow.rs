@@ -127,6 +127,24 @@ async fn a_location_that_glance_answered_with_success_and_lost_is_made_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_later_read_shows_is_never_called_registered() {
+    let world = World::start(Options::default());
+    world.registry.on_add(|_, _, _| AddAnswer::Lose);
+    let id = world.create(sample::image(1, 1000));
+    world.until("locations were sent", async || !world.registry.adds().is_empty()).await;
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+        let report = world.report(&id).await.unwrap();
+        assert!(report.replicas.iter().all(|replica| replica.state != ReplicaState::Registered), "{report:?}");
+    }
+    let told = async || {
+        let report = world.report(&id).await.unwrap();
+        report.replicas.iter().all(|it| it.reason.as_ref().is_some_and(|reason| reason.code == "location-lost"))
+    };
+    world.until("the reason is told", told).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_registers_nothing_twice() {
     let world = World::start(Options::default());
     world.registry.on_add(|_, _, _| {
@@ -246,13 +264,19 @@ async fn many_images_at_once_all_get_there() {
 
 #[tokio::test(start_paused = true)]
 async fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_behind() {
-    for moment in 0..40 {
+    // Three images make some 36 calls at the stores: each of them, and a little after it, is a moment.
+    for (calls, later) in (0..36).flat_map(|calls| [0, 1, 2, 5].map(move |later| (calls, later))) {
         let mut world = World::start(Options { window: 8 << 10, ..Options::default() });
         let ids: Vec<_> = (0..3).map(|n| world.create(sample::image(n, 40_000))).collect();
-        for _ in 0..moment * 7 {
+        while world.stores.iter().map(|store| store.calls().len()).sum::<usize>() < calls {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..later {
             tokio::task::yield_now().await;
         }
         world.kill().await;
+        // A restart takes its time, and so the next attempts have other numbers.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         world.serve();
         for id in &ids {
             world.registered(id).await;

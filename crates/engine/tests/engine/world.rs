@@ -82,11 +82,14 @@ impl World {
         }
     }
 
-    /// As SIGKILL: nothing is finished or recorded any more.
+    /// As SIGKILL: nothing is recorded any more from this moment on. (Tasks within tasks take a few turns to end.)
     pub(crate) async fn kill(&mut self) {
         if let Some((task, _)) = self.serving.take() {
+            self.ledger.set_down(true);
             task.abort();
             let _ = task.await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.ledger.set_down(false);
         }
     }
 

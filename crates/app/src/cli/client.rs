@@ -122,9 +122,9 @@ impl Client {
 
 pub(crate) fn the_one(mut found: Vec<ImageReport>, name_or_id: &str) -> Outcome<ImageReport> {
     match found.len() {
-        0 => Err(Failure::failed(format!(
-            "no image of the name or id \"{name_or_id}\" is known; a new one shows within moments by its name, at once by its id"
-        ))),
+        0 => {
+            Err(Failure::failed(format!("neither Mimeo nor Glance knows an image of the name or id \"{name_or_id}\"")))
+        }
         1 => Ok(found.remove(0)),
         several => {
             let ids: Vec<String> = found.iter().map(|image| format!("  {} ({})", image.id, image.state)).collect();

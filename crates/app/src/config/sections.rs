@@ -257,7 +257,7 @@ fn wanted(item: &Item<'_>, enabled: &[StoreName]) -> Option<StoreName> {
 pub(super) fn list<T: PartialEq>(item: &Item<'_>, read: impl Fn(&Item<'_>) -> Option<T>) -> Option<Vec<T>> {
     let items = item.array()?;
     if items.is_empty() {
-        item.wrong("is empty; name at least one, or remove the key");
+        item.wrong("is empty; name at least one");
     }
     let mut values = Vec::new();
     for item in items {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use mimeo_core::{Error, Image, ImageId, ImageStatus, ObjectName, Reason, ReplicaState, Result};
 
-use crate::{Engine, walk::Walk};
-
-const PAGE: usize = 500;
+use crate::{
+    Engine,
+    walk::{Records, Walk},
+};
 
 /// The images whose locations name one of certain objects.
 pub(crate) struct Names(BTreeMap<String, ImageId>);
@@ -51,11 +52,8 @@ fn named(image: &Image, objects: &HashSet<String>) -> impl Iterator<Item = Strin
 /// Whether every image that was there at its last look is still shown. In a cloud without other projects' private
 /// images that is the only sign that the token sees what it should.
 async fn shows_all_that_live(engine: &Engine, seen: &HashSet<ImageId>) -> Result<bool> {
-    let mut after = None;
-    loop {
-        let records = engine.ledger.list(after.as_ref(), PAGE).await?;
-        let Some(last) = records.last() else { return Ok(true) };
-        after = Some(last.image.id.clone());
+    let mut walk = Records::all(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
         let lives = |state: &ReplicaState| matches!(state, ReplicaState::Registered | ReplicaState::Suspect);
         let hidden = records.iter().filter(|record| record.image.gone_at.is_none()).any(|record| {
             record.replicas.values().any(|replica| lives(&replica.state)) && !seen.contains(&record.image.id)
@@ -64,6 +62,7 @@ async fn shows_all_that_live(engine: &Engine, seen: &HashSet<ImageId>) -> Result
             return Ok(false);
         }
     }
+    Ok(true)
 }
 
 fn blind(why: &str) -> Error {

@@ -11,10 +11,8 @@ use crate::{
     Engine,
     status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
     sweep,
-    walk::Walk,
+    walk::{Records, Walk},
 };
-
-const PAGE: usize = 500;
 
 impl Engine {
     /// The images with this name or id, from the ledger and from Glance.
@@ -136,13 +134,11 @@ impl Engine {
     }
 
     async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
-        let mut after = None;
-        loop {
-            let records = self.ledger.list(after.as_ref(), PAGE).await?;
-            let Some(last) = records.last() else { return Ok(()) };
-            after = Some(last.image.id.clone());
+        let mut walk = Records::all(self.ledger.as_ref());
+        while let Some(records) = walk.next().await? {
             records.iter().for_each(&mut visit);
         }
+        Ok(())
     }
 
     fn report(&self, record: &Record) -> ImageReport {

@@ -13,12 +13,14 @@ use mimeo_core::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, walk::Walk};
+use crate::{
+    Engine,
+    walk::{Records, Walk},
+};
 
 const BOOKMARK: &str = "scan";
 /// Looked at twice, because Glance's times have whole seconds and a slow writer may come late with an early one.
 const OVERLAP: Duration = Duration::from_secs(5);
-const PAGE: usize = 500;
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let (mut full_at, mut failures, mut saw_all) = (Instant::now(), 0_u32, true);
@@ -111,15 +113,13 @@ fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
 /// Marks the images that the ledger knows and the image service did not list. Whether they are gone is for the look
 /// to find out.
 async fn mark_unseen(engine: &Engine, seen: &HashSet<ImageId>) -> Result<()> {
-    let mut after = None;
-    loop {
-        let records = engine.ledger.list(after.as_ref(), PAGE).await?;
-        let Some(last) = records.last() else { return Ok(()) };
-        after = Some(last.image.id.clone());
+    let mut walk = Records::all(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
         let unseen = records.iter().filter(|record| record.image.gone_at.is_none());
         let unseen = unseen.map(|record| &record.image.id).filter(|id| !seen.contains(*id)).cloned();
         mark(engine, unseen.collect()).await?;
     }
+    Ok(())
 }
 
 async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {

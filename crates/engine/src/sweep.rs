@@ -19,10 +19,9 @@ use crate::{
     names::Names,
     status::{GcEntry, GcReport},
     transfer::{publish_limit, within},
+    walk::Records,
 };
 
-/// Records whose objects are removed after one reading of all locations.
-const PAGE: usize = 200;
 /// So few deletions are never a mass, whatever their share: a cloud of ten images must be able to lose two.
 const FEW: u64 = 5;
 /// Deletions within this time count as one.
@@ -82,11 +81,8 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
     let held = held(engine, confirmed, past.removals_lately()).await?;
     engine.health.lock().held_deletes = held;
     let may_go = |record: &Record| held == 0 || record.image.gone_at.is_none_or(|at| at <= confirmed);
-    let mut after = None;
-    loop {
-        let records = engine.ledger.sweepable(after.as_ref(), PAGE).await?;
-        let Some(last) = records.last() else { return Ok(()) };
-        after = Some(last.image.id.clone());
+    let mut walk = Records::sweepable(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
         let now = engine.clock.now();
         let due = records
             .iter()
@@ -101,6 +97,7 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
             }
         }
     }
+    Ok(())
 }
 
 async fn confirmed(engine: &Engine) -> Result<Timestamp> {
@@ -199,11 +196,8 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 
 /// What the next sweeps are to do.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
-    let (mut entries, mut after) = (Vec::new(), None);
-    loop {
-        let records = engine.ledger.sweepable(after.as_ref(), PAGE).await?;
-        let Some(last) = records.last() else { break };
-        after = Some(last.image.id.clone());
+    let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
+    while let Some(records) = walk.next().await? {
         entries.extend(records.iter().flat_map(|record| {
             candidates(engine, record).into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),

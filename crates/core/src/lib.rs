@@ -7,6 +7,7 @@ mod backoff;
 mod error;
 mod id;
 mod image;
+mod limits;
 mod record;
 mod replica;
 
@@ -18,8 +19,12 @@ pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility};
+pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
 pub use record::{Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
 pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};
 
 /// Points in time: UTC, written as RFC 3339.
 pub type Timestamp = jiff::Timestamp;
+
+/// Where times of the day are meant.
+pub type TimeZone = jiff::tz::TimeZone;

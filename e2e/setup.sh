@@ -2,6 +2,8 @@
 # Brings a bare Debian 12 machine (with Rust) to the point where `pytest e2e` runs: the servers from Debian,
 # OpenStack from PyPI into .cache/venv, and cargo-nextest. Safe to run again; when nothing changed it takes no time.
 #
+# Arguments: `--without-nextest`, and further needs in the form of the list below (the benchmark has some).
+#
 # To renew constraints.txt: empty it, delete .cache/venv, run this, then `.cache/venv/bin/pip freeze > e2e/constraints.txt`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,6 +27,14 @@ needs=(
   /usr/include/stdio.h=libc6-dev
   /usr/bin/faketime=faketime
 )
+nextest=yes
+for argument; do
+  case $argument in
+    --without-nextest) nextest=no ;;
+    /*=*) needs+=("$argument") ;;
+    *) fail "unknown argument: $argument" ;;
+  esac
+done
 
 missing_packages() {
   local need
@@ -98,4 +108,4 @@ install_nextest() {
 command -v cargo >/dev/null || fail "cargo is missing: install Rust first (https://rustup.rs)"
 install_packages
 install_venv
-install_nextest
+if [ "$nextest" = yes ]; then install_nextest; fi

@@ -23,14 +23,14 @@ FAULT_PORTS = 8  # known to Glance beforehand, for the faulty stores that tests 
 
 
 class Cloud:
-    def __init__(self):
+    def __init__(self, nginx: int = 3):
         base = "/dev/shm" if Path("/dev/shm").is_dir() else None
         self.dir = Path(tempfile.mkdtemp(prefix="mimeo-e2e-", dir=base))
         self.dir.chmod(0o755)  # Apache serves as another user
         self.rabbitmq = RabbitMQ(self.dir)
         self.mariadb = MariaDB(self.dir)
         self.keystone = Keystone(self.dir)
-        self.nginx = [Nginx(self.dir, f"nginx{n}") for n in (1, 2, 3)]
+        self.nginx = [Nginx(self.dir, f"nginx{n}") for n in range(1, nginx + 1)]
         self.apache = Apache(self.dir)
         self.fault_ports = [free_port() for _ in range(FAULT_PORTS)]
         ports = [server.port for server in (*self.nginx, self.apache)] + self.fault_ports
@@ -40,7 +40,7 @@ class Cloud:
 
     @property
     def web(self) -> list:
-        """The four web servers, as stores http1 to http4 of Mimeo."""
+        """The web servers, four for the tests, as stores http1 to http4 of Mimeo."""
         return [*self.nginx, self.apache]
 
     def start(self) -> None:

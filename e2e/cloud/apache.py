@@ -12,8 +12,8 @@ MODULES = "/usr/lib/apache2/modules"
 class Apache(Server):
     name = "apache"
 
-    def __init__(self, parent: Path):
-        super().__init__(parent)
+    def __init__(self, parent: Path, name: str | None = None):
+        super().__init__(parent, name)
         self.port = free_port()
         self.data = self.dir / "data"
         self.objects = self.data / "images"

@@ -3,6 +3,7 @@ commands."""
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Mimeo(Server):
         self.queue = f"mimeo-e2e-{self.port}"
         self.arguments: list[str] = []
         self.credentials = cloud.keystone.os_env("mimeo")
+        self.extra_env: dict[str, str] = {}
         self.stores: dict[str, object] = {}  # name → a server with `url` and `objects`
         self.config: dict = {}
         self.use(*cloud.nginx)
@@ -88,7 +90,7 @@ class Mimeo(Server):
 
     def env(self):
         own = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "MIMEO_"))}
-        return {**own, **self.credentials, "RUST_BACKTRACE": "1", "NO_COLOR": "1"}
+        return {**own, **self.credentials, "RUST_BACKTRACE": "1", "NO_COLOR": "1", **self.extra_env}
 
     # -- serving -------------------------------------------------------------------------------------------------------
 
@@ -115,6 +117,10 @@ class Mimeo(Server):
                 return connection.default_channel.queue_declare(self.queue, passive=True).consumer_count
             except connection.channel_errors:
                 return 0
+
+    def reload(self) -> None:
+        """SIGHUP. What came of it is in the log."""
+        self.process.send_signal(signal.SIGHUP)
 
     def memory(self) -> int:
         """Bytes of memory of its own; the mapped program, large in a debug build, does not count."""
@@ -154,10 +160,18 @@ class Mimeo(Server):
         assert answer.ok, answer.text
         return answer.json()
 
-    def api(self, path: str, token: str | None = None) -> requests.Response:
+    def api(self, path: str, token: str | None = None, method: str = "GET", **more) -> requests.Response:
         token = token or (self.dir / "mimeo.token").read_text().strip()
         headers = {"Authorization": f"Bearer {token}"}
-        return requests.get(f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30)
+        return requests.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=30, **more)
+
+    def limits(self) -> dict:
+        answer = self.api("/v1/limits")
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def patch_limits(self, patch: dict) -> requests.Response:
+        return self.api("/v1/limits", method="PATCH", json=patch)
 
     def log_lines(self) -> list[str]:
         return self.log.read_text(errors="replace").splitlines()

@@ -87,7 +87,7 @@ def test_a_slow_store_delays_nobody(cloud, mimeo, images, faulty):
     slow = faulty()
     slow.fault("PUT", "rate", 300_000)
     mimeo.use(*cloud.nginx[:2], slow)
-    mimeo.serve(transfer={"window": "1MiB"})
+    mimeo.serve(transfer={"memory": "8MiB"})  # 1 MiB for each of 8
     first = images.create(os.urandom(24 * MiB))
     second = images.create(os.urandom(MiB))
     mimeo.wait_registered(first, stores=["http1", "http2"])

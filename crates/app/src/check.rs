@@ -17,7 +17,7 @@ use self::{report::Report, trial::Trial};
 use crate::{
     cli::{Failure, Outcome, Style},
     config::Config,
-    lifetime::{Tasks, stop_on_signals},
+    lifetime::{END_OR_HANGUP, Tasks, stop_on},
     logging, wire,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub(crate) async fn check(config: Config, style: &Style) -> Outcome {
     logging::start(config.log, LevelFilter::ERROR);
     let mut signals = Tasks::default();
-    let stop = stop_on_signals(&mut signals)?;
+    let stop = stop_on(&END_OR_HANGUP, &mut signals)?;
     let mut report = Report::new(style);
     report.ok("configuration", summary(&config));
     let Some(mut trial) = begin(&config, &mut report).await else { return finish(&report) };

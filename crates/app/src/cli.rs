@@ -129,10 +129,11 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
 }
 
 async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
-    let load = || Ok::<_, Failure>(Config::load(&Config::locate(config.as_deref())?)?);
+    let locate = || Config::locate(config.as_deref());
+    let load = || Ok::<_, Failure>(Config::load(&locate()?)?);
     let connect = || load().and_then(|config| Client::new(&config.api));
     match command {
-        Command::Serve { observe } => serve::serve(load()?, observe).await,
+        Command::Serve { observe } => serve::serve(&locate()?, observe).await,
         Command::Status { image: Some(image), style } => images::show(&connect()?, &image, &style.into()).await,
         Command::Status { image: None, style } => images::list(&connect()?, &style.into()).await,
         Command::Replicate { image, wait, timeout } => {

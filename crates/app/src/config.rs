@@ -5,12 +5,14 @@
 //! enough.
 
 mod document;
+mod limits;
 mod mistake;
 mod sections;
 mod stores;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
+mod written;
 
 use std::{
     fs,
@@ -21,12 +23,12 @@ use std::{
 
 use mimeo_adapters::{events::rabbitmq::RabbitConfig, openstack::OpenstackConfig, stores::http::HttpStoreConfig};
 use mimeo_core::{
-    Backoff,
+    Backoff, Limits,
     policy::{Rules, StoreFacts},
 };
 
-pub(crate) use self::mistake::ConfigError;
 use self::{document::Document, mistake::Mistakes};
+pub(crate) use self::{document::suggestion, mistake::ConfigError, written::Written};
 
 /// Everything that the operator decided.
 #[derive(Debug)]
@@ -45,9 +47,12 @@ pub(crate) struct Config {
     pub ledger: PathBuf,
     pub scan: ScanSettings,
     pub gc: GcSettings,
-    pub transfer: TransferSettings,
+    /// With an entry for each enabled store.
+    pub limits: Limits,
     pub api: ApiSettings,
     pub log: LogFormat,
+    /// To compare with what the file says later.
+    pub written: Written,
 }
 
 /// One plain HTTP store.
@@ -71,14 +76,6 @@ pub(crate) struct GcSettings {
     pub grace: Duration,
     pub max_images: u64,
     pub max_percent: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TransferSettings {
-    /// Images read at the same time.
-    pub concurrency: usize,
-    /// Bytes of one image held in memory at most.
-    pub window: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -107,8 +104,9 @@ impl Config {
     /// Checks `text` as if it stood in the file `path`: relative paths in it count from that file's directory.
     fn parse(path: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mistakes = Mistakes::new(path, text);
+        let directory = path.parent().unwrap_or(Path::new(""));
         let parsed = Document::parse(text, &mistakes, environment)
-            .and_then(|document| sections::read(&document, path.parent().unwrap_or(Path::new(""))));
+            .and_then(|document| sections::read(&document, Written::new(text, environment, directory), directory));
         match (parsed, mistakes.finish()) {
             (Some(config), None) => Ok(config),
             (_, mistakes) => Err(ConfigError::Mistakes(mistakes.unwrap_or_default())),

@@ -20,7 +20,7 @@ use self::{client::ImagesApi, world::World};
 use crate::{
     cli::{Client, Outcome, print, until_registered},
     config::{LogFormat, units},
-    lifetime::{Tasks, stop_on_signals},
+    lifetime::{END_OR_HANGUP, Tasks, stop_on},
     logging,
 };
 
@@ -36,11 +36,11 @@ pub(crate) struct Options {
     size: u64,
 }
 
-/// Runs until SIGINT or SIGTERM; then nothing is left of it.
+/// Runs until SIGINT, SIGTERM or SIGHUP (it has no file to read again); then nothing is left of it.
 pub(crate) async fn demo(options: Options) -> Outcome {
     logging::start(LogFormat::Human, LevelFilter::WARN);
     let mut tasks = Tasks::default();
-    let stop = stop_on_signals(&mut tasks)?;
+    let stop = stop_on(&END_OR_HANGUP, &mut tasks)?;
     let world = World::start(options.port, &mut tasks, &stop).await?;
     let told = tokio::select! {
         told = tell(&world, options.size) => told,

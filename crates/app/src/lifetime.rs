@@ -4,9 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
+use futures::future::select_all;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -17,20 +18,21 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The shell's own code for a process that ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// A token that is cancelled by the first SIGINT, SIGTERM or SIGHUP. A second one ends the process at once.
-pub(crate) fn stop_on_signals(tasks: &mut Tasks) -> anyhow::Result<CancellationToken> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+/// Ends a process in the background as well as in a terminal.
+pub(crate) const END: [SignalKind; 2] = [SignalKind::interrupt(), SignalKind::terminate()];
+
+/// Also when the terminal is closed: for what only a terminal starts.
+pub(crate) const END_OR_HANGUP: [SignalKind; 3] =
+    [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+
+/// A token that is cancelled by the first of these signals. A second one ends the process at once.
+pub(crate) fn stop_on(signals: &[SignalKind], tasks: &mut Tasks) -> anyhow::Result<CancellationToken> {
+    let mut signals = signals.iter().map(|kind| listen(*kind)).collect::<anyhow::Result<Vec<_>>>()?;
     let stop = CancellationToken::new();
     let cancelled = stop.clone();
     tasks.watchers.spawn(async move {
         for second in [false, true] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
+            select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
             if second {
                 std::process::exit(INTERRUPTED);
             }
@@ -39,6 +41,15 @@ pub(crate) fn stop_on_signals(tasks: &mut Tasks) -> anyhow::Result<CancellationT
         }
     });
     Ok(stop)
+}
+
+/// From now on SIGHUP does not end the process, but is told by this.
+pub(crate) fn hangups() -> anyhow::Result<Signal> {
+    listen(SignalKind::hangup())
+}
+
+fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).with_context(|| format!("cannot listen for signal {}", kind.as_raw_value()))
 }
 
 /// How long requests under way may go on once a server was told to stop.

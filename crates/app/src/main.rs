@@ -6,7 +6,9 @@ mod cli;
 mod config;
 mod demo;
 mod lifetime;
+mod limits;
 mod logging;
+mod reload;
 mod sample;
 mod wire;
 

@@ -10,7 +10,7 @@ use mimeo_adapters::{
     stores::http::HttpStore,
 };
 use mimeo_core::{
-    Result, Timestamp,
+    Result, TimeZone, Timestamp,
     plan::Policy,
     ports::{Clock, Events, Ledger, Store},
 };
@@ -57,11 +57,11 @@ fn engine(config: Config, ledger: SqliteLedger) -> Result<Arc<Engine>> {
 }
 
 fn settings(config: Config) -> Settings {
-    let Config { stores, rules, backoff, gc, scan, transfer, observe, .. } = config;
+    let Config { stores, rules, backoff, gc, scan, limits, observe, .. } = config;
     Settings {
         policy: Policy { rules, stores: stores.into_iter().map(|store| store.facts).collect(), backoff },
-        transfers: transfer.concurrency,
-        window: transfer.window,
+        limits,
+        time_zone: TimeZone::system(),
         source_timeout: SOURCE_TIMEOUT,
         scan_interval: scan.interval,
         full_scan_interval: scan.full_interval,

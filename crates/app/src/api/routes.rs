@@ -4,20 +4,25 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mimeo_core::ImageId;
+use mimeo_core::{ImageId, Limits};
 use mimeo_engine::{
     Engine,
     status::{GcReport, ImageReport, Overview, PlannedAction, StoreReport},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{problem::Problem, token::Token};
+use crate::limits;
 
 /// Images in one answer, unless the client wants fewer.
 const PAGE: usize = 1000;
@@ -33,6 +38,7 @@ pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
         .route("/v1/images/{id}/replicate", post(replicate))
         .route("/v1/plan", get(plan))
         .route("/v1/stores", get(stores))
+        .route("/v1/limits", get(limits_in_force).patch(change_limits))
         .route("/v1/gc", get(gc))
         .route("/v1/gc/confirm", post(confirm_gc))
         .fallback(nothing_here)
@@ -124,6 +130,16 @@ async fn confirm_gc(State(engine): State<Arc<Engine>>) -> Result<StatusCode, Pro
     Ok(StatusCode::NO_CONTENT)
 }
 
+async fn limits_in_force(State(engine): State<Arc<Engine>>) -> Json<Limits> {
+    Json(engine.limits())
+}
+
+/// Until the next reload or start.
+async fn change_limits(State(engine): State<Arc<Engine>>, patch: Result<Json<Value>, JsonRejection>) -> Answer<Limits> {
+    let Json(patch) = patch?;
+    limits::patch(&engine, &patch).map(Json).map_err(Problem::bad_request)
+}
+
 async fn nothing_here() -> Problem {
     Problem::not_found("the API has no such path")
 }
@@ -138,6 +154,12 @@ fn image_id(text: &str) -> Result<ImageId, Problem> {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
         Self::bad_request(rejection.body_text())
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use mimeo_core::{Backoff, ImageState, plan::Policy, policy::Rules, policy::StoreFacts};
+use mimeo_core::{Backoff, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -48,8 +49,8 @@ fn engine(registry: FakeRegistry) -> Arc<Engine> {
     let backoff = Backoff { first: LONG, max: LONG };
     let settings = Settings {
         policy: Policy { rules: Rules::default(), stores: vec![facts], backoff },
-        transfers: 1,
-        window: 1 << 20,
+        limits: serde_json::from_value(limits()).unwrap(),
+        time_zone: TimeZone::UTC,
         source_timeout: LONG,
         scan_interval: LONG,
         full_scan_interval: LONG,
@@ -59,14 +60,32 @@ fn engine(registry: FakeRegistry) -> Arc<Engine> {
     Engine::new(parts, settings)
 }
 
+fn limits() -> Value {
+    let store = json!({"concurrency": 1, "bandwidth": null, "hours": []});
+    let stores = json!({"http1": store});
+    json!({"concurrency": 2, "memory": 1 << 20, "bandwidth": 1000, "hours": ["22:00-06:00"], "stores": stores})
+}
+
 impl Api {
     async fn get(&self, path: &str, token: Option<&str>) -> (u16, String) {
-        let mut request = reqwest::Client::new().get(format!("http://{}{path}", self.address));
+        self.send(Method::GET, path, token, None).await
+    }
+
+    async fn send(&self, method: Method, path: &str, token: Option<&str>, body: Option<&str>) -> (u16, String) {
+        let mut request = reqwest::Client::new().request(method, format!("http://{}{path}", self.address));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/merge-patch+json").body(body.to_owned());
+        }
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    async fn patch_limits(&self, body: &str) -> (u16, Value) {
+        let (status, body) = self.send(Method::PATCH, "/v1/limits", Some(&self.token()), Some(body)).await;
+        (status, serde_json::from_str(&body).unwrap())
     }
 
     fn token(&self) -> String {
@@ -78,13 +97,14 @@ impl Api {
 async fn nothing_but_the_health_is_told_without_the_token() {
     let api = api().await;
     assert_eq!(api.get("/healthz", None).await, (200, "ok\n".into()));
-    for path in ["/v1/overview", "/v1/images", "/v1/plan", "/v1/stores", "/v1/gc"] {
+    for path in ["/v1/overview", "/v1/images", "/v1/plan", "/v1/stores", "/v1/limits", "/v1/gc"] {
         for token in [None, Some("wrong")] {
             let (status, body) = api.get(path, token).await;
             assert_eq!(status, 401, "{path}");
             assert!(!body.contains(&api.token()));
         }
     }
+    assert_eq!(api.send(Method::PATCH, "/v1/limits", None, Some("{}")).await.0, 401);
     assert_eq!(api.get("/v1/overview", Some(&api.token())).await.0, 200);
 }
 
@@ -103,6 +123,33 @@ async fn errors_are_problems_with_a_code() {
         assert_eq!((answered, &problem["status"], &problem["code"]), (status, &status.into(), &code.into()), "{path}");
         assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
     }
+}
+
+#[tokio::test]
+async fn limits_are_shown_and_changed() {
+    let api = api().await;
+    let in_force = async || {
+        let (status, body) = api.get("/v1/limits", Some(&api.token())).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    assert_eq!(in_force().await, (200, limits()));
+    let mut expected = limits();
+    expected["bandwidth"] = Value::Null;
+    expected["stores"]["http1"]["bandwidth"] = json!(65536);
+    let patch = r#"{"bandwidth": null, "stores": {"http1": {"bandwidth": 65536}}}"#;
+    assert_eq!(api.patch_limits(patch).await, (200, expected.clone()));
+    assert_eq!(in_force().await, (200, expected.clone()));
+    for (wrong, told) in [
+        (r#"{"concurrency": 1, "hour": []}"#, "hour: unknown key; did you mean \"hours\"?"),
+        (r#"{"concurrency": 5}"#, "memory: 1048576 bytes are less than 256KiB for each of 5 images"),
+        (r#"{"stores": {"http2": {}}}"#, "stores.http2: this store is not enabled; did you mean \"http1\"?"),
+        ("no JSON", "Failed to parse the request body as JSON"),
+    ] {
+        let (status, problem) = api.patch_limits(wrong).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("bad-request")));
+        assert!(problem["detail"].as_str().unwrap().starts_with(told), "{problem}");
+    }
+    assert_eq!(in_force().await, (200, expected), "what was refused changed nothing");
 }
 
 #[tokio::test]

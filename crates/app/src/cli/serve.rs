@@ -1,5 +1,7 @@
 //! `mimeo serve`: the engine and its API, until a signal.
 
+use std::path::Path;
+
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::LevelFilter;
@@ -8,18 +10,24 @@ use super::{Failure, Outcome};
 use crate::{
     api::{self, token::Token},
     config::Config,
-    lifetime::{Tasks, stop_on_signals},
-    logging, wire,
+    lifetime::{END, Tasks, hangups, stop_on},
+    logging,
+    reload::Reload,
+    wire,
 };
 
-pub(super) async fn serve(mut config: Config, observe: bool) -> Outcome {
+/// `path` is the configuration file. A SIGHUP reads it again.
+pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
+    let mut config = Config::load(path)?;
     logging::start(config.log, LevelFilter::INFO);
     config.observe |= observe;
     let (listen, token_file, observe) = (config.api.listen, config.api.token_file.clone(), config.observe);
     let mut tasks = Tasks::default();
-    let stop = stop_on_signals(&mut tasks)?;
+    let stop = stop_on(&END, &mut tasks)?;
+    let hangups = hangups()?;
     // A login that cannot be is a mistake of the configuration, told before anything is made.
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
+    let started = std::mem::take(&mut config.written);
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&token_file)?;
@@ -27,6 +35,7 @@ pub(super) async fn serve(mut config: Config, observe: bool) -> Outcome {
         TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}, [api] listen"))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
     tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
+    tasks.start("reload", Reload::new(path.to_owned(), engine.clone(), started).run(hangups, stop.clone()));
     let stopped = stop.clone();
     tasks.start("engine", async move { Ok(engine.serve(events, stopped).await?) });
     let outcome = tasks.finish(stop).await;

@@ -206,16 +206,27 @@ impl<'a> Item<'a> {
 
     /// Text, or `file:PATH`: the text that this file holds, without the white space around it.
     pub(super) fn secret(&self, directory: &Path) -> Option<String> {
-        let text = self.text()?;
-        let Some(path) = text.strip_prefix("file:") else { return Some(text) };
-        match fs::read_to_string(directory.join(path)) {
-            Ok(secret) => Some(secret.trim().to_owned()),
-            Err(error) => {
-                self.wrong(format!("the secret file {path} cannot be read: {error}; create it, readable for mimeo"));
+        match resolve(self.raw()?, self.document.environment, directory) {
+            Ok(secret) => Some(secret),
+            Err(message) => {
+                self.wrong(message);
                 None
             }
         }
     }
+}
+
+/// What a secret is: the text with its variables replaced, or what the file holds that it names.
+pub(super) fn resolve(
+    text: &str,
+    environment: &dyn Fn(&str) -> Option<String>,
+    directory: &Path,
+) -> Result<String, String> {
+    let text = expand(text, environment)?;
+    let Some(path) = text.strip_prefix("file:") else { return Ok(text) };
+    let secret = fs::read_to_string(directory.join(path))
+        .map_err(|error| format!("the secret file {path} cannot be read: {error}; create it, readable for mimeo"))?;
+    Ok(secret.trim().to_owned())
 }
 
 fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
@@ -234,7 +245,7 @@ fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<St
 }
 
 /// `did you mean "url"?`, or all that is known where nothing is near.
-pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
+pub(crate) fn suggestion(name: &str, known: &[&str]) -> String {
     let near: BTreeMap<usize, &str> = known.iter().rev().map(|key| (strsim::osa_distance(name, key), *key)).collect();
     match near.first_key_value() {
         Some((distance, nearest)) if *distance <= 1 + nearest.len() / 3 => format!("did you mean \"{nearest}\"?"),

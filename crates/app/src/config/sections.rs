@@ -17,9 +17,9 @@ use mimeo_core::{
 use url::Url;
 
 use super::{
-    ApiSettings, Config, GcSettings, LogFormat, ScanSettings, TransferSettings,
+    ApiSettings, Config, GcSettings, LogFormat, ScanSettings, Written,
     document::{Document, Item, Section, suggestion},
-    stores, units,
+    limits, stores, units,
 };
 
 const ROOT_KEYS: &[&str] = &[
@@ -39,31 +39,27 @@ const ROOT_KEYS: &[&str] = &[
     "log",
 ];
 
-/// Less than this would make every read a request of its own.
-const LEAST_WINDOW: u64 = 64 << 10;
-
-/// More would serve nobody: each is a connection to Glance.
-const MOST_TRANSFERS: u64 = 1024;
-
 /// `None`, or a value that nobody may use, where mistakes were noted.
-pub(super) fn read(document: &Document<'_>, directory: &Path) -> Option<Config> {
+pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) -> Option<Config> {
     let root = document.root();
     root.allow(ROOT_KEYS);
     let enabled = stores::enabled(&root);
     let ledger = ledger(&document.section("ledger"), directory);
+    let (stores, store_limits) = stores::read(document, &enabled);
     Some(Config {
-        stores: stores::read(document, &enabled),
+        stores,
         observe: root.value("observe", false, Item::boolean),
         backoff: retry(&document.section("retry")),
         openstack: openstack(&document.section("openstack")),
         events: events(&document.section("events"), directory),
         scan: scan(&document.section("scan")),
         gc: gc(&document.section("gc")),
-        transfer: transfer(&document.section("transfer")),
+        limits: limits::transfer(&document.section("transfer"), store_limits),
         api: api(&document.section("api"), directory, &ledger),
         log: log(&document.section("log")),
         ledger,
         rules: rules(&root, &enabled)?,
+        written,
     })
 }
 
@@ -158,27 +154,6 @@ fn retry(section: &Section<'_>) -> Backoff {
         item.wrong("`max` is less than `first`");
     }
     backoff
-}
-
-fn transfer(section: &Section<'_>) -> TransferSettings {
-    section.allow(&["concurrency", "window"]);
-    let window = |item: &Item<'_>| {
-        item.parse(|text| match units::size(text)? {
-            bytes if bytes < LEAST_WINDOW => Err(format!("\"{text}\" is less than 64KiB")),
-            bytes => usize::try_from(bytes).map_err(|_| format!("\"{text}\" is more than this machine can address")),
-        })
-    };
-    let concurrency = |item: &Item<'_>| {
-        let number = item.number(1)?;
-        if number > MOST_TRANSFERS {
-            item.wrong(format!("{number} is more than {MOST_TRANSFERS}: each may take a whole window of memory"));
-        }
-        usize::try_from(number).ok()
-    };
-    TransferSettings {
-        concurrency: section.value("concurrency", 8, concurrency),
-        window: section.value("window", 8 << 20, window),
-    }
 }
 
 /// The ledger's file: `sqlite:PATH`, from the directory of the configuration.

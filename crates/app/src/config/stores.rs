@@ -3,16 +3,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use mimeo_adapters::stores::http::HttpStoreConfig;
-use mimeo_core::{StoreName, Visibility, policy::StoreFacts};
+use mimeo_core::{StoreLimits, StoreName, Visibility, policy::StoreFacts};
 
 use super::{
     StoreConfig,
     document::{Document, Item, Section, suggestion},
+    limits,
     sections::{above_zero, list},
 };
 
 const STORE_KEYS: &[&str] = &["type", "url", "read_url", "timeout", "visibility"];
 const DEFAULT_KEYS: &[&str] = &["type", "timeout", "visibility"];
+
+/// The enabled stores that have a section without mistakes, in the operator's order, and the limits of each.
+pub(super) type Stores = (Vec<StoreConfig>, BTreeMap<StoreName, StoreLimits>);
 
 /// The names that are well formed, in the operator's order.
 pub(super) fn enabled(root: &Section<'_>) -> Vec<StoreName> {
@@ -24,10 +28,10 @@ pub(super) fn enabled(root: &Section<'_>) -> Vec<StoreName> {
     list(&item, name).unwrap_or_default()
 }
 
-/// The enabled stores that have a section without mistakes. The other sections enable nothing, but are checked too.
-pub(super) fn read(document: &Document<'_>, enabled: &[StoreName]) -> Vec<StoreConfig> {
+/// The sections of other than the enabled stores enable nothing, but are checked too.
+pub(super) fn read(document: &Document<'_>, enabled: &[StoreName]) -> Stores {
     let defaults = document.section("store_defaults");
-    defaults.allow(DEFAULT_KEYS);
+    defaults.allow(&[DEFAULT_KEYS, &limits::STORE_KEYS].concat());
     let sections = document.section("stores");
     let mut stores = BTreeMap::new();
     for (name, at) in sections.keys() {
@@ -41,9 +45,11 @@ pub(super) fn read(document: &Document<'_>, enabled: &[StoreName]) -> Vec<StoreC
         }
     }
     report_missing(document, enabled, &sections);
-    let chosen: Vec<StoreConfig> = enabled.iter().filter_map(|name| stores.remove(name).flatten()).collect();
+    let chosen = enabled.iter().filter_map(|name| stores.remove(name)?);
+    let (chosen, limits): (Vec<StoreConfig>, _) =
+        chosen.map(|(store, limits)| (store.clone(), (store.facts.name, limits))).unzip();
     report_shared(&chosen, &sections);
-    chosen
+    (chosen, limits)
 }
 
 fn report_missing(document: &Document<'_>, enabled: &[StoreName], sections: &Section<'_>) {
@@ -78,8 +84,8 @@ fn report_shared(stores: &[StoreConfig], sections: &Section<'_>) {
 }
 
 /// None where something was wrong.
-fn store(name: &StoreName, section: &Section<'_>) -> Option<StoreConfig> {
-    section.allow(STORE_KEYS);
+fn store(name: &StoreName, section: &Section<'_>) -> Option<(StoreConfig, StoreLimits)> {
+    section.allow(&[STORE_KEYS, &limits::STORE_KEYS].concat());
     let kind = match section.get("type") {
         Some(item) => item.parse(|text| match text {
             "http" => Ok(()),
@@ -94,9 +100,10 @@ fn store(name: &StoreName, section: &Section<'_>) -> Option<StoreConfig> {
     let read_url = section.get("read_url");
     let visibility = section.get("visibility").and_then(|item| list(&item, visibility));
     let timeout = section.value("timeout", Duration::from_mins(1), above_zero);
+    let limits = limits::store(section);
     kind?;
     let http = http(name, &url?, read_url.as_ref())?;
-    Some(StoreConfig { http, facts: StoreFacts { name: name.clone(), visibility }, timeout })
+    Some((StoreConfig { http, facts: StoreFacts { name: name.clone(), visibility }, timeout }, limits))
 }
 
 fn http(name: &StoreName, url: &Item<'_>, read_url: Option<&Item<'_>>) -> Option<HttpStoreConfig> {

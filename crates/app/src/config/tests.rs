@@ -1,6 +1,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use mimeo_core::{Visibility, policy::RuleSpec};
+use serde_json::json;
 
 use super::{Config, ConfigError, LogFormat};
 
@@ -36,7 +37,10 @@ fn every_key_but_the_stores_has_a_default() {
     assert_eq!(config.api.token_file, Path::new("etc/mimeo.token"));
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:9393");
     assert_eq!((config.gc.max_images, config.gc.max_percent, config.gc.grace), (20, 10, Duration::from_hours(24)));
-    assert_eq!((config.transfer.concurrency, config.transfer.window), (8, 8 << 20));
+    let none = json!({"concurrency": null, "bandwidth": null, "hours": []});
+    let limits = json!({"concurrency": 8, "memory": 64 << 20, "bandwidth": null, "hours": [],
+        "stores": {"http1": none, "http2": none}});
+    assert_eq!(serde_json::to_value(&config.limits).unwrap(), limits);
     assert_eq!(config.log, LogFormat::Human);
 }
 
@@ -51,6 +55,8 @@ fn every_key_is_read() {
         type = "http"
         timeout = "5s"
         visibility = ["public"]
+        concurrency = 3
+        hours = ["12:00-13:00"]
         [stores.a]
         url = "http://${RACK}/a/"
         read_url = "http://${RACK}:81/a/"
@@ -58,6 +64,9 @@ fn every_key_is_read() {
         [stores.b]
         url = "http://${RACK}/b/"
         timeout = "1m30s"
+        concurrency = 1
+        bandwidth = "2MB/s"
+        hours = ["01:00-02:00"]
         [stores.spare]
         url = "http://${RACK}/spare/"
         [openstack]
@@ -89,7 +98,9 @@ fn every_key_is_read() {
         max = "1s"
         [transfer]
         concurrency = 2
-        window = "1MiB"
+        memory = "1MiB"
+        bandwidth = "100MiB/s"
+        hours = ["22:00-06:00", "12:00-13:30"]
         [api]
         listen = "[::1]:1"
         token_file = "t"
@@ -106,6 +117,13 @@ fn every_key_is_read() {
     assert_eq!(config.stores[1].http.read_url.as_ref().unwrap().as_str(), "http://10.0.0.9:81/a/");
     assert_eq!(config.stores[1].facts.visibility, Some(vec![Visibility::Public, Visibility::Community]));
     assert_eq!(config.openstack.auth_type.as_deref(), Some("none"));
+    let limits = json!({"concurrency": 2, "memory": 1 << 20, "bandwidth": 100 << 20,
+    "hours": ["22:00-06:00", "12:00-13:30"],
+    "stores": {
+        "a": {"concurrency": 3, "bandwidth": null, "hours": ["12:00-13:00"]},
+        "b": {"concurrency": 1, "bandwidth": 2_000_000, "hours": ["01:00-02:00"]},
+    }});
+    assert_eq!(serde_json::to_value(&config.limits).unwrap(), limits);
     let events = config.events.as_ref().unwrap();
     assert_eq!((events.exchange.as_str(), events.queue.as_str(), events.topics.len()), ("x", "q", 2));
     assert_eq!(config.ledger, Path::new("/var/lib/mimeo/ledger.db"));
@@ -128,7 +146,8 @@ fn an_unknown_key_names_the_nearest_known_one() {
     assert_eq!(
         mistakes(text),
         [
-            "etc/mimeo.toml:6: stores.http1.observe: unknown key; known: type, url, read_url, timeout, visibility",
+            "etc/mimeo.toml:6: stores.http1.observe: unknown key; known: type, url, read_url, timeout, visibility, \
+             concurrency, bandwidth, hours",
             "etc/mimeo.toml:7: stores.http1.ulr: unknown key; did you mean \"url\"?",
         ]
     );
@@ -136,7 +155,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
     assert_eq!(mistake_in("[retry]\nmaximum = \"1s\""), "2: retry.maximum: unknown key; known: first, max");
     assert_eq!(
         mistake_in("[store_defaults]\nurl = \"http://h/\""),
-        "2: store_defaults.url: unknown key; known: type, timeout, visibility"
+        "2: store_defaults.url: unknown key; known: type, timeout, visibility, concurrency, bandwidth, hours"
     );
 }
 
@@ -206,9 +225,6 @@ fn values_follow_their_rules() {
         ("[scan]\ninterval = \"5 min\"", "2: scan.interval: \"5 min\" is no duration; write it like"),
         ("[scan]\ninterval = \"0s\"", "2: scan.interval: \"0s\" must be more than nothing"),
         ("[scan]\ninterval = 5", "2: scan.interval: expected a string in quotes, found an integer"),
-        ("[transfer]\nwindow = \"8 miles\"", "2: transfer.window: \"8 miles\" is no size; write it like"),
-        ("[transfer]\nwindow = \"1KiB\"", "2: transfer.window: \"1KiB\" is less than 64KiB"),
-        ("[transfer]\nconcurrency = -1", "2: transfer.concurrency: -1 is not a whole number of at least 1"),
         ("[api]\nlisten = \"localhost\"", "2: api.listen: \"localhost\" is no address with a port"),
         ("[gc]\nmax_percent = 101", "2: gc.max_percent: 101 is more than 100 percent"),
         ("[retry]\nfirst = \"1h\"", "2: retry.first: `max` is less than `first`"),
@@ -224,6 +240,57 @@ fn values_follow_their_rules() {
         let found = mistake_in(text);
         assert!(found.starts_with(expected), "{text}: {found}");
     }
+}
+
+#[test]
+fn limits_follow_their_rules() {
+    let cases = [
+        ("window = \"8MiB\"", "2: transfer.window: unknown key; known: concurrency, memory, bandwidth, hours"),
+        ("memory = \"8 miles\"", "2: transfer.memory: \"8 miles\" is no size; write it like"),
+        (
+            "memory = \"1MiB\"",
+            "2: transfer.memory: 1048576 bytes are less than 256KiB for each of 8 images at the same time; raise \
+             `memory` to 2048KiB (2097152 bytes), or lower `concurrency` to 4",
+        ),
+        ("concurrency = 512", "2: transfer.concurrency: 67108864 bytes are less than 256KiB for each of 512 images"),
+        ("concurrency = -1", "2: transfer.concurrency: -1 is not a whole number of at least 1"),
+        ("concurrency = 1025", "2: transfer.concurrency: 1025 is more than 1024, which is the most; lower it"),
+        ("bandwidth = \"100MiB\"", "2: transfer.bandwidth: \"100MiB\" is no bandwidth; write it like"),
+        ("bandwidth = \"0MiB/s\"", "2: transfer.bandwidth: \"0MiB/s\" lets nothing through; leave it out for no limit"),
+        ("hours = \"22:00-06:00\"", "2: transfer.hours: expected a list, found a string"),
+        ("hours = []", "2: transfer.hours: is empty; name at least one"),
+        ("hours = [\"22-6\"]", "2: transfer.hours[1]: \"22-6\" is no span of hours; write it like"),
+    ];
+    for (text, expected) in cases {
+        let found = mistake_in(&format!("[transfer]\n{text}"));
+        assert!(found.starts_with(expected), "{text}: {found}");
+    }
+    let found = mistake_in("[store_defaults]\nbandwidth = \"fast\"");
+    assert!(found.starts_with("2: store_defaults.bandwidth: \"fast\" is no bandwidth"), "{found}");
+}
+
+#[test]
+fn what_changed_in_the_file_is_found_by_section_and_limits_are_none_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, secret) = (directory.path().join("mimeo.toml"), directory.path().join("url"));
+    fs::write(&secret, "rabbit://mimeo:s3cret@broker/").unwrap();
+    let events = "[events]\ntransport_url = \"file:url\"\n";
+    let written = |text: &str| Config::parse(&path, text, &|_| None).unwrap().written;
+    let started = written(&format!("{LEAST}{events}[scan]\ninterval = \"1s\""));
+
+    let limits = "concurrency = 1\nbandwidth = \"1MiB/s\"\n";
+    let other =
+        format!("{LEAST}{limits}[transfer]\n{limits}[store_defaults]\n{limits}{events}[scan]\ninterval = \"1s\"");
+    assert!(started.differences(&written(&other)).is_empty());
+
+    let other = LEAST.replace("0.12/images/", "0.13/") + events + "[api]\ntoken_file = \"t\"\n[[rules]]\ncopies = 1";
+    let found = Vec::from_iter(started.differences(&written(&format!("observe = true\n{other}"))));
+    assert_eq!(found, ["[[rules]]", "[api]", "[scan]", "[stores.http2]", "observe"]);
+
+    fs::write(&secret, "rabbit://mimeo:0ther@broker/").unwrap();
+    let found = Vec::from_iter(started.differences(&written(&format!("{LEAST}{events}[scan]\ninterval = \"1s\""))));
+    assert_eq!(found, ["[events]"]);
+    assert!(!format!("{started:?}").contains("s3cret"), "{started:?}");
 }
 
 #[test]

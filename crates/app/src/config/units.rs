@@ -1,9 +1,11 @@
-//! Durations (`500ms`, `60s`, `1h30m`) and sizes (`8MiB`) as people write them.
+//! Durations (`500ms`, `60s`, `1h30m`), sizes (`8MiB`) and bandwidths (`100MiB/s`) as people write them.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 const DURATION_RULE: &str = "is no duration; write it like \"500ms\", \"60s\", \"5m\", \"24h\" or \"1h30m\"";
 const SIZE_RULE: &str = "is no size; write it like \"512KiB\", \"8MiB\" or \"1GiB\"";
+const BANDWIDTH_RULE: &str =
+    "is no bandwidth; write it like \"512KiB/s\" or \"100MiB/s\", or leave it out for no limit";
 
 /// One or more numbers, each with its unit: `ms`, `s`, `m`, `h`, `d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -51,6 +53,13 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("\"{text}\" {SIZE_RULE}"))
 }
 
+/// A size for each second: `100MiB/s`.
+pub(crate) fn bandwidth(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = text.trim().strip_suffix("/s").and_then(|bytes| size(bytes).ok());
+    let bytes = bytes.ok_or_else(|| format!("\"{text}\" {BANDWIDTH_RULE}"))?;
+    NonZeroU64::new(bytes).ok_or_else(|| format!("\"{text}\" lets nothing through; leave it out for no limit"))
+}
+
 fn split(text: &str, belongs: impl Fn(u8) -> bool) -> (&str, &str) {
     text.split_at(text.bytes().position(|byte| !belongs(byte)).unwrap_or(text.len()))
 }
@@ -78,6 +87,16 @@ mod tests {
         }
         for bad in ["", "MiB", "8mib", "8.5MiB", "-1", "99999999999GiB"] {
             assert!(size(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn bandwidths_are_sizes_for_each_second() {
+        for (text, expected) in [("17/s", 17), ("64KiB/s", 65_536), ("100 MB/s", 100_000_000)] {
+            assert_eq!(bandwidth(text).map(NonZeroU64::get), Ok(expected), "{text}");
+        }
+        for bad in ["", "/s", "0/s", "0MiB/s", "8MiB", "8MiB/m", "8Mbit/s", "-1/s"] {
+            assert!(bandwidth(bad).is_err(), "{bad:?} was taken");
         }
     }
 }

@@ -1,0 +1,55 @@
+//! SIGHUP: `serve` reads its configuration file again and takes over what can change while it runs.
+//!
+//! Nothing that runs is stopped for it. What can only be taken over at a start is told, and so is every mistake.
+
+use std::{path::PathBuf, sync::Arc};
+
+use mimeo_engine::Engine;
+use tokio::signal::unix::Signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, Written},
+    limits,
+};
+
+pub(crate) struct Reload {
+    path: PathBuf,
+    engine: Arc<Engine>,
+    /// What `serve` was started with.
+    started: Written,
+}
+
+impl Reload {
+    pub(crate) fn new(path: PathBuf, engine: Arc<Engine>, started: Written) -> Self {
+        Self { path, engine, started }
+    }
+
+    /// Reloads at each of the signals, until `stop`.
+    pub(crate) async fn run(self, mut hangups: Signal, stop: CancellationToken) -> anyhow::Result<()> {
+        while let Some(Some(())) = stop.run_until_cancelled(hangups.recv()).await {
+            self.reload();
+        }
+        Ok(())
+    }
+
+    fn reload(&self) {
+        match Config::load(&self.path) {
+            Ok(config) => self.take_over(config),
+            Err(error) => {
+                for mistake in error.to_string().lines() {
+                    tracing::error!("not reloaded, what was in force stays: {mistake}");
+                }
+            }
+        }
+    }
+
+    fn take_over(&self, Config { limits, written, .. }: Config) {
+        limits::replace(&self.engine, limits);
+        let differences = self.started.differences(&written);
+        if !differences.is_empty() {
+            let sections = Vec::from_iter(differences).join(", ");
+            tracing::warn!("changed in the file, but takes effect only after a restart: {sections}");
+        }
+    }
+}

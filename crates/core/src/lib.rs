@@ -20,7 +20,7 @@ pub use error::{Error, Reason, Result};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility};
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
-pub use record::{Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
+pub use record::{CHUNK, Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
 pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};
 
 /// Points in time: UTC, written as RFC 3339.

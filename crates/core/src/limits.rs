@@ -75,18 +75,22 @@ impl Hours {
 #[serde(try_from = "String", into = "String")]
 pub struct Span {
     from: Time,
-    to: Time,
+    /// `None`: the midnight at the day's end.
+    to: Option<Time>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is no span of hours; write it like \"22:00-06:00\"")]
 pub struct InvalidSpan(String);
 
+const DAYS_END: &str = "24:00";
+
 impl Span {
     fn contains(self, time: Time) -> bool {
-        match self.from < self.to {
-            true => self.from <= time && time < self.to,
-            false => self.from <= time || time < self.to,
+        match self.to {
+            None => self.from <= time,
+            Some(to) if self.from < to => self.from <= time && time < to,
+            Some(to) => self.from <= time || time < to,
         }
     }
 }
@@ -95,26 +99,26 @@ impl FromStr for Span {
     type Err = InvalidSpan;
 
     fn from_str(text: &str) -> Result<Self, InvalidSpan> {
-        let span = text.split_once('-').and_then(|(from, to)| Some(Self { from: minute(from)?, to: minute(to)? }));
-        span.filter(|span| span.from != span.to).ok_or_else(|| InvalidSpan(text.to_owned()))
+        let span = text.split_once('-').and_then(|(from, to)| {
+            let to = if to.trim() == DAYS_END { None } else { Some(minute(to)?) };
+            Some(Self { from: minute(from)?, to })
+        });
+        span.filter(|span| Some(span.from) != span.to).ok_or_else(|| InvalidSpan(text.to_owned()))
     }
 }
 
-/// `HH:MM`; 24:00 is the midnight at the day's end.
+/// `HH:MM`.
 fn minute(text: &str) -> Option<Time> {
     let (hour, minute) = text.trim().split_once(':')?;
     let digits = |text: &&str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| Some(text).filter(digits)?.parse::<i8>().ok();
-    match (number(hour)?, number(minute)?) {
-        (24, 0) => Some(Time::midnight()),
-        (hour, minute) => Time::new(hour, minute, 0, 0).ok(),
-    }
+    Time::new(number(hour)?, number(minute)?, 0, 0).ok()
 }
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, to } = self;
-        write!(f, "{:02}:{:02}-{:02}:{:02}", from.hour(), from.minute(), to.hour(), to.minute())
+        let time = |time: &Time| format!("{:02}:{:02}", time.hour(), time.minute());
+        write!(f, "{}-{}", time(&self.from), self.to.as_ref().map_or(DAYS_END.to_owned(), time))
     }
 }
 
@@ -148,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_span_is_open_from_its_first_minute_to_before_its_last_and_past_midnight() {
-        for (now, open) in [("21:59:59", false), ("22:00", true), ("00:00", true), ("05:59:59", true), ("06:00", false)] {
+        for (now, open) in [("21:59:59", false), ("22:00", true), ("00:00", true), ("05:59:59", true), ("06:00", false)]
+        {
             let found = opens(&["22:00-06:00"], &format!("2026-03-01T{now}"), "UTC");
             assert_eq!(found.is_none(), open, "{now}: {found:?}");
         }
@@ -174,7 +179,10 @@ mod tests {
         for bad in ["", "22:00", "22-06", "22:00-22:00", "25:00-06:00", "22:60-06:00", "2:00-06:00", "+2:00-06:00"] {
             assert!(bad.parse::<Span>().unwrap_err().to_string().contains(bad), "{bad}");
         }
-        assert_eq!("22:00-06:00".parse::<Span>().unwrap().to_string(), "22:00-06:00");
+        for good in ["22:00-06:00", "20:00-24:00", "00:00-24:00"] {
+            assert_eq!(good.parse::<Span>().unwrap().to_string(), good);
+        }
+        assert_eq!(opens(&["00:00-24:00"], "2026-03-01T00:00", "UTC"), None);
         assert_eq!(serde_json::to_string(&hours(&["08:30-09:00"])).unwrap(), r#"["08:30-09:00"]"#);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectState, Reason, Record,
@@ -39,6 +39,27 @@ pub struct Observation<'a> {
     pub sight: &'a Sight,
     /// Stores to which this very image is being copied or proven at this moment.
     pub running: &'a BTreeSet<StoreName>,
+    pub conditions: &'a Conditions,
+}
+
+/// How things stand for all images alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// Stores that start no copies now, and when they will.
+    pub closed: BTreeMap<StoreName, Timestamp>,
+    /// How fast bits could be read from each store lately, in bytes per second.
+    pub read_rates: BTreeMap<StoreName, u64>,
+    /// And through the image service.
+    pub service_rate: Option<u64>,
+}
+
+/// Where an image's bits can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceOf {
+    /// Through the image service.
+    Service,
+    /// A proven copy, directly.
+    Copy(StoreName),
 }
 
 /// What is to be done. `changes` are committed first; then the locations are registered, and copies and proofs run
@@ -52,6 +73,8 @@ pub struct Plan {
     pub prove: Vec<StoreName>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
+    /// Where copies are to be read from, the cheapest first; for when there are any to be made.
+    pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
     pub stop: bool,
     /// When to look again although nothing happens.
@@ -117,7 +140,32 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
             plan.changes.push(Change::Replica(image.id.clone(), after));
         }
     }
+    if !plan.copy.is_empty() {
+        plan.sources = sources(policy, seen, image);
+    }
     plan
+}
+
+/// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
+fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<SourceOf> {
+    use ReplicaState as R;
+    let readable = |store: &&StoreName| {
+        seen.record.replicas.get(*store).is_some_and(|replica| {
+            let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
+            proven && kept(seen.record, replica) && !seen.running.contains(*store)
+        })
+    };
+    let conditions = seen.conditions;
+    let rate = |store: &StoreName| conditions.read_rates.get(store).copied();
+    let mut copies: Vec<&StoreName> = policy.stores.iter().map(|facts| &facts.name).filter(readable).collect();
+    copies.sort_by_key(|store| std::cmp::Reverse(rate(store)));
+    let is_slow = |store: &&StoreName| {
+        let rates = rate(store).zip(conditions.service_rate);
+        rates.is_some_and(|(copy, service)| copy < service / 2)
+    };
+    let (slow, fast): (Vec<_>, Vec<_>) = copies.into_iter().partition(is_slow);
+    let copy = |store: &StoreName| SourceOf::Copy(store.clone());
+    fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
 }
 
 /// What stands in the way of the image as a whole.
@@ -172,15 +220,27 @@ fn replica_step(
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
     }
+    let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
     if !replica.is_due(now) {
         plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
         return replica;
     }
-    match replica.state {
-        R::Stored => plan.prove.push(replica.store.clone()),
-        _ => plan.copy.push(replica.store.clone()),
+    match (replica.state, seen.conditions.closed.get(&replica.store)) {
+        (R::Stored, _) => plan.prove.push(replica.store.clone()),
+        (_, None) => plan.copy.push(replica.store.clone()),
+        (_, Some(opens)) => {
+            plan.look_again(Some(*opens));
+            replica.failure = Some(outside_hours(*opens, replica.failure.or(waited)));
+        }
     }
     replica
+}
+
+/// Says that the copy waits for the store's hours; what had failed before goes on being counted.
+fn outside_hours(opens: Timestamp, before: Option<Failure>) -> Failure {
+    let tries = before.map_or(0, |failure| failure.tries);
+    let message = "copies to this store start at other hours only: see `hours` in its section or in [transfer]";
+    Failure { reason: Reason::OutsideHours, message: message.into(), tries, next_try: Some(opens) }
 }
 
 /// A proven replica: registered if the image shows its location, else to be registered.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Change, DirtyMark, Due, Image, ImageId, Location, ObjectName, Record, Result, Snapshot, StoreName, Timestamp,
-    Visibility,
+    Change, Digest, DirtyMark, Due, Error, Image, ImageId, Location, ObjectName, Reason, Record, Result, Snapshot,
+    StoreName, Timestamp, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
@@ -90,8 +90,31 @@ pub trait Store: Send + Sync {
     /// The location URL under which Glance reads the object.
     fn location(&self, object: &ObjectName) -> String;
 
+    /// Whether [`Sink::skip`] leaves out bytes that then read back as zeros.
+    fn is_sparse(&self) -> bool {
+        false
+    }
+
+    /// Whether an object that was never closed can be gone on with. It may become known only while the store is used.
+    fn resumes(&self) -> bool {
+        false
+    }
+
     /// Starts a new object. Until [`Sink::close`] succeeds it may exist in part, or not at all.
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>>;
+
+    /// How many bytes from its beginning an object that was never closed has; [`read`](Store::read) gives them. 0: none,
+    /// or the store cannot go on with them. Whether they are right is the caller's to find out. Changes nothing of them.
+    async fn kept(&self, _object: &ObjectName) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Goes on with an object that was never closed, from `offset`, which is no more than was kept; what was behind it
+    /// is replaced. What a failure leaves is as after [`open`](Store::open), the bytes before `offset` with it.
+    async fn resume(&self, object: &ObjectName, _size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
+        let message = format!("{}: cannot go on with an object: {object} from byte {offset}", self.name());
+        Err(Error::new(Reason::StoreError, message))
+    }
 
     /// Reads the object from `offset` where Glance would read it. Leaves nothing behind.
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream>;
@@ -108,6 +131,11 @@ pub trait Store: Send + Sync {
 pub trait Sink: Send {
     /// Hands over the next bytes; waits while the store cannot take them.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Goes on behind so many bytes, which are to read back as zeros. Only asked of a store that is sparse.
+    async fn skip(&mut self, length: u64) -> Result<()> {
+        Err(Error::new(Reason::StoreError, format!("the store cannot leave out {length} zeros")))
+    }
 
     /// Publishes the object and tells what the store says of it. After an error it may exist or not.
     async fn close(self: Box<Self>) -> Result<Receipt>;
@@ -224,4 +252,7 @@ pub trait Ledger: Send + Sync {
     async fn counts(&self, since: Timestamp) -> Result<Counts>;
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>>;
+
+    /// The digests of the image's chunks, from the first without a gap: what follows a gap is left out.
+    async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>>;
 }

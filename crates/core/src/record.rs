@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
-use crate::{Failure, ImageId, ObjectName, Replica, StoreName, Timestamp};
+use crate::{Digest, Failure, ImageId, ObjectName, Replica, StoreName, Timestamp};
+
+/// What an image is cut into for the digests that let an interrupted copy go on, in bytes. The last chunk may be shorter.
+pub const CHUNK: u64 = 16 << 20;
 
 /// Everything that the ledger knows of one image.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,7 +100,12 @@ pub enum Change {
     DeleteSeen(ImageId, Timestamp),
     /// The delete event was wrong: the image is there.
     DeleteUnseen(ImageId),
-    /// Forgets the image with all its replicas: nothing of it is left anywhere.
+    /// Keeps the BLAKE3 digests of consecutive [`CHUNK`]s of the image, of which the first has the index `first`. They
+    /// replace those of the same index.
+    Chunks { image: ImageId, first: u64, digests: Vec<Digest> },
+    /// Forgets the digests of the image's chunks.
+    ChunksGone(ImageId),
+    /// Forgets the image with all its replicas and digests: nothing of it is left anywhere.
     Forget(ImageId),
     /// Whatever of the image waits after a failure is due at this time. Touches nothing else, so that it may be sent
     /// while the image has a turn.

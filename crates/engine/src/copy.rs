@@ -1,21 +1,25 @@
 //! Copies and proofs of one image, side by side; what is proven is registered without waiting for the slowest.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc, time::Duration};
 
+use futures::future::select_all;
 use mimeo_core::{
     Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
-    ReplicaState, Result, StoreName, plan::Plan,
+    ReplicaState, Result, StoreName,
+    plan::{Plan, SourceOf},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
     Engine,
+    gate::Pass,
     look::look,
     note::{failed, put_off, update},
+    places::Place,
     progress::Phase,
     prove, register,
-    transfer::{Feed, Transfer, Verified},
+    transfer::{Feed, Lane, Origin, Origins, Transfer, Verified},
     turn::Turn,
 };
 
@@ -26,66 +30,215 @@ const LINGER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 /// Runs the plan's copies and proofs to their ends, which are in the ledger when this returns.
 pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: &Plan) -> Result<()> {
-    if plan.copy.is_empty() && plan.prove.is_empty() {
-        return Ok(());
-    }
-    let mut work = JoinSet::new();
+    let origins = origins(engine, &image.id, &plan.sources).await?;
+    let mut copies = Copies {
+        engine,
+        turn,
+        image,
+        origins,
+        running: plan.copy.iter().chain(&plan.prove).cloned().collect(),
+        to_start: Vec::new(),
+        work: JoinSet::new(),
+        readers: JoinSet::new(),
+    };
     for store in &plan.prove {
         let (engine, id, store) = (Arc::clone(engine), image.id.clone(), store.clone());
-        work.spawn(async move { (prove(&engine, &id, &store).await, store) }.in_current_span());
+        copies.work.spawn(async move { (prove(&engine, &id, &store).await, store) }.in_current_span());
     }
-    let mut readers = JoinSet::new();
-    if !plan.copy.is_empty() {
-        start_copies(engine, turn, image, &plan.copy, &mut work, &mut readers).await?;
-    }
-    let running = plan.copy.iter().chain(&plan.prove).cloned().collect();
-    attend(engine, turn, image, running, &mut work).await;
+    copies.admit(&plan.copy).await;
+    copies.attend().await?;
     // Whoever still runs was told to stop: nothing of it may go on when the next look begins.
-    work.shutdown().await;
-    readers.shutdown().await;
+    copies.work.shutdown().await;
+    copies.readers.shutdown().await;
     Ok(())
 }
 
-/// Waits for the work, and looks at the image whenever something is proven or the image was marked again.
-async fn attend(
-    engine: &Arc<Engine>,
-    turn: &Turn,
-    image: &Image,
-    mut running: BTreeSet<StoreName>,
-    work: &mut JoinSet<(bool, StoreName)>,
-) {
-    let began = Instant::now();
-    let mut register_at: Option<Instant> = None;
-    loop {
-        let linger = async {
-            match register_at {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
+/// Where the image can be read: the plan's sources, as far as their objects are known.
+async fn origins(engine: &Engine, id: &ImageId, sources: &[SourceOf]) -> Result<Origins> {
+    let record = engine.ledger.load(id).await?;
+    let copy = |store: &StoreName| {
+        let object = record.as_ref()?.replicas.get(store)?.object.clone()?;
+        Some(Origin::copy(&engine.stores.get(store)?.store, object))
+    };
+    let origin = |source: &SourceOf| match source {
+        SourceOf::Service => Some(Origin::service(engine.registry.source(id))),
+        SourceOf::Copy(store) => copy(store),
+    };
+    Ok(Origins::new(sources.iter().filter_map(origin).collect()))
+}
+
+/// The copies and proofs of one image that run side by side.
+struct Copies<'a> {
+    engine: &'a Arc<Engine>,
+    turn: &'a Turn,
+    image: &'a Image,
+    origins: Origins,
+    /// The stores whose copy or proof is not at its end.
+    running: BTreeSet<StoreName>,
+    /// Of those, the ones that wait for a place.
+    to_start: Vec<(StoreName, Option<OwnedSemaphorePermit>)>,
+    work: JoinSet<(bool, StoreName)>,
+    readers: JoinSet<()>,
+}
+
+/// The right to copy to some of the stores that wait, and the place to read the image for them.
+struct Admission {
+    place: Place,
+    passes: Vec<(StoreName, Pass)>,
+}
+
+impl Copies<'_> {
+    /// The stores that may be tried now. To one whose last copy failed only a few are tried at a time, so that a store
+    /// that hangs takes no more than those few turns and transfers; the others wait with the store's own reason.
+    async fn admit(&mut self, stores: &[StoreName]) {
+        for store in stores {
+            if !self.engine.stores.contains_key(store) {
+                self.running.remove(store);
+                continue;
             }
-        };
-        let is_time = tokio::select! {
-            done = work.join_next() => {
-                let Some(done) = done else { return };
-                if let Ok((proven, store)) = done {
-                    running.remove(&store);
-                    if proven {
-                        let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
-                        register_at.get_or_insert(Instant::now() + wait);
-                    }
-                }
-                false
-            }
-            () = turn.poke.notified() => true,
-            () = linger => true,
-            () = turn.stop.cancelled() => return,
-        };
-        if is_time && !work.is_empty() {
-            register_at = None;
-            if !meanwhile(engine, image, &running).await {
-                tracing::info!("the image changed: its copies are stopped");
-                return;
+            let Some((reason, last)) = self.engine.health.last_failure(store) else {
+                self.to_start.push((store.clone(), None));
+                continue;
+            };
+            if let Ok(trial) = Arc::clone(&self.engine.gates(store).trials).try_acquire_owned() {
+                self.to_start.push((store.clone(), Some(trial)));
+            } else {
+                self.running.remove(store);
+                let message = format!("{store}: not tried now, as others are being tried after this failure: {last}");
+                put_off(self.engine, &self.image.id, store, &Error::new(reason, message)).await;
             }
         }
+    }
+
+    /// Starts what may start, waits for the work, and looks at the image whenever something is proven or the image was
+    /// marked again.
+    async fn attend(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let mut register_at: Option<Instant> = None;
+        while self.has_work() {
+            let linger = async {
+                match register_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_time = tokio::select! {
+                done = self.work.join_next(), if !self.work.is_empty() => {
+                    if let Some(Ok((proven, store))) = done {
+                        self.running.remove(&store);
+                        if proven {
+                            self.prefer(&store).await;
+                            let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
+                            register_at.get_or_insert(Instant::now() + wait);
+                        }
+                    }
+                    false
+                }
+                admission = admission(self.engine, self.image, &self.to_start), if !self.to_start.is_empty() => {
+                    self.start(admission).await?;
+                    false
+                }
+                () = self.turn.poke.notified() => true,
+                () = linger => true,
+                () = self.turn.stop.cancelled() => return Ok(()),
+            };
+            if is_time && self.has_work() {
+                register_at = None;
+                if !meanwhile(self.engine, self.image, &self.running).await {
+                    tracing::info!("the image changed: its copies are stopped");
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        !(self.work.is_empty() && self.to_start.is_empty())
+    }
+
+    /// Lets those who still read, or are yet to, read from a copy that was just proven.
+    async fn prefer(&self, store: &StoreName) {
+        let Some(part) = self.engine.stores.get(store) else { return };
+        let record = self.engine.ledger.load(&self.image.id).await.ok().flatten();
+        let object = record.and_then(|mut record| record.replicas.remove(store)?.object);
+        if let Some(object) = object {
+            self.origins.prefer(Origin::copy(&part.store, object));
+        }
+    }
+
+    /// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
+    async fn start(&mut self, Admission { place, passes }: Admission) -> Result<()> {
+        let (engine, image) = (self.engine, self.image);
+        let stores: Vec<StoreName> = passes.iter().map(|(store, _)| store.clone()).collect();
+        let attempts = begin(engine, &image.id, &stores).await?;
+        tracing::info!(stores = stores.len(), size = image.size, "copying");
+        let patience = engine.settings.source_timeout;
+        let transfer = Transfer::new(image.clone(), self.origins.clone(), place.window, patience);
+        let slow = known_slow(engine, &stores);
+        for ((store, object), (_, pass)) in attempts.into_iter().zip(passes) {
+            let trial = self.to_start.iter().position(|(waiting, _)| *waiting == store);
+            let trial = trial.and_then(|at| self.to_start.swap_remove(at).1);
+            let (engine, image, feed) = (Arc::clone(engine), image.clone(), transfer.feed(slow.contains(&store)));
+            let copying = async move {
+                let proven = copy(&engine, &image, &store, &object, feed).await;
+                drop((trial, pass));
+                (proven, store)
+            };
+            self.work.spawn(copying.in_current_span());
+        }
+        let (engine, id) = (Arc::clone(engine), image.id.clone());
+        let reading = async move {
+            let began = Instant::now();
+            let verdict = transfer.read(&engine.paces).await;
+            if let Some(bytes) = verdict.from_service {
+                engine.health.served(bytes, began.elapsed());
+            }
+            // Before the feeds are told: the next look is to know of it.
+            for store in &verdict.liars {
+                doubt(&engine, &id, store).await;
+            }
+            transfer.end(verdict).await;
+            // The place bounds the memory of windows: it is given back when this one is empty.
+            drop(place);
+        };
+        self.readers.spawn(reading.in_current_span());
+        Ok(())
+    }
+}
+
+/// Waits until at least one of the stores may have one more copy, and there is a place to read the image.
+async fn admission(engine: &Engine, image: &Image, waiting: &[(StoreName, Option<OwnedSemaphorePermit>)]) -> Admission {
+    loop {
+        let rooms = waiting.iter().map(|(store, _)| Box::pin(engine.gates(store).copies.room()));
+        select_all(rooms).await;
+        let place = engine.places.enter(image.size.unwrap_or(u64::MAX)).await;
+        let enter = |store: &StoreName| Some((store.clone(), engine.gates(store).copies.enter()?));
+        let passes: Vec<_> = waiting.iter().filter_map(|(store, _)| enter(store)).collect();
+        if !passes.is_empty() {
+            return Admission { place, passes };
+        }
+    }
+}
+
+/// The stores that were, or may go, much slower lately than the fastest of them.
+fn known_slow(engine: &Engine, stores: &[StoreName]) -> BTreeSet<StoreName> {
+    let limits = engine.limits();
+    let rate = |store: &StoreName| {
+        let limit = limits.stores.get(store).and_then(|own| own.bandwidth).map(NonZeroU64::get);
+        engine.health.write_rate(store).into_iter().chain(limit).min().unwrap_or(u64::MAX)
+    };
+    let fastest = stores.iter().map(rate).max().unwrap_or(0);
+    stores.iter().filter(|store| rate(store) < fastest / 2).cloned().collect()
+}
+
+/// The copy was read and did not have the image's hash: it is to be proven anew.
+async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
+    tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
+    let doubted =
+        update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });
+    if let Err(error) = doubted.await {
+        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
     }
 }
 
@@ -102,60 +255,6 @@ async fn meanwhile(engine: &Engine, image: &Image, running: &BTreeSet<StoreName>
         tracing::warn!(reason = error.reason.code(), error = error.chain(), "could not look at the image meanwhile");
         true
     })
-}
-
-/// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
-async fn start_copies(
-    engine: &Arc<Engine>,
-    turn: &Turn,
-    image: &Image,
-    stores: &[StoreName],
-    work: &mut JoinSet<(bool, StoreName)>,
-    readers: &mut JoinSet<()>,
-) -> Result<()> {
-    let permit = tokio::select! {
-        permit = Arc::clone(&engine.readers).acquire_owned() => permit,
-        () = turn.stop.cancelled() => return Ok(()),
-    };
-    let permit = permit.map_err(|_| Error::new(Reason::Cancelled, "no transfers are started any more"))?;
-    let admitted = admit(engine, &image.id, stores).await;
-    if admitted.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<StoreName> = admitted.iter().map(|(store, _)| store.clone()).collect();
-    let attempts = begin(engine, &image.id, &names).await?;
-    tracing::info!(stores = stores.len(), size = image.size, "copying");
-    let source = engine.registry.source(&image.id);
-    let transfer = Transfer::new(image.clone(), source, engine.settings.window, engine.settings.source_timeout);
-    for ((store, object), (_, trial)) in attempts.into_iter().zip(admitted) {
-        let (engine, image, feed) = (Arc::clone(engine), image.clone(), transfer.feed());
-        let copying = async move {
-            let _trial = trial;
-            (copy(&engine, &image, &store, &object, feed).await, store)
-        };
-        work.spawn(copying.in_current_span());
-    }
-    readers.spawn(transfer.read(permit).in_current_span());
-    Ok(())
-}
-
-/// The stores that may be tried now. To one whose last copy failed only a few are tried at a time, so that a store that
-/// hangs takes no more than those few turns and transfers; the others wait with the store's own reason.
-async fn admit(engine: &Engine, id: &ImageId, stores: &[StoreName]) -> Vec<(StoreName, Option<OwnedSemaphorePermit>)> {
-    let mut admitted = Vec::new();
-    for store in stores.iter().filter(|store| engine.stores.contains_key(*store)) {
-        let Some((reason, last)) = engine.health.last_failure(store) else {
-            admitted.push((store.clone(), None));
-            continue;
-        };
-        if let Ok(trial) = Arc::clone(&engine.gates(store).trials).try_acquire_owned() {
-            admitted.push((store.clone(), Some(trial)));
-        } else {
-            let message = format!("{store}: not tried now, as others are being tried after this failure: {last}");
-            put_off(engine, id, store, &Error::new(reason, message)).await;
-        }
-    }
-    admitted
 }
 
 /// One new attempt for each store, known to the ledger before a byte is written.
@@ -200,9 +299,13 @@ fn next_attempt(record: &Record, now: mimeo_core::Timestamp) -> u64 {
 async fn copy(engine: &Engine, image: &Image, store: &StoreName, object: &ObjectName, feed: Feed) -> bool {
     let Some(part) = engine.stores.get(store) else { return false };
     let line = engine.board.show(&image.id, store, Phase::Copying, image.size);
-    let written = feed.copy_to(part, object, &line, &engine.gates(store).slow).await;
-    let recorded = match written {
-        Ok(verified) => stored(engine, &image.id, store, object, part.store.location(object), verified).await,
+    let way = Lane { part, paces: &engine.paces, line: &line, slow: &engine.gates(store).slow };
+    let began = Instant::now();
+    let recorded = match feed.copy_to(object, &way).await {
+        Ok(verified) => {
+            engine.health.wrote(store, verified.size, began.elapsed());
+            stored(engine, &image.id, store, object, part.store.location(object), verified).await
+        }
         Err(error) => Err(error),
     };
     match recorded {
@@ -261,7 +364,9 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
     let closed = |_| Error::new(Reason::Cancelled, "no proofs are started any more");
     let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
-    prove::read_back(part, object, size, digest, &line).await?;
+    let began = Instant::now();
+    prove::read_back(part, object, size, digest, &line, &engine.paces).await?;
+    engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
     update(engine, id, store, |replica, _| Replica {
         state: ReplicaState::Proven,

@@ -1,15 +1,18 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mimeo_core::{
-    Image, Result, StoreName,
-    plan::Policy,
+    Image, Limits, Result, StoreName, TimeZone, Timestamp,
+    plan::{Conditions, Policy},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    gate::Gate,
     health::Health,
+    pace::Paces,
+    places::Places,
     progress::Board,
     recent::{self, Recent},
     serve,
@@ -42,10 +45,10 @@ pub struct StorePart {
 #[derive(Debug)]
 pub struct Settings {
     pub policy: Policy,
-    /// Images read at the same time.
-    pub transfers: usize,
-    /// Bytes of one image held in memory at most.
-    pub window: usize,
+    /// What they are at the start; see [`Engine::set_limits`].
+    pub limits: Limits,
+    /// In which the limits' hours are meant.
+    pub time_zone: TimeZone,
     /// How long the image service may give no byte of an image before the read is tried anew.
     pub source_timeout: Duration,
     pub scan_interval: Duration,
@@ -67,6 +70,8 @@ pub struct GcSettings {
 
 /// How much may go on at one store at a time. No gate is shared by two stores: what hangs at one holds up no other.
 pub(crate) struct Gates {
+    /// As many as its limits allow.
+    pub(crate) copies: Arc<Gate>,
     pub(crate) slow: Arc<Semaphore>,
     pub(crate) trials: Arc<Semaphore>,
     pub(crate) proofs: Semaphore,
@@ -75,6 +80,7 @@ pub(crate) struct Gates {
 impl Gates {
     fn new() -> Self {
         Self {
+            copies: Arc::default(),
             slow: Arc::new(Semaphore::new(SLOW_COPIES)),
             trials: Arc::new(Semaphore::new(TRIALS)),
             proofs: Semaphore::new(PROOFS),
@@ -89,8 +95,10 @@ pub struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stores: BTreeMap<StoreName, StorePart>,
     pub(crate) settings: Settings,
-    /// A permit for each image that may be read at the same time.
-    pub(crate) readers: Arc<Semaphore>,
+    pub(crate) limits: watch::Sender<Limits>,
+    /// One for each image that may be read at the same time.
+    pub(crate) places: Arc<Places>,
+    pub(crate) paces: Arc<Paces>,
     gates: BTreeMap<StoreName, Gates>,
     pub(crate) board: Board,
     pub(crate) recent: Recent,
@@ -107,13 +115,16 @@ impl Engine {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let stores: BTreeMap<StoreName, StorePart> =
             parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
+        let paces = Arc::new(Paces::new(stores.keys()));
         let gates = stores.keys().map(|name| (name.clone(), Gates::new())).collect();
-        Arc::new(Self {
+        let engine = Self {
             registry: parts.registry,
             ledger: parts.ledger,
             clock: parts.clock,
             stores,
-            readers: Arc::new(Semaphore::new(settings.transfers)),
+            limits: watch::Sender::new(settings.limits.clone()),
+            places: Arc::default(),
+            paces,
             gates,
             settings,
             board: Board::default(),
@@ -122,12 +133,38 @@ impl Engine {
             wake: Notify::new(),
             sweep: Notify::new(),
             turns: Turns::default(),
-        })
+        };
+        engine.set_limits(engine.limits());
+        Arc::new(engine)
     }
 
     /// Runs until `stop`; then lets nothing half-done unrecorded.
     pub async fn serve(self: &Arc<Self>, events: Option<Box<dyn Events>>, stop: CancellationToken) -> Result<()> {
         serve::run(self, events, stop).await
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.limits.borrow().clone()
+    }
+
+    /// Puts other limits in force, also for what runs now. Names of stores that are not enabled have no effect.
+    pub fn set_limits(&self, limits: Limits) {
+        self.places.set(&limits);
+        self.paces.set(&limits);
+        for (store, gates) in &self.gates {
+            let own = limits.stores.get(store).and_then(|own| own.concurrency);
+            gates.copies.set(own.map(NonZeroUsize::get));
+        }
+        self.limits.send_replace(limits);
+    }
+
+    /// What planning depends on beside the image itself.
+    pub(crate) fn conditions(&self, now: Timestamp) -> Conditions {
+        let limits = self.limits.borrow();
+        let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
+        let closed = self.stores.keys().filter_map(|store| Some((store.clone(), opens(store)?))).collect();
+        Conditions { closed, ..self.health.rates() }
     }
 
     pub(crate) fn gates(&self, store: &StoreName) -> &Gates {

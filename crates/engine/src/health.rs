@@ -3,11 +3,15 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use mimeo_core::{Error, Reason, StoreName, Timestamp, ports::EventsHealth};
+use mimeo_core::{Error, Reason, StoreName, Timestamp, plan::Conditions, ports::EventsHealth};
 
 use crate::status::ReasonReport;
+
+/// A copy of less than this says nothing of how fast a store is.
+const LEAST_MEASURED: u64 = 8 << 20;
 
 #[derive(Default)]
 pub(crate) struct Health(Mutex<Seen>);
@@ -20,17 +24,23 @@ pub(crate) struct Seen {
     pub(crate) trouble: Option<ReasonReport>,
     pub(crate) events: Option<Arc<EventsHealth>>,
     pub(crate) held_deletes: u64,
+    service_rate: Option<u64>,
 }
 
 #[derive(Default, Clone)]
 pub(crate) struct StoreSeen {
     pub(crate) last_success: Option<Timestamp>,
     pub(crate) failure: Option<ReasonReport>,
+    /// How fast bits could be written to it, and read from it, last, in bytes per second.
+    write_rate: Option<u64>,
+    read_rate: Option<u64>,
 }
 
 impl Health {
     pub(crate) fn succeeded(&self, store: &StoreName, now: Timestamp) {
-        self.lock().stores.insert(store.clone(), StoreSeen { last_success: Some(now), failure: None });
+        let mut seen = self.lock();
+        let store = seen.stores.entry(store.clone()).or_default();
+        (store.last_success, store.failure) = (Some(now), None);
     }
 
     pub(crate) fn failed(&self, store: &StoreName, error: &Error) {
@@ -44,6 +54,37 @@ impl Health {
         Some((Reason::from_code(&failure.code)?, failure.message.clone()))
     }
 
+    /// Bits that were written to the store, in so much time.
+    pub(crate) fn wrote(&self, store: &StoreName, bytes: u64, time: Duration) {
+        if let Some(rate) = rate(bytes, time) {
+            self.lock().stores.entry(store.clone()).or_default().write_rate = Some(rate);
+        }
+    }
+
+    /// Bits that were read from the store, in so much time.
+    pub(crate) fn read(&self, store: &StoreName, bytes: u64, time: Duration) {
+        if let Some(rate) = rate(bytes, time) {
+            self.lock().stores.entry(store.clone()).or_default().read_rate = Some(rate);
+        }
+    }
+
+    /// Bits that came through the image service, in so much time: it may be able to do more.
+    pub(crate) fn served(&self, bytes: u64, time: Duration) {
+        if let Some(rate) = rate(bytes, time) {
+            self.lock().service_rate = Some(rate);
+        }
+    }
+
+    pub(crate) fn rates(&self) -> Conditions {
+        let seen = self.lock();
+        let rates = seen.stores.iter().filter_map(|(store, seen)| Some((store.clone(), seen.read_rate?)));
+        Conditions { read_rates: rates.collect(), service_rate: seen.service_rate, ..Conditions::default() }
+    }
+
+    pub(crate) fn write_rate(&self, store: &StoreName) -> Option<u64> {
+        self.lock().stores.get(store)?.write_rate
+    }
+
     pub(crate) fn trouble(&self, error: &Error) {
         self.lock().trouble = Some(error.into());
     }
@@ -55,4 +96,10 @@ impl Health {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `None` for so little that its time says nothing of the rate.
+fn rate(bytes: u64, time: Duration) -> Option<u64> {
+    let millis = u64::try_from(time.as_millis()).ok().filter(|millis| *millis > 0)?;
+    (bytes >= LEAST_MEASURED).then(|| bytes.saturating_mul(1000) / millis)
 }

@@ -4,11 +4,14 @@
 
 mod copy;
 mod engine;
+mod gate;
 mod health;
 mod intake;
 mod look;
 mod names;
 mod note;
+mod pace;
+mod places;
 mod progress;
 mod prove;
 mod queries;

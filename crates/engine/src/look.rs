@@ -24,7 +24,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
         engine.put_back_undone(image).await;
     }
     let now = engine.clock.now();
-    let plan = plan::plan(&engine.settings.policy, &Observation { now, record: &record, sight: &sight, running });
+    let conditions = engine.conditions(now);
+    let seen = Observation { now, record: &record, sight: &sight, running, conditions: &conditions };
+    let plan = plan::plan(&engine.settings.policy, &seen);
     engine.ledger.commit(&plan.changes).await?;
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let record = engine.ledger.load(id).await?.unwrap_or(record);

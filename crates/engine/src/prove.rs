@@ -5,11 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use mimeo_core::{Digest, Error, ObjectName, Reason, Result};
 
-use crate::{
-    StorePart,
-    progress::Line,
-    transfer::{Hasher, digest, within},
-};
+use crate::{StorePart, pace::Paces, progress::Line, transfer::within};
 
 /// Reads the whole object and compares size and BLAKE3 digest.
 pub(crate) async fn read_back(
@@ -18,14 +14,18 @@ pub(crate) async fn read_back(
     size: u64,
     expected: &Digest,
     line: &Line,
+    paces: &Paces,
 ) -> Result<()> {
     let mut stream = within(part.timeout, part, "opening the copy to read it back", part.store.read(object, 0)).await?;
-    let hasher = Hasher::blake3();
+    // In place, as a chunk takes no longer to hash than to receive.
+    let mut hasher = blake3::Hasher::new();
     let mut seen = 0_u64;
     while let Some(chunk) = within(part.timeout, part, "reading the copy back", next(&mut stream)).await? {
         seen += chunk.len() as u64;
         line.advance(chunk.len());
-        hasher.update(chunk).await;
+        hasher.update(&chunk);
+        paces.take(part.store.name(), chunk.len()).await;
+        paces.take_of_all(chunk.len()).await;
         if seen > size {
             break;
         }
@@ -35,8 +35,7 @@ pub(crate) async fn read_back(
         let message = format!("{store}: the copy reads back as {seen} bytes or more; {size} were sent");
         return Err(Error::new(Reason::ProofMismatch, message));
     }
-    let broken = || Error::new(Reason::StoreError, "hashing broke down");
-    let found = digest(hasher).await.ok_or_else(broken)?;
+    let found = Digest::from_hex(hasher.finalize().to_hex().to_string());
     if found != *expected {
         let message = format!("{store}: the copy reads back with other bytes (BLAKE3 {found}, sent {expected})");
         return Err(Error::new(Reason::ProofMismatch, message));

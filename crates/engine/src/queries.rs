@@ -159,7 +159,8 @@ impl Engine {
 
     fn plan_for(&self, record: &Record, image: &Image) -> Plan {
         let (now, sight) = (self.clock.now(), Sight::Present(Box::new(image.clone())));
-        let observation = Observation { now, record, sight: &sight, running: &BTreeSet::new() };
+        let (running, conditions) = (BTreeSet::new(), self.conditions(now));
+        let observation = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
         plan::plan(&self.settings.policy, &observation)
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use mimeo_core::{
-    Change, DirtyMark, Image, ImageId, ImageRow, Record, Result, Timestamp,
+    Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp,
     plan::{self, Observation, Sight},
 };
 use tokio::time::Instant;
@@ -97,7 +97,9 @@ async fn mark_unsettled(engine: &Engine, page: &[Image]) -> Result<()> {
 fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
     let sight = Sight::Present(Box::new(image.clone()));
     let running = BTreeSet::new();
-    let seen = Observation { now: engine.clock.now(), record, sight: &sight, running: &running };
+    let now = engine.clock.now();
+    let conditions = engine.conditions(now);
+    let seen = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
     let plan = plan::plan(&engine.settings.policy, &seen);
     let is_news = |change: &Change| match change {
         Change::Image(row) => {
@@ -118,6 +120,18 @@ async fn mark_unseen(engine: &Engine, seen: &HashSet<ImageId>) -> Result<()> {
         let unseen = records.iter().filter(|record| record.image.gone_at.is_none());
         let unseen = unseen.map(|record| &record.image.id).filter(|id| !seen.contains(*id)).cloned();
         mark(engine, unseen.collect()).await?;
+    }
+    Ok(())
+}
+
+/// Marks the images of which a replica waits for this reason.
+pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> {
+    let waits = |record: &&Record| {
+        record.replicas.values().any(|replica| replica.failure.as_ref().is_some_and(|it| it.reason == reason))
+    };
+    let mut walk = Records::all(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
+        mark(engine, records.iter().filter(waits).map(|record| record.image.id.clone()).collect()).await?;
     }
     Ok(())
 }

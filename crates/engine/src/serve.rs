@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use mimeo_core::{Due, ImageId, Result, ports::Events};
+use mimeo_core::{Due, ImageId, Reason, Result, ports::Events};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -30,6 +30,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
     if !engine.settings.observe {
         spawn(&mut tasks, "sweep", sweep::run(Arc::clone(engine), stop.clone()));
     }
+    spawn(&mut tasks, "hours", hours(Arc::clone(engine), stop.clone()));
     spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));
     // A task ends only when told to. One that ends otherwise takes the daemon with it, rather than dying silently.
     while let Some(ended) = tasks.join_next().await {
@@ -43,6 +44,20 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
 
 fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tasks.spawn(task.instrument(tracing::info_span!("task", name)));
+}
+
+/// Marks what waits for a store's hours whenever the limits have changed.
+async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut limits = engine.limits.subscribe();
+    loop {
+        tokio::select! {
+            changed = limits.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        if let Err(error) = scan::mark_waiting(&engine, Reason::OutsideHours).await {
+            tracing::error!(error = error.chain(), "what waits for other hours goes on waiting until its next look");
+        }
+    }
 }
 
 async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {

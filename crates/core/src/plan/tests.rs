@@ -11,6 +11,7 @@ struct World {
     image: Image,
     policy: Policy,
     now: Timestamp,
+    conditions: Conditions,
 }
 
 impl World {
@@ -20,7 +21,8 @@ impl World {
         let store = |name: &str| StoreFacts { name: name.parse().unwrap(), visibility: None };
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };
-        Self { record: Record::new(image.id.clone()), image, policy, now: Timestamp::from_second(1000).unwrap() }
+        let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
+        Self { record: Record::new(image.id.clone()), image, policy, now, conditions }
     }
 
     /// A replica on `store` in `state`, with a kept object and all that belongs to it.
@@ -72,7 +74,8 @@ impl World {
 
     fn plan_at(&self, sight: &Sight, running: &[&str]) -> Plan {
         let running = running.iter().map(|name| name.parse().unwrap()).collect();
-        plan(&self.policy, &Observation { now: self.now, record: &self.record, sight, running: &running })
+        let (record, conditions) = (&self.record, &self.conditions);
+        plan(&self.policy, &Observation { now: self.now, record, sight, running: &running, conditions })
     }
 }
 
@@ -259,4 +262,54 @@ fn a_replica_that_no_rule_wants_any_more_is_kept_but_not_worked_on() {
     let plan = world.plan();
     assert_eq!(names(&plan.copy), ["a"]);
     assert_eq!(replica(&plan, "b").unwrap().state, ReplicaState::Registered);
+}
+
+#[test]
+fn copies_are_read_from_the_image_service_unless_a_proven_copy_can_be_read_directly() {
+    let sources = |world: &World| world.plan().sources;
+    let copy = |store: &str| SourceOf::Copy(store.parse().unwrap());
+    assert_eq!(sources(&World::new()), [SourceOf::Service]);
+    let proven = World::new().holds("a", ReplicaState::Proven);
+    assert_eq!(sources(&proven), [copy("a"), SourceOf::Service]);
+    assert_eq!(sources(&World::new().holds("a", ReplicaState::Stored)), [SourceOf::Service], "not proven");
+    let other_size = World::new().holds("a", ReplicaState::Proven).image(|image| image.size = Some(2));
+    assert_eq!(sources(&other_size), [SourceOf::Service], "of another size");
+}
+
+#[test]
+fn of_several_proven_copies_the_fastest_is_read_and_one_much_slower_than_the_image_service_last() {
+    let mut world = World::new().holds("a", ReplicaState::Proven).holds("b", ReplicaState::Proven);
+    let third = StoreFacts { name: "c".parse().unwrap(), visibility: None };
+    world.policy.stores.push(third);
+    world.conditions.service_rate = Some(100);
+    world.conditions.read_rates = [("a".parse().unwrap(), 49), ("b".parse().unwrap(), 50)].into();
+    let copy = |store: &str| SourceOf::Copy(store.parse().unwrap());
+    assert_eq!(world.plan().sources, [copy("b"), SourceOf::Service, copy("a")]);
+    world.conditions.read_rates.insert("a".parse().unwrap(), 51);
+    assert_eq!(world.plan().sources, [copy("a"), copy("b"), SourceOf::Service]);
+}
+
+#[test]
+fn outside_a_stores_hours_its_copy_waits_and_says_until_when_and_the_others_do_not() {
+    let mut world = World::new();
+    let opens = world.now.saturating_add(Duration::from_mins(1)).unwrap();
+    world.conditions.closed = [("a".parse().unwrap(), opens)].into();
+    let plan = world.plan();
+    assert_eq!((names(&plan.copy), plan.next_look), (vec!["b"], Some(opens)));
+    let (state, failure) = noted(&plan, "a");
+    assert_eq!((state, failure.reason, failure.next_try), (ReplicaState::Wanted, Reason::OutsideHours, Some(opens)));
+    // Once the hours are changed, the copy starts though its next try was later.
+    let waiting = Replica { failure: Some(failure), ..Replica::wanted("a".parse().unwrap()) };
+    let mut world = world.record(|record| drop(record.replicas.insert("a".parse().unwrap(), waiting)));
+    world.conditions.closed.clear();
+    assert_eq!(names(&world.plan().copy), ["a", "b"]);
+}
+
+fn noted(plan: &Plan, store: &str) -> (ReplicaState, Failure) {
+    let replica = plan.changes.iter().find_map(|change| match change {
+        Change::Replica(_, replica) if replica.store.as_str() == store => Some(replica.clone()),
+        _ => None,
+    });
+    let replica = replica.unwrap();
+    (replica.state, replica.failure.unwrap())
 }

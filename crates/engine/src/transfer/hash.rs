@@ -1,75 +1,72 @@
-//! Hashing off the I/O path: each algorithm works on a thread of the blocking pool while there is something to hash,
-//! and holds none while its transfer waits.
+//! Hashing the source off the I/O path: each algorithm works on a thread of the blocking pool while there is something
+//! to hash, and holds none while its transfer waits.
 
-use bytes::Bytes;
 use md5::Md5;
 use mimeo_core::{Digest, HashAlgorithm};
 use sha2::{Sha256, Sha512, digest::DynDigest};
-use tokio::{
-    sync::mpsc,
-    task::{JoinError, JoinSet, spawn_blocking},
-};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
-/// Chunks that may wait for a hash; as many are hashed in one go. A chunk is up to 0.4 MiB.
-const QUEUE: usize = 8;
+use super::{piece::Piece, window::Cursor};
 
-/// One running hash. Dropping it ends the hash.
-pub(crate) struct Hasher {
-    chunks: mpsc::Sender<Bytes>,
-    task: JoinSet<Result<String, JoinError>>,
-}
+/// Bytes that are hashed in one go.
+const BATCH: usize = 2 << 20;
+/// A piece is hashed in parts of this size: zeros are not held in memory.
+const PART: usize = 256 << 10;
+
+/// One running hash over everything that its cursor gives. Dropping it ends the hash.
+pub(super) struct Hasher(JoinSet<Result<String, JoinError>>);
 
 impl Hasher {
     /// The digest that proves copies.
-    pub(crate) fn blake3() -> Self {
-        let update = |hash: &mut blake3::Hasher, chunk: &[u8]| {
-            hash.update(chunk);
+    pub(super) fn blake3<T: Clone + Send + 'static>(cursor: Cursor<T>) -> Self {
+        let update = |hash: &mut blake3::Hasher, part: &[u8]| {
+            hash.update(part);
         };
-        Self::run(blake3::Hasher::new(), update, |hash| hash.finalize().to_hex().to_string())
+        Self::run(cursor, blake3::Hasher::new(), update, |hash| hash.finalize().to_hex().to_string())
     }
 
     /// The digest that proves the source.
-    pub(crate) fn content(algorithm: HashAlgorithm) -> Self {
+    pub(super) fn content<T: Clone + Send + 'static>(cursor: Cursor<T>, algorithm: HashAlgorithm) -> Self {
         let hash: Box<dyn DynDigest + Send> = match algorithm {
             HashAlgorithm::Md5 => Box::new(Md5::default()),
             HashAlgorithm::Sha256 => Box::new(Sha256::default()),
             HashAlgorithm::Sha512 => Box::new(Sha512::default()),
         };
-        Self::run(hash, |hash, chunk| hash.update(chunk), |hash| hex(&hash.finalize()))
+        Self::run(cursor, hash, |hash, part| hash.update(part), |hash| hex(&hash.finalize()))
     }
 
-    fn run<H: Send + 'static>(
+    fn run<T: Clone + Send + 'static, H: Send + 'static>(
+        mut cursor: Cursor<T>,
         mut hash: H,
         update: fn(&mut H, &[u8]),
         finish: impl FnOnce(H) -> String + Send + 'static,
     ) -> Self {
-        let (chunks, mut queue) = mpsc::channel::<Bytes>(QUEUE);
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let mut batch = Vec::with_capacity(QUEUE);
-            while queue.recv_many(&mut batch, QUEUE).await > 0 {
-                (hash, batch) = spawn_blocking(move || {
-                    batch.drain(..).for_each(|chunk| update(&mut hash, &chunk));
-                    (hash, batch)
+            loop {
+                let batch = cursor.take(BATCH).await;
+                if batch.is_empty() {
+                    return Ok(finish(hash));
+                }
+                hash = spawn_blocking(move || {
+                    let parts = batch.into_iter().flat_map(|piece: Piece| piece.into_bytes(PART));
+                    parts.for_each(|part| update(&mut hash, &part));
+                    hash
                 })
                 .await?;
             }
-            Ok(finish(hash))
         });
-        Self { chunks, task }
-    }
-
-    /// Waits while the hash is behind.
-    pub(crate) async fn update(&self, chunk: Bytes) {
-        // It closes only after a panic, which `finish` tells.
-        let _ = self.chunks.send(chunk).await;
+        Self(task)
     }
 
     /// The digest in lower-case hexadecimal. `None` if the hash broke down.
-    pub(crate) async fn finish(self) -> Option<String> {
-        let Self { chunks, mut task } = self;
-        drop(chunks);
-        task.join_next().await?.ok()?.ok()
+    pub(super) async fn finish(mut self) -> Option<String> {
+        self.0.join_next().await?.ok()?.ok()
+    }
+
+    /// As [`finish`](Self::finish), of a BLAKE3 hash.
+    pub(super) async fn digest(self) -> Option<Digest> {
+        self.finish().await.map(Digest::from_hex)
     }
 }
 
@@ -82,27 +79,31 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// As [`Digest`], from a BLAKE3 hasher.
-pub(crate) async fn digest(hasher: Hasher) -> Option<Digest> {
-    hasher.finish().await.map(Digest::from_hex)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
+
+    use super::{super::window::Window, *};
+
+    async fn of_abc(start: impl FnOnce(Cursor<()>) -> Hasher) -> String {
+        let window = Window::new(100);
+        let hasher = start(window.hash());
+        let _sink = window.sink(false);
+        for part in ["a", "bc"] {
+            assert!(window.push(Piece::Bytes(Bytes::from_static(part.as_bytes()))).await);
+        }
+        window.complete();
+        hasher.finish().await.unwrap()
+    }
 
     #[tokio::test]
     async fn the_digests_are_the_published_ones() {
-        let of_abc = async |hasher: Hasher| {
-            hasher.update(Bytes::from_static(b"a")).await;
-            hasher.update(Bytes::from_static(b"bc")).await;
-            hasher.finish().await.unwrap()
-        };
+        let content = |algorithm| of_abc(move |cursor| Hasher::content(cursor, algorithm));
         // RFC 1321 and FIPS 180-2 give these for "abc"; the BLAKE3 team's test vectors do for BLAKE3.
-        assert_eq!(of_abc(Hasher::content(HashAlgorithm::Md5)).await, "900150983cd24fb0d6963f7d28e17f72");
-        assert!(of_abc(Hasher::content(HashAlgorithm::Sha256)).await.starts_with("ba7816bf8f01cfea414140de5dae2223"));
-        assert!(of_abc(Hasher::content(HashAlgorithm::Sha512)).await.starts_with("ddaf35a193617abacc417349ae204131"));
-        assert!(of_abc(Hasher::blake3()).await.starts_with("6437b3ac38465133ffb63b75273a8db5"));
+        assert_eq!(content(HashAlgorithm::Md5).await, "900150983cd24fb0d6963f7d28e17f72");
+        assert!(content(HashAlgorithm::Sha256).await.starts_with("ba7816bf8f01cfea414140de5dae2223"));
+        assert!(content(HashAlgorithm::Sha512).await.starts_with("ddaf35a193617abacc417349ae204131"));
+        assert!(of_abc(Hasher::blake3).await.starts_with("6437b3ac38465133ffb63b75273a8db5"));
     }
 }

@@ -1,37 +1,99 @@
-//! Reading: one ordered stream out of a source that may break and is then opened again where it broke.
+//! Reading: one ordered stream out of several places that hold the same bits, each of which may break.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use mimeo_core::{
-    Error, Reason, Result,
-    ports::{ByteStream, Source},
+    Error, ObjectName, Reason, Result, StoreName,
+    ports::{ByteStream, Source, Store},
 };
+use tokio::sync::watch;
 
-/// How often in a row a source may break without giving a byte.
-const RETRIES: u32 = 5;
+/// How often in a row the origins may break without giving a byte, beyond one try of each.
+const RETRIES: usize = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
-pub(crate) struct Reader {
-    source: Arc<dyn Source>,
+/// A place to read the image from.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    /// The store of a proven copy; `None` is the image service itself.
+    pub(crate) store: Option<StoreName>,
+    pub(super) source: Arc<dyn Source>,
+}
+
+impl Origin {
+    pub(crate) fn service(source: Arc<dyn Source>) -> Self {
+        Self { store: None, source }
+    }
+
+    pub(crate) fn copy(store: &Arc<dyn Store>, object: ObjectName) -> Self {
+        let source = Copy { store: Arc::clone(store), object };
+        Self { store: Some(store.name().clone()), source: Arc::new(source) }
+    }
+}
+
+struct Copy {
+    store: Arc<dyn Store>,
+    object: ObjectName,
+}
+
+#[async_trait::async_trait]
+impl Source for Copy {
+    async fn open(&self, offset: u64) -> Result<ByteStream> {
+        self.store.read(&self.object, offset).await
+    }
+}
+
+/// Where a transfer reads from, the best first. Copies that are proven on the way come to the front: whoever still reads
+/// goes on from there, and frees the image service.
+#[derive(Clone)]
+pub(crate) struct Origins(Arc<watch::Sender<Vec<Origin>>>);
+
+impl Origins {
+    /// At least one, the best first.
+    pub(crate) fn new(origins: Vec<Origin>) -> Self {
+        Self(Arc::new(watch::Sender::new(origins)))
+    }
+
+    pub(crate) fn prefer(&self, origin: Origin) {
+        self.0.send_modify(|origins| origins.insert(0, origin));
+    }
+}
+
+pub(super) struct Reader {
+    origins: watch::Receiver<Vec<Origin>>,
+    /// The one that is read, by its place in the list.
+    at: usize,
     stream: Option<ByteStream>,
     offset: u64,
     /// Where the image ends, if known: a stream that ends before it broke.
     size: Option<u64>,
-    failures: u32,
+    failures: usize,
     /// A stream that gives no byte for this long is broken.
     patience: Duration,
+    /// The stores that gave some of the bytes.
+    used: BTreeSet<StoreName>,
 }
 
 impl Reader {
-    pub(crate) fn new(source: Arc<dyn Source>, offset: u64, size: Option<u64>, patience: Duration) -> Self {
-        Self { source, stream: None, offset, size, failures: 0, patience }
+    pub(super) fn new(origins: &Origins, offset: u64, size: Option<u64>, patience: Duration) -> Self {
+        let origins = origins.0.subscribe();
+        Self { origins, at: 0, stream: None, offset, size, failures: 0, patience, used: BTreeSet::new() }
+    }
+
+    /// The stores of the copies that gave any of the bytes.
+    pub(super) fn used(self) -> BTreeSet<StoreName> {
+        self.used
     }
 
     /// The next bytes; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
+            if self.origins.has_changed().unwrap_or(false) {
+                self.origins.mark_unchanged();
+                (self.at, self.stream) = (0, None);
+            }
             match self.attempt().await {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
@@ -44,7 +106,6 @@ impl Reader {
                     let message = format!("the source ended at byte {} of {}", self.offset, self.size.unwrap_or(0));
                     self.broke(Error::new(Reason::SourceSize, message)).await?;
                 }
-                Err(error) if error.reason.is_permanent() => return Err(error),
                 Err(error) => self.broke(error).await?,
             }
         }
@@ -58,7 +119,13 @@ impl Reader {
         let work = async {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
-                none => none.insert(self.source.open(self.offset).await?),
+                none => {
+                    let origin = self.origins.borrow().get(self.at).cloned();
+                    let none_left = || Error::new(Reason::SourceUnreadable, "there is nothing to read from");
+                    let origin = origin.ok_or_else(none_left)?;
+                    self.used.extend(origin.store.clone());
+                    none.insert(origin.source.open(self.offset).await?)
+                }
             };
             stream.next().await.transpose()
         };
@@ -68,15 +135,20 @@ impl Reader {
         }
     }
 
-    /// Waits before the next attempt, or gives up.
+    /// Goes to the next origin; waits when all have been tried; or gives up.
     async fn broke(&mut self, error: Error) -> Result<()> {
+        let count = self.origins.borrow().len();
         self.stream = None;
         self.failures += 1;
-        if self.failures > RETRIES {
+        if self.failures >= RETRIES + count || (count == 1 && error.reason.is_permanent()) {
             return Err(error);
         }
-        tracing::debug!(offset = self.offset, error = error.chain(), "the source broke; opening it again");
-        tokio::time::sleep(FIRST_WAIT * 2_u32.pow(self.failures - 1)).await;
+        tracing::debug!(offset = self.offset, error = error.chain(), "the source broke; going on from there");
+        self.at = (self.at + 1) % count.max(1);
+        if self.failures >= count {
+            let rounds = u32::try_from(self.failures - count).unwrap_or(u32::MAX);
+            tokio::time::sleep(FIRST_WAIT * 2_u32.saturating_pow(rounds)).await;
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! The window: what the reader has read and not every sink has written yet. Bounded in bytes, shared by reference.
+//! The window: what the reader has read and not everybody has worked off yet. Bounded in bytes, shared by reference.
 //!
-//! Each sink has a cursor of its own. A sink that holds up the others for too long falls out of the window: its
-//! cursor says at which offset, and it goes on from a read of its own.
+//! Each sink and each hash has a cursor of its own. A sink that holds up the others for too long falls out of the
+//! window: its cursor says at which offset, and it goes on from a read of its own. A hash never falls out: without it
+//! nothing is proven.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,15 +10,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
-/// How long in all, at the least, the fastest sinks wait for the slowest before it is detached.
+use super::piece::Piece;
+
+/// How long in all, at the least, a sink may hold up the others before it is detached.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// And the share of the transfer's time so far that they wait without complaint.
+/// And the share of the transfer's time so far that it may without complaint.
 const PATIENCE_SHARE: u32 = 10;
-/// How long the last cursors may take over the window once the reading is done.
-const DRAIN: Duration = Duration::from_secs(1);
+/// How often a reader without room looks who is holding it up.
+const TICK: Duration = Duration::from_millis(20);
 
 /// How the reading ended: what every sink is told.
 pub(super) type Ending<T> = Result<T, super::SourceFailure>;
@@ -25,6 +27,7 @@ pub(super) type Ending<T> = Result<T, super::SourceFailure>;
 pub(super) struct Window<T> {
     state: Mutex<State<T>>,
     capacity: usize,
+    started: Instant,
     /// More data, or the end.
     data: Notify,
     /// Room, or nobody left who wants any.
@@ -32,92 +35,146 @@ pub(super) struct Window<T> {
 }
 
 struct State<T> {
-    chunks: VecDeque<Bytes>,
-    /// The sequence number of the first chunk held.
+    pieces: VecDeque<Piece>,
+    /// The sequence number of the first piece held.
     first: u64,
-    bytes: usize,
-    /// The next chunk of each attached cursor, by sequence number.
-    attached: HashMap<u64, u64>,
-    /// Cursors alive, detached ones too: while there are any, the reading has a purpose.
-    alive: usize,
+    weight: usize,
+    attached: HashMap<u64, Place>,
+    /// Sinks alive, detached ones too: while there are any, the reading has a purpose.
+    sinks: usize,
     next_id: u64,
+    /// Nothing follows the pieces held.
+    complete: bool,
     ending: Option<Ending<T>>,
+}
+
+/// Where an attached cursor is.
+struct Place {
+    /// The first piece that it has not worked off, by sequence number.
+    at: u64,
+    role: Role,
+}
+
+enum Role {
+    Hash,
+    Sink {
+        /// How long it has held up the others so far.
+        held_up: Duration,
+        /// Known to be slower than the others: they do not wait for it at all.
+        slow: bool,
+    },
 }
 
 impl<T: Clone> Window<T> {
     pub(super) fn new(capacity: usize) -> Arc<Self> {
         let state = State {
-            chunks: VecDeque::new(),
+            pieces: VecDeque::new(),
             first: 0,
-            bytes: 0,
+            weight: 0,
             attached: HashMap::new(),
-            alive: 0,
+            sinks: 0,
             next_id: 0,
+            complete: false,
             ending: None,
         };
-        Arc::new(Self { state: Mutex::new(state), capacity, data: Notify::new(), room: Notify::new() })
+        let (data, room) = (Notify::new(), Notify::new());
+        Arc::new(Self { state: Mutex::new(state), capacity, started: Instant::now(), data, room })
     }
 
-    /// A cursor at the start. All of them are made before the first push.
-    pub(super) fn cursor(self: &Arc<Self>) -> Cursor<T> {
+    /// A sink's cursor at the start. All cursors are made before the first push. A slow one is detached as soon as it
+    /// holds up another.
+    pub(super) fn sink(self: &Arc<Self>, slow: bool) -> Cursor<T> {
+        self.lock().sinks += 1;
+        self.cursor(Role::Sink { held_up: Duration::ZERO, slow })
+    }
+
+    pub(super) fn hash(self: &Arc<Self>) -> Cursor<T> {
+        self.cursor(Role::Hash)
+    }
+
+    fn cursor(self: &Arc<Self>, role: Role) -> Cursor<T> {
         let mut state = self.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.alive += 1;
-        state.attached.insert(id, 0);
-        Cursor { window: Arc::clone(self), id, next: 0, offset: 0 }
+        let is_sink = matches!(role, Role::Sink { .. });
+        state.attached.insert(id, Place { at: 0, role });
+        Cursor { window: Arc::clone(self), id, is_sink, next: 0, offset: 0 }
     }
 
-    /// Hands a chunk to all attached cursors, once there is room for it. False: nobody is left who wants it.
-    pub(super) async fn push(&self, chunk: Bytes, waits: &mut Waits) -> bool {
+    /// Hands a piece to all attached cursors, once there is room for it. False: no sink is left that wants it.
+    pub(super) async fn push(&self, piece: Piece) -> bool {
         loop {
             let room = self.room.notified();
             {
                 let mut state = self.lock();
-                if state.alive == 0 {
+                if state.sinks == 0 {
                     return false;
                 }
-                if state.attached.is_empty() {
-                    return true;
-                }
-                if state.bytes == 0 || state.bytes + chunk.len() <= self.capacity {
-                    state.bytes += chunk.len();
-                    state.chunks.push_back(chunk);
+                if state.weight == 0 || state.weight + piece.weight() <= self.capacity {
+                    state.weight += piece.weight();
+                    state.pieces.push_back(piece);
                     drop(state);
                     self.data.notify_waiters();
                     return true;
-                }
-                if waits.is_over() && state.detach_slowest() {
-                    drop(state);
-                    self.data.notify_waiters();
-                    continue;
                 }
             }
-            waits.wait(room).await;
+            self.wait_for_room(room).await;
         }
     }
 
-    /// Tells every cursor, once it has come to the end, how the reading ended.
-    pub(super) fn finish(&self, ending: Ending<T>) {
-        self.lock().ending = Some(ending);
+    /// How many sinks are fed from here.
+    pub(super) fn attached_sinks(&self) -> usize {
+        self.lock().attached.values().filter(|place| matches!(place.role, Role::Sink { .. })).count()
+    }
+
+    /// Waits a moment, and holds it against the sinks that the others wait for.
+    async fn wait_for_room(&self, room: impl Future<Output = ()>) {
+        let began = Instant::now();
+        let culprits = self.lock().culprits();
+        // Whether there is room now, the caller sees.
+        let _ = tokio::time::timeout(TICK, room).await;
+        let patience = self.patience();
+        let mut state = self.lock();
+        if state.hold_against(&culprits, began.elapsed(), patience) {
+            drop(state);
+            self.data.notify_waiters();
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE.max(self.started.elapsed() / PATIENCE_SHARE)
+    }
+
+    /// Nothing more will be pushed.
+    pub(super) fn complete(&self) {
+        self.lock().complete = true;
         self.data.notify_waiters();
     }
 
-    /// Waits until every cursor has taken everything; those that need longer than [`DRAIN`] are detached.
+    /// Tells every sink, once it has come to the end, how the reading ended. What was told stands.
+    pub(super) fn finish(&self, ending: Ending<T>) {
+        let mut state = self.lock();
+        state.complete = true;
+        state.ending.get_or_insert(ending);
+        drop(state);
+        self.data.notify_waiters();
+    }
+
+    /// Waits until every cursor has worked off everything; those that need much longer are detached.
     pub(super) async fn drain(&self) {
         let emptied = async {
             loop {
                 let room = self.room.notified();
-                if self.lock().bytes == 0 {
+                if self.lock().weight == 0 {
                     return;
                 }
                 room.await;
             }
         };
-        if tokio::time::timeout(DRAIN, emptied).await.is_err() {
+        if tokio::time::timeout(2 * self.patience(), emptied).await.is_err() {
             let mut state = self.lock();
             let end = state.end();
-            state.attached.retain(|_, next| *next == end);
+            state.attached.retain(|_, place| place.at == end);
             state.trim();
             drop(state);
             self.data.notify_waiters();
@@ -131,79 +188,75 @@ impl<T: Clone> Window<T> {
 
 impl<T> State<T> {
     fn end(&self) -> u64 {
-        self.first + self.chunks.len() as u64
+        self.first + self.pieces.len() as u64
     }
 
-    /// Forgets the chunks that every attached cursor has taken. True if there were any.
+    /// Forgets the pieces that every attached cursor has worked off. True if there were any.
     fn trim(&mut self) -> bool {
-        let oldest = self.attached.values().copied().min().unwrap_or_else(|| self.end());
+        let oldest = self.attached.values().map(|place| place.at).min().unwrap_or_else(|| self.end());
         let before = self.first;
         while self.first < oldest {
-            let Some(chunk) = self.chunks.pop_front() else { break };
-            self.bytes -= chunk.len();
+            let Some(piece) = self.pieces.pop_front() else { break };
+            self.weight -= piece.weight();
             self.first += 1;
         }
         self.first > before
     }
 
-    /// Detaches whoever holds the oldest chunk, if somebody else has nothing left to do.
-    fn detach_slowest(&mut self) -> bool {
-        let (end, first) = (self.end(), self.first);
-        if !self.attached.values().any(|next| *next == end) {
-            return false;
+    /// The sinks that hold the oldest piece while another sink has nothing left to do, and no hash is as late.
+    fn culprits(&self) -> Vec<u64> {
+        let end = self.end();
+        let (mut late, mut idle) = (Vec::new(), false);
+        for (id, place) in &self.attached {
+            match place.role {
+                Role::Hash if place.at == self.first => return Vec::new(),
+                Role::Hash => {}
+                Role::Sink { .. } if place.at == self.first => late.push(*id),
+                Role::Sink { .. } => idle |= place.at == end,
+            }
         }
-        self.attached.retain(|_, next| *next != first);
-        self.trim()
+        if idle { late } else { Vec::new() }
+    }
+
+    /// Adds to what the culprits have on their account, and detaches those that have used up the patience.
+    fn hold_against(&mut self, culprits: &[u64], waited: Duration, patience: Duration) -> bool {
+        let before = self.attached.len();
+        for id in culprits {
+            let Some(Place { role: Role::Sink { held_up, slow }, .. }) = self.attached.get_mut(id) else { continue };
+            *held_up += waited;
+            if *slow || *held_up >= patience {
+                self.attached.remove(id);
+            }
+        }
+        let detached = self.attached.len() < before;
+        if detached {
+            self.trim();
+        }
+        detached
     }
 }
 
-/// How long the reader has waited for room, and whether that is enough.
-pub(super) struct Waits {
-    started: Instant,
-    waited: Duration,
-}
-
-impl Waits {
-    pub(super) fn new() -> Self {
-        Self { started: Instant::now(), waited: Duration::ZERO }
-    }
-
-    fn patience(&self) -> Duration {
-        PATIENCE.max(self.started.elapsed() / PATIENCE_SHARE)
-    }
-
-    fn is_over(&self) -> bool {
-        self.waited >= self.patience()
-    }
-
-    async fn wait(&mut self, room: impl Future<Output = ()>) {
-        let began = Instant::now();
-        let rest = self.patience().saturating_sub(self.waited).max(Duration::from_millis(20));
-        // Either way the caller looks again.
-        let _ = tokio::time::timeout(rest, room).await;
-        self.waited += began.elapsed();
-    }
-}
-
-/// One sink's place in the window.
+/// One sink's, or one hash's, place in the window.
 pub(super) struct Cursor<T> {
     window: Arc<Window<T>>,
     id: u64,
+    is_sink: bool,
     next: u64,
     offset: u64,
 }
 
-/// What a cursor finds at its place.
+/// What a sink's cursor finds at its place.
 #[derive(Debug)]
 pub(super) enum Found<T> {
-    Chunk(Bytes),
-    /// All chunks were given; this is how the reading ended.
+    Piece(Piece),
+    /// All pieces were given; this is how the reading ended.
     End(Ending<T>),
     /// The window has moved on; the bytes from this offset on must be read elsewhere.
     Detached(u64),
 }
 
 impl<T: Clone> Cursor<T> {
+    /// The next piece. The one before counts as worked off from now on.
     pub(super) async fn next(&mut self) -> Found<T> {
         loop {
             let window = Arc::clone(&self.window);
@@ -215,7 +268,64 @@ impl<T: Clone> Cursor<T> {
         }
     }
 
-    /// Waits for the end of the reading, without taking chunks. For a cursor that was detached.
+    fn look(&mut self) -> Option<Found<T>> {
+        let mut state = self.window.lock();
+        let Some(place) = state.attached.get_mut(&self.id) else {
+            return Some(Found::Detached(self.offset));
+        };
+        let moved = std::mem::replace(&mut place.at, self.next) < self.next;
+        let freed = moved && state.trim();
+        let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
+        let found = match state.pieces.get(at).cloned() {
+            Some(piece) => Some(Found::Piece(piece)),
+            None => state.ending.clone().map(Found::End),
+        };
+        drop(state);
+        if let Some(Found::Piece(piece)) = &found {
+            self.next += 1;
+            self.offset += piece.length() as u64;
+        }
+        if freed {
+            self.window.room.notify_waiters();
+        }
+        found
+    }
+
+    /// The next pieces, up to `most` bytes of them, at least one. Empty at the end. Those before count as worked off.
+    pub(super) async fn take(&mut self, most: usize) -> Vec<Piece> {
+        loop {
+            let window = Arc::clone(&self.window);
+            let data = window.data.notified();
+            let (mut taken, mut length) = (Vec::new(), 0);
+            {
+                let mut state = window.lock();
+                if let Some(place) = state.attached.get_mut(&self.id) {
+                    place.at = self.next;
+                }
+                if state.trim() {
+                    window.room.notify_waiters();
+                }
+                let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
+                for piece in state.pieces.iter().skip(at) {
+                    length += piece.length();
+                    if length > most && !taken.is_empty() {
+                        break;
+                    }
+                    taken.push(piece.clone());
+                }
+                if taken.is_empty() && state.complete {
+                    return taken;
+                }
+            }
+            if !taken.is_empty() {
+                self.next += taken.len() as u64;
+                return taken;
+            }
+            data.await;
+        }
+    }
+
+    /// Waits for the end of the reading, without taking pieces. For a cursor that was detached.
     pub(super) async fn ending(&self) -> Ending<T> {
         loop {
             let data = self.window.data.notified();
@@ -225,33 +335,15 @@ impl<T: Clone> Cursor<T> {
             data.await;
         }
     }
-
-    fn look(&mut self) -> Option<Found<T>> {
-        let mut state = self.window.lock();
-        if !state.attached.contains_key(&self.id) {
-            return Some(Found::Detached(self.offset));
-        }
-        let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
-        let Some(chunk) = state.chunks.get(at).cloned() else {
-            return state.ending.clone().map(Found::End);
-        };
-        self.next += 1;
-        self.offset += chunk.len() as u64;
-        state.attached.insert(self.id, self.next);
-        let freed = state.trim();
-        drop(state);
-        if freed {
-            self.window.room.notify_waiters();
-        }
-        Some(Found::Chunk(chunk))
-    }
 }
 
 impl<T> Drop for Cursor<T> {
     fn drop(&mut self) {
         let mut state = self.window.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.alive -= 1;
         state.attached.remove(&self.id);
+        if self.is_sink {
+            state.sinks -= 1;
+        }
         state.trim();
         drop(state);
         self.window.room.notify_waiters();
@@ -261,102 +353,150 @@ impl<T> Drop for Cursor<T> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
-    fn chunk(byte: u8) -> Bytes {
-        Bytes::from(vec![byte; 10])
+    fn piece(byte: u8) -> Piece {
+        Piece::Bytes(Bytes::from(vec![byte; 10]))
+    }
+
+    async fn fill(window: &Window<&'static str>, bytes: std::ops::Range<u8>) {
+        for byte in bytes {
+            assert!(window.push(piece(byte)).await);
+        }
+        window.finish(Ok("done"));
     }
 
     async fn drain(mut cursor: Cursor<&'static str>) -> (Vec<u8>, Found<&'static str>) {
         let mut bytes = Vec::new();
         loop {
             match cursor.next().await {
-                Found::Chunk(chunk) => bytes.push(chunk[0]),
+                Found::Piece(Piece::Bytes(chunk)) => bytes.push(chunk[0]),
                 other => return (bytes, other),
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_cursor_gets_every_chunk_though_the_window_holds_two() {
+    async fn every_cursor_gets_every_piece_though_the_window_holds_two() {
         let window = Window::new(20);
-        let (a, b) = (window.cursor(), window.cursor());
-        let reader = async {
-            let mut waits = Waits::new();
-            for byte in 0..50 {
-                assert!(window.push(chunk(byte), &mut waits).await);
+        let (a, b, mut hash) = (window.sink(false), window.sink(false), window.hash());
+        let hashing = async {
+            let mut count = 0;
+            while let pieces @ [_, ..] = &hash.take(1000).await[..] {
+                count += pieces.len();
             }
-            window.finish(Ok("done"));
+            count
         };
-        let ((), a, b) = tokio::join!(reader, drain(a), drain(b));
+        let ((), a, b, hashed) = tokio::join!(fill(&window, 0..50), drain(a), drain(b), hashing);
         for (bytes, end) in [a, b] {
             assert_eq!(bytes, (0..50).collect::<Vec<u8>>());
             assert!(matches!(end, Found::End(Ok("done"))));
         }
+        assert_eq!(hashed, 50);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cursor_that_stands_still_is_detached_at_its_offset_and_the_other_goes_on() {
+    async fn a_sink_that_stands_still_is_detached_at_its_offset_and_the_other_goes_on() {
         let window = Window::new(20);
-        let (fast, mut stuck) = (window.cursor(), window.cursor());
-        assert!(window.push(chunk(0), &mut Waits::new()).await);
-        assert!(matches!(stuck.next().await, Found::Chunk(_)));
-        let reader = async {
-            let mut waits = Waits::new();
-            for byte in 1..50 {
-                assert!(window.push(chunk(byte), &mut waits).await);
-            }
-            window.finish(Ok("done"));
-        };
-        let ((), (bytes, _)) = tokio::join!(reader, drain(fast));
+        let (fast, mut stuck) = (window.sink(false), window.sink(false));
+        assert!(window.push(piece(0)).await);
+        assert!(matches!(stuck.next().await, Found::Piece(_)));
+        let began = Instant::now();
+        let ((), (bytes, _)) = tokio::join!(fill(&window, 1..50), drain(fast));
         assert_eq!(bytes.len(), 50);
+        assert!(began.elapsed() >= PATIENCE);
         assert!(matches!(stuck.next().await, Found::Detached(10)));
         assert_eq!(stuck.ending().await.unwrap(), "done");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_are_equally_slow_nobody_is_detached() {
+    async fn a_sink_known_to_be_slow_is_waited_for_by_nobody() {
         let window = Window::new(20);
-        let slow = |mut cursor: Cursor<&'static str>| async move {
-            let mut count = 0;
-            while let Found::Chunk(_) = cursor.next().await {
-                count += 1;
-                tokio::time::sleep(Duration::from_secs(5)).await;
+        let (fast, _stuck) = (window.sink(false), window.sink(true));
+        let began = Instant::now();
+        let ((), (bytes, _)) = tokio::join!(fill(&window, 0..50), drain(fast));
+        assert_eq!(bytes.len(), 50);
+        assert!(began.elapsed() <= 2 * TICK);
+    }
+
+    /// Works off its pieces with a pause before each next one.
+    async fn slowly(mut cursor: Cursor<&'static str>, pause: Duration) -> (u64, bool) {
+        let mut count = 0;
+        loop {
+            match cursor.next().await {
+                Found::Piece(_) => count += 1,
+                other => return (count, matches!(other, Found::Detached(_))),
             }
-            count
-        };
-        let (a, b) = (slow(window.cursor()), slow(window.cursor()));
-        let reader = async {
-            let mut waits = Waits::new();
-            for byte in 0..10 {
-                window.push(chunk(byte), &mut waits).await;
-            }
-            window.finish(Ok("done"));
-        };
-        assert_eq!(tokio::join!(a, b, reader), (10, 10, ()));
+            tokio::time::sleep(pause).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_chunks_are_kept_for_a_while_and_then_given_up() {
+    async fn when_all_are_equally_slow_nobody_is_detached() {
         let window = Window::new(20);
-        let (mut slow, mut stuck) = (window.cursor(), window.cursor());
-        assert!(window.push(chunk(0), &mut Waits::new()).await);
-        window.finish(Ok("done"));
+        let pause = Duration::from_secs(5);
+        let (a, b) = (slowly(window.sink(false), pause), slowly(window.sink(false), pause));
+        assert_eq!(tokio::join!(a, b, fill(&window, 0..10)), ((10, false), (10, false), ()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_little_slower_is_waited_for_and_much_slower_is_not() {
+        for (pause, detached) in [(105, false), (300, true)] {
+            let window = Window::new(40);
+            let even = slowly(window.sink(false), Duration::from_millis(100));
+            let slower = slowly(window.sink(false), Duration::from_millis(pause));
+            let ((count, _), (_, found), ()) = tokio::join!(even, slower, fill(&window, 0..200));
+            assert_eq!((count, found), (200, detached), "{pause} ms");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_hash_is_waited_for_and_nobody_is_blamed() {
+        let window = Window::new(20);
+        let (a, mut hash) = (window.sink(false), window.hash());
+        let hashing = async {
+            while !hash.take(1).await.is_empty() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let ((), (bytes, end), ()) = tokio::join!(fill(&window, 0..20), drain(a), hashing);
+        assert!(bytes.len() == 20 && matches!(end, Found::End(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_pieces_are_kept_for_a_while_and_then_given_up() {
+        let window = Window::new(20);
+        let (mut slow, mut stuck) = (window.sink(false), window.sink(false));
+        fill(&window, 0..1).await;
         let taking = async {
-            tokio::time::sleep(DRAIN / 2).await;
-            assert!(matches!(slow.next().await, Found::Chunk(_)));
+            tokio::time::sleep(PATIENCE).await;
+            assert!(matches!(slow.next().await, Found::Piece(_)));
+            assert!(matches!(slow.next().await, Found::End(Ok("done"))));
         };
         tokio::join!(window.drain(), taking);
-        assert!(matches!(slow.next().await, Found::End(Ok("done"))));
         assert!(matches!(stuck.next().await, Found::Detached(0)));
     }
 
     #[tokio::test]
-    async fn reading_stops_when_nobody_is_left() {
+    async fn reading_stops_when_no_sink_is_left_though_a_hash_is() {
         let window: Arc<Window<&'static str>> = Window::new(20);
-        let cursor = window.cursor();
-        assert!(window.push(chunk(0), &mut Waits::new()).await);
-        drop(cursor);
-        assert!(!window.push(chunk(1), &mut Waits::new()).await);
+        let (sink, _hash) = (window.sink(false), window.hash());
+        assert!(window.push(piece(0)).await);
+        drop(sink);
+        assert!(!window.push(piece(1)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_counts_until_the_next_one_is_asked_for() {
+        let window: Arc<Window<&'static str>> = Window::new(20);
+        let mut sink = window.sink(false);
+        assert!(window.push(piece(0)).await && window.push(piece(1)).await);
+        sink.next().await;
+        let third = tokio::time::timeout(Duration::from_secs(60), window.push(piece(2)));
+        assert!(third.await.is_err(), "the first piece is still being written");
+        sink.next().await;
+        assert!(window.push(piece(2)).await);
     }
 }

@@ -1,6 +1,7 @@
 //! The main job over fakes: what ends registered, and what must never be.
 
 use std::{
+    num::NonZeroUsize,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -266,7 +267,7 @@ async fn many_images_at_once_all_get_there() {
 async fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_behind() {
     // Three images make some 36 calls at the stores: each of them, and a little after it, is a moment.
     for (calls, later) in (0..36).flat_map(|calls| [0, 1, 2, 5].map(move |later| (calls, later))) {
-        let mut world = World::start(Options { window: 8 << 10, ..Options::default() });
+        let mut world = World::start(Options { window: NonZeroUsize::new(8 << 10).unwrap(), ..Options::default() });
         let ids: Vec<_> = (0..3).map(|n| world.create(sample::image(n, 40_000))).collect();
         while world.stores.iter().map(|store| store.calls().len()).sum::<usize>() < calls {
             tokio::task::yield_now().await;

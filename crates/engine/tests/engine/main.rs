@@ -3,4 +3,6 @@
 
 mod deletes;
 mod flow;
+mod limits;
+mod sources;
 mod world;

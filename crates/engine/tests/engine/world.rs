@@ -1,9 +1,9 @@
 //! An engine over fakes, in virtual time.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mimeo_core::{
-    Backoff, Image, ImageId, ImageState, Timestamp,
+    Backoff, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
     policy::{Rules, StoreFacts},
     ports::{Clock, EventKind, ImageEvent, Store},
@@ -12,6 +12,9 @@ use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::Image
 use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Images read at the same time.
+const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// Follows tokio's clock, which stands still but for timers.
 struct VirtualClock(Instant);
@@ -38,12 +41,13 @@ pub(crate) struct Options {
     pub(crate) stores: usize,
     pub(crate) observe: bool,
     pub(crate) max_deletes: u64,
-    pub(crate) window: usize,
+    /// Bytes of one image in memory.
+    pub(crate) window: NonZeroUsize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { stores: 3, observe: false, max_deletes: 10, window: 64 << 10 }
+        Self { stores: 3, observe: false, max_deletes: 10, window: NonZeroUsize::new(64 << 10).unwrap() }
     }
 }
 
@@ -187,8 +191,14 @@ fn engine(
     };
     let settings = Settings {
         policy,
-        transfers: 4,
-        window: options.window,
+        limits: Limits {
+            concurrency: CONCURRENCY,
+            memory: CONCURRENCY.checked_mul(options.window).unwrap(),
+            bandwidth: None,
+            hours: Hours::default(),
+            stores: BTreeMap::new(),
+        },
+        time_zone: TimeZone::UTC,
         source_timeout: Duration::from_secs(5),
         scan_interval: Duration::from_mins(1),
         full_scan_interval: Duration::from_mins(10),

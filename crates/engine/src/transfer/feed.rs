@@ -1,0 +1,138 @@
+//! A feed: what one store's sink is fed with. The window as long as it keeps up, a read of its own after that.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use mimeo_core::{Error, ObjectName, Reason, Result, ports::Sink};
+use tokio::sync::Semaphore;
+
+use super::{
+    Verified,
+    piece::{Piece, pieces},
+    reader::{Origins, Reader},
+    window::{Cursor, Found},
+};
+use crate::{StorePart, pace::Paces, progress::Line};
+
+/// The least rate at which a store is expected to publish what it has taken: some copy it once more on close.
+const PUBLISH_BYTES_PER_SECOND: u64 = 10 << 20;
+/// A store may stand still for its `timeout`; one that goes alone has moved when it has taken so much.
+const STEP: usize = 64 << 10;
+
+pub(crate) struct Feed {
+    pub(super) cursor: Cursor<Verified>,
+    pub(super) origins: Origins,
+    pub(super) size: Option<u64>,
+    pub(super) patience: Duration,
+}
+
+/// What a feed shares with the others to the same store, and shows.
+pub(crate) struct Lane<'a> {
+    pub(crate) part: &'a StorePart,
+    pub(crate) paces: &'a Paces,
+    pub(crate) line: &'a Line,
+    /// How many copies to this store may go on by themselves.
+    pub(crate) slow: &'a Arc<Semaphore>,
+}
+
+impl Feed {
+    /// Writes the object and closes it.
+    pub(crate) async fn copy_to(mut self, object: &ObjectName, lane: &Lane<'_>) -> Result<Verified> {
+        let part = lane.part;
+        let opened = within(part.timeout, part, "opening the object", part.store.open(object, self.size)).await;
+        let mut sink = opened?;
+        match self.fill(&mut sink, lane).await {
+            Ok(verified) => close(sink, part, verified).await,
+            Err(error) => {
+                // Aborting is a courtesy: the sweeper removes what is left.
+                let _ = tokio::time::timeout(part.timeout, sink.abort()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fill(&mut self, sink: &mut Box<dyn Sink>, lane: &Lane<'_>) -> Result<Verified> {
+        loop {
+            match self.cursor.next().await {
+                Found::Piece(piece) => lane.put(sink, piece, usize::MAX).await?,
+                Found::End(ending) => return Ok(ending?),
+                Found::Detached(offset) => return self.fill_alone(sink, lane, offset).await,
+            }
+        }
+    }
+
+    /// Goes on from a read of its own. A difference from what the others got shows when the copy is proven.
+    async fn fill_alone(&mut self, sink: &mut Box<dyn Sink>, lane: &Lane<'_>, mut offset: u64) -> Result<Verified> {
+        let store = lane.part.store.name();
+        let _permit = Arc::clone(lane.slow).try_acquire_owned().map_err(|_| {
+            let message = format!("{store}: slower than the others, and enough slow copies run to it already");
+            Error::new(Reason::StoreBusy, message)
+        })?;
+        tracing::info!(%store, offset, "the store is slower than the others and goes on alone");
+        let mut reader = Reader::new(&self.origins, offset, self.size, self.patience);
+        while let Some(chunk) = reader.next().await? {
+            let length = chunk.len() as u64;
+            // Read by this sink alone, and written.
+            lane.paces.take_of_all(2 * chunk.len()).await;
+            for piece in pieces(chunk, offset) {
+                lane.put(sink, piece, STEP).await?;
+            }
+            offset += length;
+        }
+        Ok(self.cursor.ending().await?)
+    }
+}
+
+impl Lane<'_> {
+    /// Hands a piece to the sink, at most `step` bytes at a time.
+    async fn put(&self, sink: &mut Box<dyn Sink>, piece: Piece, step: usize) -> Result<()> {
+        if let (Piece::Zeros(length), true) = (&piece, self.part.store.is_sparse()) {
+            within(self.part.timeout, self.part, "skipping zeros", sink.skip(*length as u64)).await?;
+            self.line.advance(*length);
+            return Ok(());
+        }
+        let step = self.paces.grain(self.part.store.name()).map_or(step, |grain| grain.min(step));
+        for bytes in piece.into_bytes(step) {
+            self.write(sink, bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, sink: &mut Box<dyn Sink>, bytes: Bytes) -> Result<()> {
+        let length = bytes.len();
+        self.paces.take(self.part.store.name(), length).await;
+        within(self.part.timeout, self.part, "writing", sink.write(bytes)).await?;
+        self.line.advance(length);
+        Ok(())
+    }
+}
+
+async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Result<Verified> {
+    let receipt = within(publish_limit(part, verified.size), part, "closing the object", sink.close()).await?;
+    match receipt.size {
+        Some(size) if size != verified.size => {
+            let message =
+                format!("{}: the store says it has {size} bytes of {} sent", part.store.name(), verified.size);
+            Err(Error::new(Reason::ProofMismatch, message))
+        }
+        _ => Ok(verified),
+    }
+}
+
+/// How long the store may take to publish an object of this size.
+pub(crate) fn publish_limit(part: &StorePart, size: u64) -> Duration {
+    part.timeout + Duration::from_secs(size / PUBLISH_BYTES_PER_SECOND)
+}
+
+/// Bounds one step of a store's by the time that it may move no byte.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    part: &StorePart,
+    doing: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let message = format!("{}: no progress for {limit:?} while {doing}", part.store.name());
+        Err(Error::new(Reason::StoreStalled, message))
+    })
+}

@@ -1,0 +1,95 @@
+//! Where copies are read from: the image service once, proven copies where there are any, and never a liar twice.
+
+use bytes::Bytes;
+use mimeo_core::{ContentHash, HashAlgorithm, Image, Reason, ReplicaState, ports::Store};
+use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
+use sha2::{Digest as _, Sha512};
+
+use crate::world::{Options, World};
+
+const SIZE: usize = 1 << 20;
+
+fn hashed(n: u32) -> Image {
+    let value = format!("{:x}", Sha512::digest(sample::bits(SIZE)));
+    Image { hash: Some(ContentHash { algorithm: HashAlgorithm::Sha512, value }), ..sample::image(n, SIZE as u64) }
+}
+
+/// An image that is registered at the first two stores, while the third could not be opened.
+async fn third_is_missing(world: &World) -> mimeo_core::ImageId {
+    world.stores[2].inject(StoreFault::OpenFails(Reason::StoreUnreachable));
+    let id = world.create(hashed(1));
+    world.until("two are registered", async || world.locations(&id).len() == 2).await;
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_copy_is_read_from_a_proven_one_and_the_image_service_is_spared() {
+    let world = World::start(Options::default());
+    let id = third_is_missing(&world).await;
+    world.stores[2].heal();
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
+    assert_eq!(world.registry.bytes_read(&id), SIZE as u64, "read once, for the first two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_cannot_be_read_hands_on_to_the_next_and_at_last_to_the_image_service() {
+    let world = World::start(Options::default());
+    let id = third_is_missing(&world).await;
+    for store in &world.stores[..2] {
+        store.inject(StoreFault::ReadFails(Reason::StoreUnreachable));
+    }
+    world.stores[2].heal();
+    world.until("the third is there", async || world.locations(&id).len() == 3).await;
+    world.assert_good_copies(&id, 3);
+    assert_eq!(world.registry.bytes_read(&id), 2 * SIZE as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_bytes_went_bad_is_found_out_when_it_is_read_and_rebuilt() {
+    let world = World::start(Options::default());
+    let id = third_is_missing(&world).await;
+    let bad = world.stores[0].objects()[0].clone();
+    world.stores[0].tamper(&bad, Some(Bytes::from(vec![7; SIZE])));
+    world.stores[2].heal();
+    let good_at = |store: usize| {
+        let image = world.registry.image(&id).unwrap();
+        let store = &world.stores[store];
+        let mut objects = store.objects().into_iter().filter(|object| image.has_location(&store.location(object)));
+        objects.any(|object| store.bits(&object).unwrap() == sample::bits(SIZE))
+    };
+    world.until("the third has the image's own bytes", async || good_at(2)).await;
+    world.until("the first has them again", async || good_at(0)).await;
+    let wrong = world.stores[2].calls().iter().filter(|call| matches!(call, StoreCall::Close(_))).count();
+    assert_eq!(wrong, 1, "the bad copy's bytes were never published elsewhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_leaves_the_image_service_for_the_first_proven_copy() {
+    let world = World::start(Options::default());
+    world.stores[1].inject(StoreFault::WriteStalls);
+    let id = world.create(hashed(1));
+    world.until("the others are registered", async || world.locations(&id).len() == 2).await;
+    // From here on the image service gives nothing any more.
+    world.registry.inject(RegistryFault::SourceFails(Reason::SourceUnreadable));
+    world.stores[1].heal();
+    world.until("the slow one is there", async || world.locations(&id).len() == 3).await;
+    let first_try = world.stores[1].calls().iter().filter(|call| matches!(call, StoreCall::Open(_))).count();
+    assert_eq!(first_try, 1, "its upload was not begun anew");
+    world.assert_good_copies(&id, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_only_copies_were_read_a_wrong_hash_is_not_held_against_the_original() {
+    let world = World::start(Options::default());
+    let id = third_is_missing(&world).await;
+    world.stores[0].inject(StoreFault::ReadsOther);
+    world.stores[1].inject(StoreFault::ReadsOther);
+    world.stores[2].heal();
+    world.until("the third is there", async || world.locations(&id).len() == 3).await;
+    let report = world.report(&id).await.unwrap();
+    let damaged =
+        |reason: &str| report.replicas.iter().any(|it| it.reason.as_ref().is_some_and(|it| it.code == reason));
+    assert!(!damaged(Reason::SourceMismatch.code()));
+    assert_eq!(report.replicas[2].state, ReplicaState::Registered);
+}

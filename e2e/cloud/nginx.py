@@ -38,6 +38,8 @@ http {{
     fastcgi_temp_path {self.dir}/tmp-fastcgi;
     uwsgi_temp_path {self.dir}/tmp-uwsgi;
     scgi_temp_path {self.dir}/tmp-scgi;
+    sendfile on;
+    tcp_nopush on;
     client_max_body_size 0;
     server {{
         listen 127.0.0.1:{self.port};

@@ -1,12 +1,14 @@
 //! Runs a conformance suite against a real server, for `e2e/test_conformance.py`: no unit test has one.
 //!
-//! - `conformance store URL`: a web server that takes PUT and DELETE below the URL.
+//! - `conformance store URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
+//!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
 //!
 //! Ends with a panic, and so with an exit code other than 0, where the server does not conform.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a check fails")]
+#![allow(clippy::print_stdout, reason = "it is a program")]
 
 use std::{
     env,
@@ -19,7 +21,7 @@ use mimeo_adapters::{
     openstack::{Glance, OpenstackConfig},
     stores::http::{HttpStore, HttpStoreConfig},
 };
-use mimeo_core::ImageId;
+use mimeo_core::{ImageId, ports::Store};
 use mimeo_testkit::{
     conformance::{self, Backstage},
     sample,
@@ -33,7 +35,12 @@ async fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["store", url] => {
             let config = HttpStoreConfig::new("store".parse().unwrap(), url, None).unwrap();
-            conformance::store(&HttpStore::new(config).unwrap()).await;
+            conformance::store(&HttpStore::new(config.clone()).unwrap()).await;
+            let store = HttpStore::new(config).unwrap().with_segment(16 << 10);
+            conformance::store(&store).await;
+            if store.resumes() {
+                println!("resumes");
+            }
         }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();

@@ -4,7 +4,7 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use mimeo_adapters::ledger::sqlite::SqliteLedger;
-use mimeo_core::{Change, DirtyMark, ImageRow, Object, ObjectName, ObjectState, Reason, ports::Ledger};
+use mimeo_core::{Change, Digest, DirtyMark, ImageRow, Object, ObjectName, ObjectState, Reason, ports::Ledger};
 use mimeo_testkit::{
     conformance,
     sample::{id, time},
@@ -31,10 +31,13 @@ async fn what_was_committed_is_there_for_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mimeo.db");
     let first = SqliteLedger::open(&path).await.unwrap();
-    first.commit(&[Change::Dirty(DirtyMark { image: id(1), due: time(1) })]).await.unwrap();
+    let digests = vec![Digest::from_hex("ab".repeat(32)), Digest::from_hex("cd".repeat(32))];
+    let chunks = Change::Chunks { image: id(1), first: 0, digests: digests.clone() };
+    first.commit(&[Change::Dirty(DirtyMark { image: id(1), due: time(1) }), chunks]).await.unwrap();
     // Not closed: as after a kill.
     let second = SqliteLedger::open(&path).await.unwrap();
     assert_eq!(second.next_due(&[]).await.unwrap(), Some(time(1)));
+    assert_eq!(second.chunks(&id(1)).await.unwrap(), digests);
     drop(first);
 }
 

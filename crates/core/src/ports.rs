@@ -104,7 +104,7 @@ pub trait Store: Send + Sync {
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>>;
 
     /// How many bytes from its beginning an object that was never closed has; [`read`](Store::read) gives them. 0: none,
-    /// or the store cannot go on with them. Whether they are right is the caller's to find out. Changes nothing of them.
+    /// or the store cannot go on with them. Whether they are right is the caller's to find out.
     async fn kept(&self, _object: &ObjectName) -> Result<u64> {
         Ok(0)
     }

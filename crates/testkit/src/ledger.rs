@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, Result,
-    StoreName, Timestamp,
+    Change, Digest, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica,
+    Result, StoreName, Timestamp,
     ports::{Counts, Ledger},
 };
 
@@ -116,6 +116,10 @@ impl Ledger for MemoryLedger {
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {
         self.read(|tables| tables.bookmarks.get(name).cloned())
     }
+
+    async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>> {
+        self.read(|tables| (0..).map_while(|number| tables.chunks.get(&(id.clone(), number)).cloned()).collect())
+    }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -125,6 +129,7 @@ struct Tables {
     objects: BTreeMap<(StoreName, String), Object>,
     dirty: BTreeMap<ImageId, Mark>,
     bookmarks: BTreeMap<String, String>,
+    chunks: BTreeMap<(ImageId, u64), Digest>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +166,12 @@ impl Tables {
                     row.delete_seen = None;
                 }
             }
+            Change::Chunks { image, first, digests } => {
+                self.image(image);
+                let numbered = (*first..).zip(digests);
+                self.chunks.extend(numbered.map(|(number, digest)| ((image.clone(), number), digest.clone())));
+            }
+            Change::ChunksGone(id) => self.chunks.retain(|(image, _), _| image != id),
             Change::Forget(id) => self.forget(id)?,
             Change::TryAt(id, at) => {
                 let replicas = self.replicas.iter_mut().filter(|((image, _), _)| image == id);
@@ -191,6 +202,7 @@ impl Tables {
         }
         self.images.remove(id);
         self.replicas.retain(|(image, _), _| image != id);
+        self.chunks.retain(|(image, _), _| image != id);
         Ok(())
     }
 

@@ -36,6 +36,8 @@ pub enum StoreFault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreCall {
     Open(ObjectName),
+    /// From this offset on.
+    Resume(ObjectName, u64),
     Close(ObjectName),
     /// Also a sink that was dropped before it was closed.
     Abort(ObjectName),
@@ -44,7 +46,7 @@ pub enum StoreCall {
     Delete(ObjectName),
 }
 
-/// A store in memory. Clones share their objects, so that a test can watch what the engine holds.
+/// A store in memory that publishes whole objects only, unless it is made [`resumable`](Self::resumable). Clones share their objects, so that a test can watch what the engine holds.
 #[derive(Debug, Clone)]
 pub struct FakeStore {
     name: StoreName,
@@ -54,6 +56,11 @@ pub struct FakeStore {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, Bytes>,
+    /// Of sinks that were not closed; only where the store is resumable.
+    partial: BTreeMap<String, Bytes>,
+    resumable: bool,
+    sparse: bool,
+    written: u64,
     faults: Vec<StoreFault>,
     calls: Vec<StoreCall>,
 }
@@ -61,6 +68,26 @@ struct State {
 impl FakeStore {
     pub fn new(name: &str) -> Self {
         Self { name: name.parse().unwrap(), state: Arc::new(watch::Sender::new(State::default())) }
+    }
+
+    /// From now on a sink that ends before it published leaves its bytes: they are seen by `kept`, `read` and `probe`, as
+    /// with a server that writes in place, and are no published object until a resumed sink is closed.
+    #[must_use]
+    pub fn resumable(self) -> Self {
+        self.state.send_modify(|state| state.resumable = true);
+        self
+    }
+
+    /// From now on its sinks can skip.
+    #[must_use]
+    pub fn sparse(self) -> Self {
+        self.state.send_modify(|state| state.sparse = true);
+        self
+    }
+
+    /// How many bytes all its sinks were given; what was skipped does not count.
+    pub fn written(&self) -> u64 {
+        self.state.borrow().written
     }
 
     pub fn inject(&self, fault: StoreFault) {
@@ -86,12 +113,28 @@ impl FakeStore {
         self.state.borrow().objects.get(object.as_str()).cloned()
     }
 
-    /// Puts bytes there behind everyone's back; `None` takes the object away.
+    /// Puts bytes there behind everyone's back; `None` takes the object away. A partial object stays one.
     pub fn tamper(&self, object: &ObjectName, bits: Option<Bytes>) {
         self.state.send_modify(|state| match bits {
+            Some(bits) if state.partial.contains_key(object.as_str()) => {
+                drop(state.partial.insert(object.to_string(), bits));
+            }
             Some(bits) => drop(state.objects.insert(object.to_string(), bits)),
-            None => drop(state.objects.remove(object.as_str())),
+            None => {
+                state.partial.remove(object.as_str());
+                state.objects.remove(object.as_str());
+            }
         });
+    }
+
+    /// The bytes, published or not.
+    fn seen(&self, object: &ObjectName) -> Option<Bytes> {
+        let state = self.state.borrow();
+        state.objects.get(object.as_str()).or_else(|| state.partial.get(object.as_str())).cloned()
+    }
+
+    fn sink(&self, object: &ObjectName, size: Option<u64>, bits: Vec<u8>) -> Box<dyn Sink> {
+        Box::new(FakeSink { store: self.clone(), object: object.clone(), size, bits, ended: false })
     }
 
     fn log(&self, call: StoreCall) {
@@ -125,13 +168,49 @@ impl Store for FakeStore {
         format!("http://{}.example/{object}", self.name)
     }
 
+    fn is_sparse(&self) -> bool {
+        self.state.borrow().sparse
+    }
+
+    fn resumes(&self) -> bool {
+        self.state.borrow().resumable
+    }
+
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
         self.log(StoreCall::Open(object.clone()));
         self.fails("open", |fault| match fault {
             StoreFault::OpenFails(reason) => Some(reason),
             _ => None,
         })?;
-        Ok(Box::new(FakeSink { store: self.clone(), object: object.clone(), size, bits: Vec::new(), closed: false }))
+        Ok(self.sink(object, size, Vec::new()))
+    }
+
+    async fn kept(&self, object: &ObjectName) -> Result<u64> {
+        self.stalls(StoreFault::ProbeStalls).await;
+        self.fails("kept", |fault| match fault {
+            StoreFault::ProbeFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        Ok(self.seen(object).filter(|_| self.resumes()).map_or(0, |bits| bits.len() as u64))
+    }
+
+    async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
+        self.log(StoreCall::Resume(object.clone(), offset));
+        self.fails("resume", |fault| match fault {
+            StoreFault::OpenFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let beginning = self.seen(object).filter(|bits| self.resumes() && bits.len() as u64 >= offset);
+        let Some(beginning) = beginning else {
+            let message = format!("{}: {object} has no {offset} bytes to go on behind", self.name);
+            return Err(Error::new(Reason::StoreError, message));
+        };
+        // As soon as anything is written it is no longer what was published, if it was.
+        self.state.send_modify(|state| {
+            state.objects.remove(object.as_str());
+            state.partial.insert(object.to_string(), beginning.clone());
+        });
+        Ok(self.sink(object, size, beginning[..usize::try_from(offset).unwrap()].to_vec()))
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
@@ -142,7 +221,7 @@ impl Store for FakeStore {
             _ => None,
         })?;
         let missing = || Error::new(Reason::ObjectMissing, format!("{}: no object {object}", self.name));
-        let mut bits = self.bits(object).ok_or_else(missing)?;
+        let mut bits = self.seen(object).ok_or_else(missing)?;
         if self.fault(|fault| (fault == StoreFault::ReadsOther).then_some(())).is_some() {
             bits = bits.iter().map(|byte| !byte).collect();
         }
@@ -157,7 +236,7 @@ impl Store for FakeStore {
             StoreFault::ProbeFails(reason) => Some(reason),
             _ => None,
         })?;
-        Ok(self.bits(object).map(|bits| bits.len() as u64))
+        Ok(self.seen(object).map(|bits| bits.len() as u64))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
@@ -176,7 +255,7 @@ struct FakeSink {
     object: ObjectName,
     size: Option<u64>,
     bits: Vec<u8>,
-    closed: bool,
+    ended: bool,
 }
 
 #[async_trait]
@@ -188,12 +267,22 @@ impl Sink for FakeSink {
             _ => None,
         })?;
         self.bits.extend_from_slice(&bytes);
+        self.store.state.send_modify(|state| state.written += bytes.len() as u64);
+        Ok(())
+    }
+
+    async fn skip(&mut self, length: u64) -> Result<()> {
+        if !self.store.is_sparse() {
+            let message = format!("{}: cannot leave out {length} zeros", self.store.name);
+            return Err(Error::new(Reason::StoreError, message));
+        }
+        self.bits.resize(self.bits.len() + usize::try_from(length).unwrap(), 0);
         Ok(())
     }
 
     async fn close(mut self: Box<Self>) -> Result<Receipt> {
         self.store.log(StoreCall::Close(self.object.clone()));
-        self.closed = true;
+        self.ended = true;
         self.store.stalls(StoreFault::CloseStalls).await;
         self.store.fails("close", |fault| match fault {
             StoreFault::CloseFails(reason) => Some(reason),
@@ -209,7 +298,11 @@ impl Sink for FakeSink {
             _ => None,
         });
         self.bits.truncate(kept.unwrap_or(usize::MAX));
-        self.store.tamper(&self.object, Some(std::mem::take(&mut self.bits).into()));
+        let bits = Bytes::from(std::mem::take(&mut self.bits));
+        self.store.state.send_modify(|state| {
+            state.partial.remove(self.object.as_str());
+            state.objects.insert(self.object.to_string(), bits);
+        });
         self.store.fails("close", |fault| match fault {
             StoreFault::ClosePublishesAndFails(reason) => Some(reason),
             _ => None,
@@ -222,8 +315,13 @@ impl Sink for FakeSink {
 
 impl Drop for FakeSink {
     fn drop(&mut self) {
-        if !self.closed {
+        if !self.ended {
             self.store.log(StoreCall::Abort(self.object.clone()));
+        }
+        // Nothing is left of what was published.
+        let bits = Bytes::from(std::mem::take(&mut self.bits));
+        if self.store.resumes() && !bits.is_empty() {
+            self.store.state.send_modify(|state| drop(state.partial.insert(self.object.to_string(), bits)));
         }
     }
 }

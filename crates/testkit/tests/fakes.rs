@@ -1,6 +1,7 @@
 //! The fakes pass the suites that the real adapters pass.
 
-use mimeo_testkit::{FakeRegistry, FakeStore, MemoryLedger, conformance};
+use mimeo_core::{ObjectName, ports::Store};
+use mimeo_testkit::{FakeRegistry, FakeStore, MemoryLedger, conformance, sample};
 
 #[tokio::test]
 async fn the_memory_ledger_conforms() {
@@ -10,6 +11,23 @@ async fn the_memory_ledger_conforms() {
 #[tokio::test]
 async fn the_fake_store_conforms() {
     conformance::store(&FakeStore::new("fake")).await;
+    conformance::store(&FakeStore::new("fake").resumable().sparse()).await;
+}
+
+#[tokio::test]
+async fn the_fake_store_counts_what_is_written_to_it_and_not_what_it_kept() {
+    let store = FakeStore::new("fake").resumable().sparse();
+    let (object, bits) = (ObjectName::new(&sample::id(1), 1), sample::bits(100));
+    let mut sink = store.open(&object, Some(160)).await.unwrap();
+    sink.write(bits.clone()).await.unwrap();
+    drop(sink);
+    assert_eq!((store.kept(&object).await.unwrap(), store.objects()), (100, vec![]));
+    let mut sink = store.resume(&object, Some(160), 90).await.unwrap();
+    sink.write(bits.slice(90..)).await.unwrap();
+    sink.skip(60).await.unwrap();
+    sink.close().await.unwrap();
+    assert_eq!(store.bits(&object).unwrap(), [&bits[..], &[0; 60]].concat());
+    assert_eq!((store.written(), store.objects()), (110, vec![object]));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp,
+    Change, Digest, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp,
     ports::{Counts, Ledger},
 };
 use sqlx::{
@@ -219,6 +219,17 @@ impl Ledger for SqliteLedger {
             .fetch_optional(&self.readers)
             .await
             .map_err(unavailable)
+    }
+
+    async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT number, digest FROM chunks WHERE image = ?1 ORDER BY number")
+                .bind(id.as_str())
+                .fetch_all(&self.readers)
+                .await
+                .map_err(unavailable)?;
+        let without_gap = (0..).zip(rows).take_while(|(next, (number, _))| next == number);
+        Ok(without_gap.map(|(_, (_, digest))| Digest::from_hex(digest)).collect())
     }
 }
 

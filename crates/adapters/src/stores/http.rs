@@ -1,8 +1,10 @@
-//! Plain HTTP servers: PUT, HEAD, ranged GET and DELETE, as nginx (`dav_methods`) and Apache (`mod_dav`) do them.
+//! Plain HTTP servers: PUT, HEAD, ranged GET and DELETE, as nginx (`dav_methods`) and Apache (`mod_dav`) do them, and
+//! ranged PUT where the server takes it.
 //!
 //! Owns the connections to one server. It never asks whether what it stored is right: proving is the engine's.
 
 mod config;
+mod ranges;
 mod sink;
 mod store;
 

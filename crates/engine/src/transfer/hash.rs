@@ -1,9 +1,9 @@
 //! Hashing the source off the I/O path: each algorithm works on a thread of the blocking pool while there is something
 //! to hash, and holds none while its transfer waits.
 
-use md5::Md5;
+use aws_lc_rs::digest::{Context, SHA256, SHA512};
+use md5::{Digest as _, Md5};
 use mimeo_core::{Digest, HashAlgorithm};
-use sha2::{Sha256, Sha512, digest::DynDigest};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::{piece::Piece, window::Cursor};
@@ -27,12 +27,16 @@ impl Hasher {
 
     /// The digest that proves the source.
     pub(super) fn content<T: Clone + Send + 'static>(cursor: Cursor<T>, algorithm: HashAlgorithm) -> Self {
-        let hash: Box<dyn DynDigest + Send> = match algorithm {
-            HashAlgorithm::Md5 => Box::new(Md5::default()),
-            HashAlgorithm::Sha256 => Box::new(Sha256::default()),
-            HashAlgorithm::Sha512 => Box::new(Sha512::default()),
+        let sha = |algorithm, cursor| {
+            Self::run(cursor, Context::new(algorithm), Context::update, |hash| hex(hash.finish().as_ref()))
         };
-        Self::run(cursor, hash, |hash, part| hash.update(part), |hash| hex(&hash.finalize()))
+        match algorithm {
+            HashAlgorithm::Md5 => {
+                Self::run(cursor, Md5::new(), |hash, part| hash.update(part), |hash| hex(&hash.finalize()))
+            }
+            HashAlgorithm::Sha256 => sha(&SHA256, cursor),
+            HashAlgorithm::Sha512 => sha(&SHA512, cursor),
+        }
     }
 
     fn run<T: Clone + Send + 'static, H: Send + 'static>(

@@ -12,8 +12,9 @@ mod window;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use futures::poll;
 use mimeo_core::{Digest, Error, Image, Reason, Result, StoreName};
 
 pub(crate) use self::{
@@ -103,9 +104,9 @@ impl Transfer {
         let content = self.image.hash.as_ref().map(|hash| Hasher::content(self.window.hash(), hash.algorithm));
         let blake3 = Hasher::blake3(self.window.hash());
         let mut size = 0_u64;
-        while let Some(chunk) = reader.next().await? {
+        while let Some(chunk) = self.meanwhile(reader.next()).await? {
             // Read once, and written by each sink that is fed from here: none of them waits for it on its own.
-            paces.take_of_all(chunk.len() * (1 + self.window.attached_sinks())).await;
+            self.meanwhile(paces.take_of_all(chunk.len() * (1 + self.window.attached_sinks()))).await;
             let offset = size;
             size += chunk.len() as u64;
             if self.image.size.is_some_and(|expected| size > expected) {
@@ -131,6 +132,16 @@ impl Transfer {
             }
         }
         Ok(Verified { size, digest: blake3.digest().await.ok_or_else(hashing)? })
+    }
+
+    /// While the reader waits, the sinks work off what there is.
+    async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Poll::Ready(done) = poll!(&mut work) {
+            return done;
+        }
+        self.window.wake();
+        work.await
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

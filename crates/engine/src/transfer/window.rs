@@ -18,6 +18,9 @@ use super::piece::Piece;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// And the share of the transfer's time so far that it may without complaint.
 const PATIENCE_SHARE: u32 = 10;
+/// So many new bytes wake those that wait for them, if nothing else does first: to wake somebody for each chunk costs more
+/// than what is done with it.
+const WAKE: usize = 1 << 20;
 /// How often a reader without room looks who is holding it up.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -39,6 +42,8 @@ struct State<T> {
     /// The sequence number of the first piece held.
     first: u64,
     weight: usize,
+    /// Bytes pushed since the cursors were woken last.
+    unheard: usize,
     attached: HashMap<u64, Place>,
     /// Sinks alive, detached ones too: while there are any, the reading has a purpose.
     sinks: usize,
@@ -71,6 +76,7 @@ impl<T: Clone> Window<T> {
             pieces: VecDeque::new(),
             first: 0,
             weight: 0,
+            unheard: 0,
             attached: HashMap::new(),
             sinks: 0,
             next_id: 0,
@@ -101,7 +107,8 @@ impl<T: Clone> Window<T> {
         Cursor { window: Arc::clone(self), id, is_sink, next: 0, offset: 0 }
     }
 
-    /// Hands a piece to all attached cursors, once there is room for it. False: no sink is left that wants it.
+    /// Hands a piece to all attached cursors, once there is room for it. False: no sink is left that wants it. They may
+    /// not hear of it before a [`wake`](Self::wake).
     pub(super) async fn push(&self, piece: Piece) -> bool {
         loop {
             let room = self.room.notified();
@@ -112,13 +119,25 @@ impl<T: Clone> Window<T> {
                 }
                 if state.weight == 0 || state.weight + piece.weight() <= self.capacity {
                     state.weight += piece.weight();
+                    state.unheard += piece.length();
                     state.pieces.push_back(piece);
+                    let is_much = state.unheard >= WAKE;
                     drop(state);
-                    self.data.notify_waiters();
+                    if is_much {
+                        self.wake();
+                    }
                     return true;
                 }
             }
+            self.wake();
             self.wait_for_room(room).await;
+        }
+    }
+
+    /// Wakes the cursors that wait for what was pushed.
+    pub(super) fn wake(&self) {
+        if std::mem::take(&mut self.lock().unheard) > 0 {
+            self.data.notify_waiters();
         }
     }
 
@@ -364,6 +383,7 @@ mod tests {
     async fn fill(window: &Window<&'static str>, bytes: std::ops::Range<u8>) {
         for byte in bytes {
             assert!(window.push(piece(byte)).await);
+            window.wake();
         }
         window.finish(Ok("done"));
     }

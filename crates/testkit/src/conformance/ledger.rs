@@ -24,6 +24,8 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     dooms_only_what_it_has(&make().await).await;
     moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;
+    keeps_chunks_without_a_gap(&make().await).await;
+    forgets_chunks(&make().await).await;
 }
 
 async fn gives_back_what_was_committed(ledger: &impl Ledger) {
@@ -191,6 +193,37 @@ async fn keeps_bookmarks(ledger: &impl Ledger) {
         ledger.commit(&[Change::Bookmark("scan".into(), value.into())]).await.unwrap();
         assert_eq!(ledger.bookmark("scan").await.unwrap().as_deref(), Some(value));
     }
+}
+
+async fn keeps_chunks_without_a_gap(ledger: &impl Ledger) {
+    assert!(ledger.chunks(&id(1)).await.unwrap().is_empty());
+    ledger.commit(&[chunks(1, 0, "ab"), chunks(1, 4, "e"), chunks(2, 1, "xy")]).await.unwrap();
+    assert_eq!(ledger.load(&id(1)).await.unwrap(), Some(Record::new(id(1))), "they hang on a row");
+    assert_eq!(found(ledger, 1).await, "ab");
+    assert_eq!(found(ledger, 2).await, "");
+    ledger.commit(&[chunks(1, 1, "BC")]).await.unwrap();
+    assert_eq!(found(ledger, 1).await, "aBC");
+    ledger.commit(&[chunks(1, 3, "d"), chunks(1, 5, "")]).await.unwrap();
+    assert_eq!(found(ledger, 1).await, "aBCde");
+}
+
+async fn forgets_chunks(ledger: &impl Ledger) {
+    ledger.commit(&[chunks(1, 0, "ab"), chunks(2, 0, "xy")]).await.unwrap();
+    ledger.commit(&[Change::ChunksGone(id(1)), Change::ChunksGone(id(3))]).await.unwrap();
+    assert_eq!((found(ledger, 1).await, found(ledger, 2).await), (String::new(), "xy".into()));
+    assert!(ledger.load(&id(1)).await.unwrap().is_some());
+    assert_eq!(ledger.load(&id(3)).await.unwrap(), None);
+    ledger.commit(&[Change::Forget(id(2)), Change::Image(ImageRow::new(id(2)))]).await.unwrap();
+    assert_eq!(found(ledger, 2).await, "");
+}
+
+/// Digests of one letter each.
+fn chunks(image: u32, first: u64, letters: &str) -> Change {
+    Change::Chunks { image: id(image), first, digests: letters.chars().map(Digest::from_hex).collect() }
+}
+
+async fn found(ledger: &impl Ledger, image: u32) -> String {
+    ledger.chunks(&id(image)).await.unwrap().into_iter().map(String::from).collect()
 }
 
 /// Every field with a value of its own.

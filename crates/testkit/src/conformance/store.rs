@@ -2,7 +2,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use mimeo_core::{
     ObjectName, Reason, Result,
-    ports::{Receipt, Store},
+    ports::{Receipt, Sink, Store},
 };
 
 use crate::sample::{bits, id};
@@ -15,6 +15,14 @@ pub async fn store(store: &dyn Store) {
     says_what_is_not_there(store).await;
     publishes_nothing_that_is_cut_short(store).await;
     takes_other_objects_while_one_is_open(store).await;
+    if store.is_sparse() {
+        reads_zeros_where_it_skipped(store).await;
+    }
+    // By now it is known.
+    match store.resumes() {
+        true => goes_on_with_what_was_kept(store).await,
+        false => keeps_nothing(store).await,
+    }
 }
 
 async fn gives_back_what_was_written(store: &dyn Store) {
@@ -64,10 +72,12 @@ async fn publishes_nothing_that_is_cut_short(store: &dyn Store) {
         if size.is_some() {
             assert!(write(store, &short, &bits(50_000), size).await.is_err());
         }
-        // A store may take a moment to notice.
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        notices().await;
         for object in [&aborted, &dropped, &short] {
-            assert_eq!(store.probe(object).await.unwrap(), None, "{object} was published");
+            let found = store.probe(object).await.unwrap();
+            let in_part = store.resumes() && found < Some(100_000);
+            assert!(found.is_none() || in_part, "{found:?} bytes of {object} were published");
+            store.delete(object).await.unwrap();
         }
     }
 }
@@ -83,9 +93,79 @@ async fn takes_other_objects_while_one_is_open(store: &dyn Store) {
     }
 }
 
+async fn reads_zeros_where_it_skipped(store: &dyn Store) {
+    let (object, bits) = (object(12), bits(1000));
+    for (before, behind) in [(100_000, 0), (0, 100_000), (70_000, 30_000)] {
+        let mut sink = store.open(&object, Some(101_000)).await.unwrap();
+        sink.skip(before).await.unwrap();
+        sink.write(bits.clone()).await.unwrap();
+        sink.skip(behind).await.unwrap();
+        sink.close().await.unwrap();
+        let zeros = |length: u64| vec![0; usize::try_from(length).unwrap()];
+        assert_eq!(read(store, &object, 0).await.unwrap(), [&zeros(before), &bits[..], &zeros(behind)].concat());
+        store.delete(&object).await.unwrap();
+    }
+}
+
+async fn goes_on_with_what_was_kept(store: &dyn Store) {
+    const SIZE: usize = 300_000;
+    let (object, bits) = (object(10), bits(SIZE));
+    for written in [100_000, 250_000, SIZE] {
+        for part in [1_usize, 2] {
+            break_off(store.open(&object, Some(SIZE as u64)).await.unwrap(), bits.slice(..written)).await;
+            let kept = beginning(store, &object, &bits).await;
+            assert!(kept <= written, "{kept} bytes were kept of {written}");
+            if kept > 0 {
+                let sink = store.resume(&object, Some(SIZE as u64), (kept / part) as u64).await.unwrap();
+                break_off(sink, bits.slice(kept / part..written)).await;
+                let offset = beginning(store, &object, &bits).await / part;
+                let sink = store.resume(&object, Some(SIZE as u64), offset as u64).await.unwrap();
+                fill(sink, bits.slice(offset..)).await.unwrap();
+                assert_eq!(store.probe(&object).await.unwrap(), Some(SIZE as u64));
+                assert_eq!(read(store, &object, 0).await.unwrap(), bits);
+            }
+            store.delete(&object).await.unwrap();
+        }
+    }
+    break_off(store.open(&object, Some(SIZE as u64)).await.unwrap(), bits.slice(..250_000)).await;
+    store.delete(&object).await.unwrap();
+    assert_eq!((store.kept(&object).await.unwrap(), store.probe(&object).await.unwrap()), (0, None));
+}
+
+/// How many bytes were kept, after a look that they are right.
+async fn beginning(store: &dyn Store, object: &ObjectName, bits: &Bytes) -> usize {
+    let kept = usize::try_from(store.kept(object).await.unwrap()).unwrap();
+    if kept > 0 {
+        assert_eq!(read(store, object, 0).await.unwrap(), bits.slice(..kept));
+    }
+    kept
+}
+
+async fn break_off(mut sink: Box<dyn Sink>, bits: Bytes) {
+    for chunk in crate::store::chunks(&bits) {
+        sink.write(chunk).await.unwrap();
+    }
+    sink.abort().await;
+    notices().await;
+}
+
+async fn keeps_nothing(store: &dyn Store) {
+    break_off(store.open(&object(11), Some(100_000)).await.unwrap(), bits(50_000)).await;
+    assert_eq!(store.kept(&object(11)).await.unwrap(), 0);
+    assert!(store.resume(&object(11), Some(100_000), 0).await.is_err());
+}
+
+/// A store may take a moment to notice that a sink has ended.
+async fn notices() {
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+}
+
 async fn write(store: &dyn Store, object: &ObjectName, bits: &Bytes, size: Option<u64>) -> Result<Receipt> {
-    let mut sink = store.open(object, size).await?;
-    for chunk in crate::store::chunks(bits) {
+    fill(store.open(object, size).await?, bits.clone()).await
+}
+
+async fn fill(mut sink: Box<dyn Sink>, bits: Bytes) -> Result<Receipt> {
+    for chunk in crate::store::chunks(&bits) {
         sink.write(chunk).await?;
     }
     sink.close().await

@@ -1,13 +1,13 @@
 //! Each change as SQL, inside the caller's transaction.
 
 use mimeo_core::{
-    Change, DirtyMark, Error, Failure, ImageId, ImageRow, Object, ObjectState, Reason, Replica, Result, StoreName,
-    Timestamp,
+    Change, Digest, DirtyMark, Error, Failure, ImageId, ImageRow, Object, ObjectState, Reason, Replica, Result,
+    StoreName, Timestamp,
 };
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{
-    rows::{bytes, milliseconds, object_state},
+    rows::{bytes, index, milliseconds, object_state},
     unavailable,
 };
 
@@ -42,6 +42,13 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
         Change::DeleteUnseen(id) => {
             let unseen = sqlx::query("UPDATE images SET delete_seen = NULL WHERE id = ?1");
             run(transaction, unseen.bind(id.as_str())).await
+        }
+        Change::Chunks { image, first, digests } => {
+            ensure_image(transaction, image).await?;
+            chunks(transaction, image, *first, digests).await
+        }
+        Change::ChunksGone(id) => {
+            run(transaction, sqlx::query("DELETE FROM chunks WHERE image = ?1").bind(id.as_str())).await
         }
         Change::Forget(id) => forget(transaction, id).await,
         Change::TryAt(id, at) => {
@@ -93,7 +100,7 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
         .bind(replica.object.as_ref().map(mimeo_core::ObjectName::as_str))
         .bind(replica.url.as_deref())
         .bind(bytes(replica.size)?)
-        .bind(replica.digest.as_ref().map(mimeo_core::Digest::as_str))
+        .bind(replica.digest.as_ref().map(Digest::as_str))
         .bind(replica.proof.map(|proof| proof.kind.to_string()))
         .bind(optional(replica.proof.map(|proof| proof.at)))
         .bind(optional(replica.seen_at));
@@ -112,6 +119,15 @@ async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<(
         .bind(object_state(object.state))
         .bind(milliseconds(object.since));
     run(transaction, bound).await
+}
+
+/// All of them in one statement, in which SQLite takes the list apart.
+async fn chunks(transaction: &mut SqliteConnection, image: &ImageId, first: u64, digests: &[Digest]) -> Result<()> {
+    let replace = sqlx::query(
+        "INSERT OR REPLACE INTO chunks (image, number, digest) SELECT ?1, ?2 + key, value FROM json_each(?3)",
+    );
+    let listed = serde_json::Value::from(digests.iter().map(Digest::as_str).collect::<Vec<_>>());
+    run(transaction, replace.bind(image.as_str()).bind(index(first)?).bind(listed.to_string())).await
 }
 
 async fn dirty(transaction: &mut SqliteConnection, mark: &DirtyMark) -> Result<()> {

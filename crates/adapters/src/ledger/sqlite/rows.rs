@@ -218,6 +218,10 @@ pub(super) fn bytes(size: Option<u64>) -> Result<Option<i64>> {
     size.map(|size| i64::try_from(size).map_err(|cause| unwritable(size).caused_by(cause))).transpose()
 }
 
+pub(super) fn index(index: u64) -> Result<i64> {
+    i64::try_from(index).map_err(|cause| unwritable(index).caused_by(cause))
+}
+
 fn size(size: i64) -> Result<u64> {
     u64::try_from(size).map_err(|cause| unreadable(size).caused_by(cause))
 }

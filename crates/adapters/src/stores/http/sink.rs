@@ -7,7 +7,7 @@ use mimeo_core::{
     Error, Reason, Result, StoreName,
     ports::{Receipt, Sink},
 };
-use reqwest::{Body, Client, Method, Response, StatusCode, header};
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, header};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
@@ -41,9 +41,10 @@ enum Part {
 }
 
 impl HttpSink {
-    pub(super) fn start(client: &Client, store: StoreName, url: Url, size: Option<u64>) -> Self {
+    /// Sends `put`, which is for this URL, with a body of this size.
+    pub(super) fn start(put: RequestBuilder, store: StoreName, url: Url, size: Option<u64>) -> Self {
         let (body, parts) = mpsc::channel(WAITING);
-        let mut put = client.put(url.clone()).body(Body::wrap_stream(until_the_end(parts)));
+        let mut put = put.body(Body::wrap_stream(until_the_end(parts)));
         if let Some(size) = size {
             put = put.header(header::CONTENT_LENGTH, size);
         }
@@ -143,6 +144,6 @@ fn until_the_end(parts: mpsc::Receiver<Part>) -> impl Stream<Item = io::Result<B
     })
 }
 
-fn is_done(status: StatusCode) -> bool {
+pub(super) fn is_done(status: StatusCode) -> bool {
     matches!(status, StatusCode::OK | StatusCode::CREATED | StatusCode::NO_CONTENT)
 }

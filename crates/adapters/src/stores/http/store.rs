@@ -9,7 +9,11 @@ use mimeo_core::{
 use reqwest::{Client, Method, Response, StatusCode, header, redirect};
 use url::Url;
 
-use super::{HttpStoreConfig, sink::HttpSink};
+use super::{
+    HttpStoreConfig,
+    ranges::{RangedSink, Ranges, SEGMENT},
+    sink::HttpSink,
+};
 use crate::{
     http::{client, range_start},
     stream::skipping,
@@ -25,8 +29,10 @@ const REDIRECTS: usize = 5;
 pub struct HttpStore {
     config: HttpStoreConfig,
     /// For PUT and DELETE, which no redirect may lead elsewhere.
-    writer: Client,
+    pub(super) writer: Client,
     reader: Client,
+    pub(super) ranges: Ranges,
+    pub(super) segment: u64,
 }
 
 impl HttpStore {
@@ -40,10 +46,23 @@ impl HttpStore {
         let plain = || client().http1_only().no_proxy();
         let writer = plain().redirect(redirect::Policy::none()).build().map_err(failed)?;
         let reader = plain().redirect(as_glance_follows()).build().map_err(failed)?;
-        Ok(Self { config, writer, reader })
+        Ok(Self { config, writer, reader, ranges: Ranges::default(), segment: SEGMENT })
     }
 
-    fn written(&self, object: &ObjectName) -> Url {
+    /// With other segments, so that a test need not send large objects.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_segment(self, bytes: u64) -> Self {
+        Self { segment: bytes, ..self }
+    }
+
+    /// The whole object in one request.
+    pub(super) fn plain_put(&self, object: &ObjectName, size: Option<u64>) -> HttpSink {
+        let url = self.written(object);
+        HttpSink::start(self.writer.put(url.clone()), self.config.name.clone(), url, size)
+    }
+
+    pub(super) fn written(&self, object: &ObjectName) -> Url {
         append(&self.config.url, object)
     }
 
@@ -51,11 +70,11 @@ impl HttpStore {
         append(self.config.readable(), object)
     }
 
-    fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {
+    pub(super) fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {
         unanswered(&self.config.name, method, url, cause)
     }
 
-    fn refused(&self, method: &Method, url: &Url, status: StatusCode) -> Error {
+    pub(super) fn refused(&self, method: &Method, url: &Url, status: StatusCode) -> Error {
         refused(&self.config.name, method, url, status)
     }
 }
@@ -70,8 +89,34 @@ impl Store for HttpStore {
         self.read_from(object).into()
     }
 
+    /// Known once an object of two segments was begun, or an object that had been begun was asked for.
+    fn resumes(&self) -> bool {
+        self.ranges.are_taken()
+    }
+
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(HttpSink::start(&self.writer, self.config.name.clone(), self.written(object), size)))
+        match size {
+            Some(size) if size >= 2 * self.segment && !self.ranges.are_not_taken() => {
+                Ok(Box::new(RangedSink::open(self.clone(), object.clone(), size)))
+            }
+            _ => Ok(Box::new(self.plain_put(object, size))),
+        }
+    }
+
+    async fn kept(&self, object: &ObjectName) -> Result<u64> {
+        self.kept_of(object).await
+    }
+
+    async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
+        match size {
+            Some(size) if size >= offset && self.resumes() => {
+                Ok(Box::new(RangedSink::resume(self.clone(), object.clone(), size, offset)))
+            }
+            _ => {
+                let message = format!("{}: cannot go on with {object} of {size:?} bytes from {offset}", self.name());
+                Err(Error::new(Reason::StoreError, message))
+            }
+        }
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
@@ -181,6 +226,6 @@ fn append(base: &Url, object: &ObjectName) -> Url {
 }
 
 /// Not the body's length, which is 0 for a HEAD.
-fn content_length(response: &Response) -> Option<u64> {
+pub(super) fn content_length(response: &Response) -> Option<u64> {
     response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

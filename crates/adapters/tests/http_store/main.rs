@@ -1,75 +1,37 @@
 //! The HTTP store against a small web server that publishes complete uploads only, and against bad ones.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod support;
+mod dav;
+mod ranges;
+mod server;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, State},
-    http::{HeaderMap, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    extract::Path,
+    http::{StatusCode, header},
     routing::any,
 };
 use bytes::Bytes;
+use dav::{Dav, dav};
 use futures::{StreamExt, TryStreamExt};
 use mimeo_adapters::stores::http::{HttpStore, HttpStoreConfig};
 use mimeo_core::{ObjectName, Reason, Result, ports::Store};
 use mimeo_testkit::{conformance, sample};
 use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinSet, time::timeout};
 
-type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
-
-/// As nginx does it, but for `ranges`.
-#[derive(Clone, Default)]
-struct Dav {
-    objects: Objects,
-    ranges: bool,
-}
-
-async fn dav(
-    State(dav): State<Dav>,
-    Path(name): Path<String>,
-    method: Method,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
-    let found = dav.objects.lock().unwrap().get(&name).cloned();
-    match (method, found) {
-        (Method::PUT, _) => match to_bytes(body, usize::MAX).await {
-            Ok(bits) => {
-                dav.objects.lock().unwrap().insert(name, bits);
-                StatusCode::CREATED.into_response()
-            }
-            Err(_) => StatusCode::BAD_REQUEST.into_response(),
-        },
-        (_, None) => StatusCode::NOT_FOUND.into_response(),
-        (Method::DELETE, Some(_)) => {
-            dav.objects.lock().unwrap().remove(&name);
-            StatusCode::NO_CONTENT.into_response()
-        }
-        (_, Some(bits)) => get(&bits, headers.get(header::RANGE).filter(|_| dav.ranges)),
-    }
-}
-
-fn get(bits: &Bytes, range: Option<&header::HeaderValue>) -> Response {
-    let Some(range) = range else { return bits.clone().into_response() };
-    let from = range.to_str().unwrap().trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap();
-    if from >= bits.len() {
-        return StatusCode::RANGE_NOT_SATISFIABLE.into_response();
-    }
-    let told = format!("bytes {from}-{}/{}", bits.len() - 1, bits.len());
-    (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, told)], bits.slice(from..)).into_response()
-}
-
 fn store(url: &str) -> HttpStore {
     HttpStore::new(HttpStoreConfig::new("http1".parse().unwrap(), url, None).unwrap()).unwrap()
+}
+
+/// So that small objects are large.
+const SEGMENT: usize = 30_000;
+
+/// One that has just been made, as after a restart.
+fn in_segments(server: &server::Server) -> HttpStore {
+    store(&format!("{}/images", server.url)).with_segment(SEGMENT as u64)
 }
 
 fn object() -> ObjectName {
@@ -89,8 +51,7 @@ async fn put(store: &HttpStore, chunks: usize) -> Result<()> {
 async fn conforms_with_and_without_ranges() {
     for ranges in [true, false] {
         let dav_state = Dav { ranges, ..Default::default() };
-        let server =
-            support::serve(Router::new().route("/images/{name}", any(dav)).with_state(dav_state.clone())).await;
+        let server = dav_state.served().await;
         conformance::store(&store(&format!("{}/images", server.url))).await;
         assert!(dav_state.objects.lock().unwrap().is_empty());
     }
@@ -119,12 +80,14 @@ async fn each_refusal_has_its_reason_store_and_cure() {
                 }
                 status
             };
-            let server = support::serve(Router::new().fallback(answer)).await;
-            for chunks in [1, 100] {
-                let error = put(&store(&server.url), chunks).await.unwrap_err();
-                let text = error.chain();
-                assert_eq!(error.reason, reason, "{text}");
-                assert!(text.starts_with("http1: PUT http://") && text.contains(hint), "{text}");
+            let server = server::serve(Router::new().fallback(answer)).await;
+            for store in [store(&server.url), in_segments(&server)] {
+                for chunks in [1, 100] {
+                    let error = put(&store, chunks).await.unwrap_err();
+                    let text = error.chain();
+                    assert_eq!(error.reason, reason, "{text}");
+                    assert!(text.starts_with("http1: PUT http://") && text.contains(hint), "{text}");
+                }
             }
         }
     }
@@ -132,7 +95,7 @@ async fn each_refusal_has_its_reason_store_and_cure() {
 
 #[tokio::test]
 async fn an_answer_before_the_end_is_no_success() {
-    let server = support::serve(Router::new().fallback(async || StatusCode::CREATED)).await;
+    let server = server::serve(Router::new().fallback(async || StatusCode::CREATED)).await;
     let error = put(&store(&server.url), 1000).await.unwrap_err();
     assert_eq!(error.reason, Reason::StoreError, "{}", error.chain());
     assert!(error.chain().contains("before it had the whole body"), "{}", error.chain());
@@ -144,6 +107,8 @@ async fn nobody_there_is_unreachable() {
     let store = store(&format!("http://{port}/"));
     assert_eq!(put(&store, 100).await.unwrap_err().reason, Reason::StoreUnreachable);
     assert_eq!(store.probe(&object()).await.unwrap_err().reason, Reason::StoreUnreachable);
+    assert_eq!(store.kept(&object()).await.unwrap_err().reason, Reason::StoreUnreachable);
+    assert_eq!(put(&store.clone().with_segment(1), 100).await.unwrap_err().reason, Reason::StoreUnreachable);
     assert_eq!(store.delete(&object()).await.unwrap_err().reason, Reason::StoreUnreachable);
     assert_eq!(store.read(&object(), 0).await.err().unwrap().reason, Reason::StoreUnreachable);
 }
@@ -185,7 +150,7 @@ async fn a_body_cut_off_while_reading_is_an_error() {
         let body = futures::stream::iter([Ok(sample::bits(1000))]).chain(cut);
         ([(header::CONTENT_LENGTH, "2000")], Body::from_stream(body))
     };
-    let server = support::serve(Router::new().fallback(cut)).await;
+    let server = server::serve(Router::new().fallback(cut)).await;
     let read = store(&server.url).read(&object(), 0).await.unwrap().try_collect::<Vec<Bytes>>().await;
     assert_eq!(read.unwrap_err().reason, Reason::StoreError);
 }
@@ -204,7 +169,7 @@ async fn follows_the_redirects_that_glance_follows() {
         .route("/loop/{name}", to(StatusCode::FOUND, "/loop/"))
         .route("/images/{name}", any(dav))
         .with_state(found);
-    let server = support::serve(router).await;
+    let server = server::serve(router).await;
     let probe = async |path: &str| store(&format!("{}/{path}", server.url)).probe(&object()).await;
     assert_eq!(probe("moved").await.unwrap(), Some(10));
     assert!(probe("kept").await.is_err());
@@ -214,7 +179,7 @@ async fn follows_the_redirects_that_glance_follows() {
 #[tokio::test]
 async fn the_location_and_all_reads_are_where_glance_reads() {
     let dav_state = Dav::default();
-    let server = support::serve(Router::new().route("/r/{name}", any(dav)).with_state(dav_state.clone())).await;
+    let server = server::serve(Router::new().route("/r/{name}", any(dav)).with_state(dav_state.clone())).await;
     dav_state.objects.lock().unwrap().insert(object().to_string(), sample::bits(10));
     let read_url = format!("{}/r/", server.url);
     let config = HttpStoreConfig::new("http1".parse().unwrap(), "http://nowhere.invalid/w", Some(&read_url)).unwrap();

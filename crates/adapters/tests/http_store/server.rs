@@ -17,3 +17,16 @@ pub(crate) async fn serve(router: Router) -> Server {
     task.spawn(async move { axum::serve(listener, router).await.unwrap() });
     Server { url, _task: task }
 }
+
+/// What is seen once it no longer changes.
+pub(crate) async fn settled<T: PartialEq>(look: impl Fn() -> T) -> T {
+    let mut last = look();
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let now = look();
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
+}

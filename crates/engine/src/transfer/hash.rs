@@ -8,8 +8,8 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::{piece::Piece, window::Cursor};
 
-/// Bytes that are hashed in one go.
-const BATCH: usize = 2 << 20;
+/// Bytes that are hashed before the room that they took is given back.
+const BATCH: usize = 1 << 20;
 /// A piece is hashed in parts of this size: zeros are not held in memory.
 const PART: usize = 256 << 10;
 
@@ -47,18 +47,21 @@ impl Hasher {
     ) -> Self {
         let mut task = JoinSet::new();
         task.spawn(async move {
-            loop {
-                let batch = cursor.take(BATCH).await;
-                if batch.is_empty() {
-                    return Ok(finish(hash));
-                }
-                hash = spawn_blocking(move || {
-                    let parts = batch.into_iter().flat_map(|piece: Piece| piece.into_bytes(PART));
-                    parts.for_each(|part| update(&mut hash, &part));
-                    hash
+            while cursor.more().await {
+                // For as long as there is something to hash: who is behind does not go through the scheduler each time.
+                (cursor, hash) = spawn_blocking(move || {
+                    loop {
+                        let batch = cursor.take(BATCH);
+                        if batch.is_empty() {
+                            return (cursor, hash);
+                        }
+                        let parts = batch.into_iter().flat_map(|piece: Piece| piece.into_bytes(PART));
+                        parts.for_each(|part| update(&mut hash, &part));
+                    }
                 })
                 .await?;
             }
+            Ok(finish(hash))
         });
         Self(task)
     }

@@ -310,35 +310,43 @@ impl<T: Clone> Cursor<T> {
         found
     }
 
-    /// The next pieces, up to `most` bytes of them, at least one. Empty at the end. Those before count as worked off.
-    pub(super) async fn take(&mut self, most: usize) -> Vec<Piece> {
-        loop {
-            let window = Arc::clone(&self.window);
-            let data = window.data.notified();
-            let (mut taken, mut length) = (Vec::new(), 0);
-            {
-                let mut state = window.lock();
-                if let Some(place) = state.attached.get_mut(&self.id) {
-                    place.at = self.next;
-                }
-                if state.trim() {
-                    window.room.notify_waiters();
-                }
-                let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
-                for piece in state.pieces.iter().skip(at) {
-                    length += piece.length();
-                    if length > most && !taken.is_empty() {
-                        break;
-                    }
-                    taken.push(piece.clone());
-                }
-                if taken.is_empty() && state.complete {
-                    return taken;
-                }
+    /// The next pieces, up to `most` bytes of them, at least one; none where there are none now. Those before count as
+    /// worked off.
+    pub(super) fn take(&mut self, most: usize) -> Vec<Piece> {
+        let (mut taken, mut length) = (Vec::new(), 0);
+        let mut state = self.window.lock();
+        if let Some(place) = state.attached.get_mut(&self.id) {
+            place.at = self.next;
+        }
+        let freed = state.trim();
+        let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
+        for piece in state.pieces.iter().skip(at) {
+            length += piece.length();
+            if length > most && !taken.is_empty() {
+                break;
             }
-            if !taken.is_empty() {
-                self.next += taken.len() as u64;
-                return taken;
+            taken.push(piece.clone());
+        }
+        drop(state);
+        if freed {
+            self.window.room.notify_waiters();
+        }
+        self.next += taken.len() as u64;
+        taken
+    }
+
+    /// Waits until there is something to [`take`](Self::take). False: nothing will be any more.
+    pub(super) async fn more(&self) -> bool {
+        loop {
+            let data = self.window.data.notified();
+            {
+                let state = self.window.lock();
+                if self.next < state.end() {
+                    return true;
+                }
+                if state.complete {
+                    return false;
+                }
             }
             data.await;
         }
@@ -404,8 +412,8 @@ mod tests {
         let (a, b, mut hash) = (window.sink(false), window.sink(false), window.hash());
         let hashing = async {
             let mut count = 0;
-            while let pieces @ [_, ..] = &hash.take(1000).await[..] {
-                count += pieces.len();
+            while hash.more().await {
+                count += hash.take(1000).len();
             }
             count
         };
@@ -477,7 +485,8 @@ mod tests {
         let window = Window::new(20);
         let (a, mut hash) = (window.sink(false), window.hash());
         let hashing = async {
-            while !hash.take(1).await.is_empty() {
+            while hash.more().await {
+                assert_eq!(hash.take(1).len(), 1);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };

@@ -38,7 +38,7 @@ async fn main() {
             conformance::store(&HttpStore::new(config.clone()).unwrap()).await;
             let store = HttpStore::new(config).unwrap().with_segment(16 << 10);
             conformance::store(&store).await;
-            if store.resumes() {
+            if store.resumes() == Some(true) {
                 println!("resumes");
             }
         }

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectState, Reason, Record,
-    Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
+    Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -210,9 +210,12 @@ fn replica_step(
         replica = Replica { state, failure: None, proof: None, ..replica };
     }
     if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
-        // Left behind by a writer that is no longer there.
-        plan.changes.extend(doom(seen.record, &replica.store, now));
-        replica = Replica { object: None, url: None, size: None, digest: None, proof: None, ..replica };
+        // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
+        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * CHUNK);
+        let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
+        plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
+        let url = replica.url.filter(|_| partial.is_some());
+        replica = Replica { object: partial, url, size: None, digest: None, proof: None, ..replica };
     }
     if replica.state == R::Copying {
         replica.state = R::Wanted;
@@ -284,9 +287,14 @@ fn kept(record: &Record, replica: &Replica) -> bool {
     object.is_some_and(|object| object.state == ObjectState::Kept)
 }
 
-/// Hands every object of this image at `store` that nobody writes and nobody keeps to the sweeper.
-fn doom(record: &Record, store: &StoreName, now: Timestamp) -> Vec<Change> {
+fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {
+    record.object(store, name).is_some_and(|object| object.state == ObjectState::Open)
+}
+
+/// Hands every object of this image at `store` that nobody writes and nobody keeps to the sweeper, but for `partial`.
+fn doom(record: &Record, store: &StoreName, partial: Option<&ObjectName>, now: Timestamp) -> Vec<Change> {
     let stray = record.objects.iter().filter(|object| object.store == *store && object.state == ObjectState::Open);
+    let stray = stray.filter(|object| partial != Some(&object.name));
     stray.map(|object| Change::Doom(store.clone(), object.name.clone(), now)).collect()
 }
 
@@ -302,7 +310,7 @@ fn gone(seen: &Observation<'_>) -> Plan {
     // Also of attempts without a replica: those of a check that was cut off.
     let stores: BTreeSet<&StoreName> = record.objects.iter().map(|object| &object.store).collect();
     for store in stores.into_iter().filter(|store| !seen.running.contains(*store)) {
-        changes.extend(doom(record, store, now));
+        changes.extend(doom(record, store, None, now));
     }
     for replica in record.replicas.values().filter(|replica| !seen.running.contains(&replica.store)) {
         let failure = Failure {

@@ -95,9 +95,9 @@ pub trait Store: Send + Sync {
         false
     }
 
-    /// Whether an object that was never closed can be gone on with. It may become known only while the store is used.
-    fn resumes(&self) -> bool {
-        false
+    /// Whether an object that was never closed can be gone on with; `None`: not known before the store was used.
+    fn resumes(&self) -> Option<bool> {
+        Some(false)
     }
 
     /// Starts a new object. Until [`Sink::close`] succeeds it may exist in part, or not at all.

@@ -13,15 +13,19 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
     put_off(engine, id, store, error).await;
 }
 
-/// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof; any
-/// other is the sweeper's.
+/// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof, and of one
+/// that was not closed the next look decides; any other is the sweeper's.
 pub(crate) async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
     let now = engine.clock.now();
-    let is_bad = matches!(error.reason, Reason::ProofMismatch | Reason::ObjectMissing);
+    let is_bad = matches!(
+        error.reason,
+        Reason::ProofMismatch | Reason::ObjectMissing | Reason::SourceMismatch | Reason::SourceSize
+    );
     let result = update(engine, id, store, |replica, changes| {
         let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
         let state = if keeps { replica.state } else { ReplicaState::Failed };
-        if let (false, Some(name)) = (keeps, replica.object.clone()) {
+        let undecided = replica.state == ReplicaState::Copying && !is_bad;
+        if let (false, Some(name)) = (keeps || undecided, replica.object.clone()) {
             changes.push(Change::Doom(store.clone(), name, now));
         }
         replica.failed(state, error, engine.settings.policy.backoff, now)

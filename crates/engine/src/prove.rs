@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mimeo_core::{Digest, Error, ObjectName, Reason, Result};
+use mimeo_core::{CHUNK, Digest, Error, ObjectName, Reason, Result};
 
-use crate::{StorePart, pace::Paces, progress::Line, transfer::within};
+use crate::{
+    StorePart,
+    pace::Paces,
+    progress::Line,
+    transfer::{Chunk, within},
+};
 
 /// Reads the whole object and compares size and BLAKE3 digest.
 pub(crate) async fn read_back(
@@ -41,6 +46,47 @@ pub(crate) async fn read_back(
         return Err(Error::new(Reason::ProofMismatch, message));
     }
     Ok(())
+}
+
+/// How much of an object that was never closed can be gone on with: its chunks are read again, from the first on, as far
+/// as each is what the source had there.
+pub(crate) async fn kept(
+    part: &StorePart,
+    object: &ObjectName,
+    size: u64,
+    digests: &[Digest],
+    paces: &Paces,
+) -> Result<u64> {
+    let there = within(part.timeout, part, "asking what is kept of a copy", part.store.kept(object)).await?;
+    let there = there.min(size).min(digests.len() as u64 * CHUNK);
+    let mut right = 0;
+    if there < CHUNK.min(size) {
+        return Ok(right);
+    }
+    let reading = part.store.read(object, 0);
+    let mut stream = within(part.timeout, part, "opening what is kept of a copy", reading).await?;
+    let (mut chunk, mut done, mut seen) = (Chunk::default(), Vec::new(), 0);
+    let mut expected = digests.iter();
+    while seen < there {
+        let Some(bytes) = within(part.timeout, part, "reading what is kept of a copy", next(&mut stream)).await? else {
+            break;
+        };
+        paces.take(part.store.name(), bytes.len()).await;
+        paces.take_of_all(bytes.len()).await;
+        let wanted = bytes.len().min(usize::try_from(there - seen).unwrap_or(usize::MAX));
+        seen += wanted as u64;
+        chunk.update(&bytes[..wanted], &mut done);
+        if seen == size && !size.is_multiple_of(CHUNK) {
+            done.push(chunk.digest());
+        }
+        for digest in done.drain(..) {
+            if expected.next() != Some(&digest) {
+                return Ok(right);
+            }
+            right = (right + CHUNK).min(size);
+        }
+    }
+    Ok(right)
 }
 
 async fn next(stream: &mut mimeo_core::ports::ByteStream) -> Result<Option<bytes::Bytes>> {

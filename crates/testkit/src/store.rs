@@ -172,8 +172,8 @@ impl Store for FakeStore {
         self.state.borrow().sparse
     }
 
-    fn resumes(&self) -> bool {
-        self.state.borrow().resumable
+    fn resumes(&self) -> Option<bool> {
+        Some(self.state.borrow().resumable)
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
@@ -191,7 +191,7 @@ impl Store for FakeStore {
             StoreFault::ProbeFails(reason) => Some(reason),
             _ => None,
         })?;
-        Ok(self.seen(object).filter(|_| self.resumes()).map_or(0, |bits| bits.len() as u64))
+        Ok(self.seen(object).filter(|_| self.state.borrow().resumable).map_or(0, |bits| bits.len() as u64))
     }
 
     async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
@@ -200,7 +200,8 @@ impl Store for FakeStore {
             StoreFault::OpenFails(reason) => Some(reason),
             _ => None,
         })?;
-        let beginning = self.seen(object).filter(|bits| self.resumes() && bits.len() as u64 >= offset);
+        let resumes = self.state.borrow().resumable;
+        let beginning = self.seen(object).filter(|bits| resumes && bits.len() as u64 >= offset);
         let Some(beginning) = beginning else {
             let message = format!("{}: {object} has no {offset} bytes to go on behind", self.name);
             return Err(Error::new(Reason::StoreError, message));
@@ -320,7 +321,7 @@ impl Drop for FakeSink {
         }
         // Nothing is left of what was published.
         let bits = Bytes::from(std::mem::take(&mut self.bits));
-        if self.store.resumes() && !bits.is_empty() {
+        if self.store.resumes() == Some(true) && !bits.is_empty() {
             self.store.state.send_modify(|state| drop(state.partial.insert(self.object.to_string(), bits)));
         }
     }

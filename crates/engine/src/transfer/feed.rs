@@ -36,12 +36,15 @@ pub(crate) struct Lane<'a> {
 }
 
 impl Feed {
-    /// Writes the object and closes it.
-    pub(crate) async fn copy_to(mut self, object: &ObjectName, lane: &Lane<'_>) -> Result<Verified> {
+    /// Writes the object, of which the bytes before `from` are there and right, and closes it.
+    pub(crate) async fn copy_to(mut self, object: &ObjectName, from: u64, lane: &Lane<'_>) -> Result<Verified> {
         let part = lane.part;
-        let opened = within(part.timeout, part, "opening the object", part.store.open(object, self.size)).await;
-        let mut sink = opened?;
-        match self.fill(&mut sink, lane).await {
+        let opening = match from {
+            0 => part.store.open(object, self.size),
+            _ => part.store.resume(object, self.size, from),
+        };
+        let mut sink = within(part.timeout, part, "opening the object", opening).await?;
+        match self.fill(&mut sink, from, lane).await {
             Ok(verified) => close(sink, part, verified).await,
             Err(error) => {
                 // Aborting is a courtesy: the sweeper removes what is left.
@@ -51,12 +54,19 @@ impl Feed {
         }
     }
 
-    async fn fill(&mut self, sink: &mut Box<dyn Sink>, lane: &Lane<'_>) -> Result<Verified> {
+    async fn fill(&mut self, sink: &mut Box<dyn Sink>, from: u64, lane: &Lane<'_>) -> Result<Verified> {
+        let mut offset = 0;
         loop {
             match self.cursor.next().await {
-                Found::Piece(piece) => lane.put(sink, piece, usize::MAX).await?,
+                Found::Piece(piece) => {
+                    let end = offset + piece.length() as u64;
+                    if let Some(piece) = piece.without(from.saturating_sub(offset)) {
+                        lane.put(sink, piece, usize::MAX).await?;
+                    }
+                    offset = end;
+                }
                 Found::End(ending) => return Ok(ending?),
-                Found::Detached(offset) => return self.fill_alone(sink, lane, offset).await,
+                Found::Detached(offset) => return self.fill_alone(sink, lane, offset.max(from)).await,
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the flow of bytes of one image. Knows nothing of the ledger, of locations or of what comes after a close.
 
+mod chunks;
 mod feed;
 mod hash;
 mod piece;
@@ -18,6 +19,7 @@ use futures::poll;
 use mimeo_core::{Digest, Error, Image, Reason, Result, StoreName};
 
 pub(crate) use self::{
+    chunks::{Chunk, Chunks},
     feed::{Feed, Lane, publish_limit, within},
     reader::{Origin, Origins},
 };
@@ -81,6 +83,11 @@ impl Transfer {
             size: self.image.size,
             patience: self.patience,
         }
+    }
+
+    /// The digests of the image's chunks as they pass.
+    pub(crate) fn chunks(&self) -> Chunks {
+        Chunks::hash(self.window.hash())
     }
 
     /// Reads the source to its end.

@@ -33,6 +33,15 @@ impl Piece {
         }
     }
 
+    /// What is left of it without its first bytes.
+    pub(super) fn without(self, first: u64) -> Option<Self> {
+        let first = usize::try_from(first).ok().filter(|first| *first < self.length())?;
+        Some(match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.slice(first..)),
+            Self::Zeros(length) => Self::Zeros(length - first),
+        })
+    }
+
     /// The same as plain bytes, none longer than `most`. Zeros take no memory of their own.
     pub(super) fn into_bytes(self, most: usize) -> impl Iterator<Item = Bytes> + Send {
         let (length, most) = (self.length(), most.min(if matches!(self, Self::Zeros(_)) { LEAST_RUN } else { most }));

@@ -254,7 +254,7 @@ async fn run(case: &Case) -> Outcome {
             let line = Board::default().show(&image.id, part.store.name(), Phase::Copying, None);
             let slow = Arc::new(Semaphore::new(1));
             let way = Lane { part: &part, paces, line: &line, slow: &slow };
-            feed.copy_to(&ObjectName::new(&image.id, 1), &way).await
+            feed.copy_to(&ObjectName::new(&image.id, 1), 0, &way).await
         });
     }
     let reading = async {

@@ -288,12 +288,10 @@ impl<T: Clone> Cursor<T> {
     }
 
     fn look(&mut self) -> Option<Found<T>> {
-        let mut state = self.window.lock();
-        let Some(place) = state.attached.get_mut(&self.id) else {
+        let state = self.work_off();
+        if !state.attached.contains_key(&self.id) {
             return Some(Found::Detached(self.offset));
-        };
-        let moved = std::mem::replace(&mut place.at, self.next) < self.next;
-        let freed = moved && state.trim();
+        }
         let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
         let found = match state.pieces.get(at).cloned() {
             Some(piece) => Some(Found::Piece(piece)),
@@ -304,21 +302,14 @@ impl<T: Clone> Cursor<T> {
             self.next += 1;
             self.offset += piece.length() as u64;
         }
-        if freed {
-            self.window.room.notify_waiters();
-        }
         found
     }
 
     /// The next pieces, up to `most` bytes of them, at least one; none where there are none now. Those before count as
     /// worked off.
     pub(super) fn take(&mut self, most: usize) -> Vec<Piece> {
+        let mut state = self.work_off();
         let (mut taken, mut length) = (Vec::new(), 0);
-        let mut state = self.window.lock();
-        if let Some(place) = state.attached.get_mut(&self.id) {
-            place.at = self.next;
-        }
-        let freed = state.trim();
         let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
         for piece in state.pieces.iter().skip(at) {
             length += piece.length();
@@ -328,19 +319,17 @@ impl<T: Clone> Cursor<T> {
             taken.push(piece.clone());
         }
         drop(state);
-        if freed {
-            self.window.room.notify_waiters();
-        }
         self.next += taken.len() as u64;
         taken
     }
 
-    /// Waits until there is something to [`take`](Self::take). False: nothing will be any more.
+    /// Waits until there is something to [`take`](Self::take). False: nothing will be any more. What was taken before
+    /// counts as worked off.
     pub(super) async fn more(&self) -> bool {
         loop {
             let data = self.window.data.notified();
             {
-                let state = self.window.lock();
+                let state = self.work_off();
                 if self.next < state.end() {
                     return true;
                 }
@@ -350,6 +339,19 @@ impl<T: Clone> Cursor<T> {
             }
             data.await;
         }
+    }
+
+    /// Gives back the room of what was taken.
+    fn work_off(&self) -> MutexGuard<'_, State<T>> {
+        let mut state = self.window.lock();
+        let worked_off = state
+            .attached
+            .get_mut(&self.id)
+            .is_some_and(|place| std::mem::replace(&mut place.at, self.next) < self.next);
+        if worked_off && state.trim() {
+            self.window.room.notify_waiters();
+        }
+        state
     }
 
     /// Waits for the end of the reading, without taking pieces. For a cursor that was detached.

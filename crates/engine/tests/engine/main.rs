@@ -4,5 +4,6 @@
 mod deletes;
 mod flow;
 mod limits;
+mod resume;
 mod sources;
 mod world;

@@ -41,13 +41,21 @@ pub(crate) struct Options {
     pub(crate) stores: usize,
     pub(crate) observe: bool,
     pub(crate) max_deletes: u64,
+    /// Whether the stores go on with what they have of an object.
+    pub(crate) resumable: bool,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { stores: 3, observe: false, max_deletes: 10, window: NonZeroUsize::new(64 << 10).unwrap() }
+        Self {
+            stores: 3,
+            observe: false,
+            max_deletes: 10,
+            resumable: false,
+            window: NonZeroUsize::new(64 << 10).unwrap(),
+        }
     }
 }
 
@@ -55,7 +63,7 @@ impl World {
     pub(crate) fn start(options: Options) -> Self {
         let registry = FakeRegistry::default();
         registry.set_sees_all(true);
-        let stores: Vec<FakeStore> = (0..options.stores).map(|n| FakeStore::new(&format!("store{n}"))).collect();
+        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options.resumable)).collect();
         let ledger = Arc::new(MemoryLedger::default());
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
         let engine = engine(&registry, &ledger, &stores, &clock, options);
@@ -165,6 +173,11 @@ impl World {
         }
         assert_eq!((good, image.locations.len()), (expected, expected));
     }
+}
+
+fn store(number: usize, resumable: bool) -> FakeStore {
+    let store = FakeStore::new(&format!("store{number}"));
+    if resumable { store.resumable() } else { store }
 }
 
 fn engine(

@@ -34,11 +34,19 @@ const NOT_TAKEN: u8 = 2;
 
 impl Ranges {
     pub(super) fn are_taken(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == TAKEN
+        self.known() == Some(true)
     }
 
     pub(super) fn are_not_taken(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == NOT_TAKEN
+        self.known() == Some(false)
+    }
+
+    pub(super) fn known(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            TAKEN => Some(true),
+            NOT_TAKEN => Some(false),
+            _ => None,
+        }
     }
 
     fn found(&self, taken: bool) -> bool {

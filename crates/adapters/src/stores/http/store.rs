@@ -90,8 +90,8 @@ impl Store for HttpStore {
     }
 
     /// Known once an object of two segments was begun, or an object that had been begun was asked for.
-    fn resumes(&self) -> bool {
-        self.ranges.are_taken()
+    fn resumes(&self) -> Option<bool> {
+        self.ranges.known()
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
@@ -109,7 +109,7 @@ impl Store for HttpStore {
 
     async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
         match size {
-            Some(size) if size >= offset && self.resumes() => {
+            Some(size) if size >= offset && self.ranges.are_taken() => {
                 Ok(Box::new(RangedSink::resume(self.clone(), object.clone(), size, offset)))
             }
             _ => {

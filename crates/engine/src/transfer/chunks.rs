@@ -1,0 +1,80 @@
+//! Digests of the image's chunks as they pass, so that a copy that is broken off can be gone on with.
+
+use mimeo_core::{CHUNK, Digest};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+};
+
+use super::window::Cursor;
+
+const BATCH: usize = 1 << 20;
+const PART: usize = 256 << 10;
+
+/// The digests, in order. Dropping it ends the hashing.
+pub(crate) struct Chunks {
+    digests: mpsc::UnboundedReceiver<Digest>,
+    _task: JoinSet<()>,
+}
+
+impl Chunks {
+    pub(super) fn hash<T: Clone + Send + 'static>(mut cursor: Cursor<T>) -> Self {
+        let (sender, digests) = mpsc::unbounded_channel();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut chunk = Chunk::default();
+            while cursor.more().await {
+                let hashed = spawn_blocking(move || {
+                    let mut done = Vec::new();
+                    for piece in cursor.take(BATCH) {
+                        piece.into_bytes(PART).for_each(|part| chunk.update(&part, &mut done));
+                    }
+                    (cursor, chunk, done)
+                });
+                let Ok(hashed) = hashed.await else { return };
+                let done;
+                (cursor, chunk, done) = hashed;
+                done.into_iter().for_each(|digest| drop(sender.send(digest)));
+            }
+            if chunk.length > 0 {
+                drop(sender.send(chunk.digest()));
+            }
+        });
+        Self { digests, _task: task }
+    }
+
+    /// The next ones, at least one; none after the last.
+    pub(crate) async fn next(&mut self) -> Vec<Digest> {
+        let mut next = Vec::new();
+        self.digests.recv_many(&mut next, usize::MAX).await;
+        next
+    }
+}
+
+/// One chunk while it passes.
+#[derive(Default)]
+pub(crate) struct Chunk {
+    hasher: blake3::Hasher,
+    length: u64,
+}
+
+impl Chunk {
+    /// Takes bytes, and adds the digest of each chunk that they complete to `done`.
+    pub(crate) fn update(&mut self, mut bytes: &[u8], done: &mut Vec<Digest>) {
+        while !bytes.is_empty() {
+            let room = usize::try_from(CHUNK - self.length).unwrap_or(usize::MAX);
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.hasher.update(now);
+            self.length += now.len() as u64;
+            bytes = rest;
+            if self.length == CHUNK {
+                done.push(std::mem::take(self).digest());
+            }
+        }
+    }
+
+    /// Of what there is of it: the image's last chunk is a short one.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::from_hex(self.hasher.finalize().to_hex().to_string())
+    }
+}

@@ -2,11 +2,7 @@
 //!
 //! They come whole from the configuration, at the start and at a reload, and in part from the API.
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, convert::Infallible, num::NonZeroUsize};
 
 use mimeo_core::{Hours, Limits, StoreLimits, StoreName};
 use mimeo_engine::Engine;
@@ -48,27 +44,24 @@ pub(crate) fn check_memory(limits: &Limits) -> Result<(), String> {
     ))
 }
 
-/// Changes are made from what is in force: two at the same time would lose one of them.
-static CHANGING: Mutex<()> = Mutex::new(());
-
 /// Puts what a configuration says in force.
 pub(crate) fn replace(engine: &Engine, limits: Limits) {
-    let _turn = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = engine.limits();
-    let limits = for_stores_of(&now, limits);
-    tracing::info!(changed = %changes(&now, &limits), "reloaded; limits in force");
-    engine.set_limits(limits);
+    let replaced: Result<_, Infallible> = engine.change_limits(|now| {
+        let limits = for_stores_of(now, limits);
+        tracing::info!(changed = %changes(now, &limits), "reloaded; limits in force");
+        Ok(limits)
+    });
+    let Ok(_) = replaced;
 }
 
 /// Changes what a JSON merge patch (RFC 7396) of the limits names, and gives the limits then in force. An error is for
 /// the one who sent it: the key, the rule, and the cure.
 pub(crate) fn patch(engine: &Engine, patch: &Value) -> Result<Limits, String> {
-    let _turn = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = engine.limits();
-    let limits = patched(now.clone(), patch)?;
-    tracing::info!(changed = %changes(&now, &limits), "limits changed through the API");
-    engine.set_limits(limits.clone());
-    Ok(limits)
+    engine.change_limits(|now| {
+        let limits = patched(now.clone(), patch)?;
+        tracing::info!(changed = %changes(now, &limits), "limits changed through the API");
+        Ok(limits)
+    })
 }
 
 /// The new limits, for the stores that run: one that the new file does not enable keeps its limits until the restart.

@@ -45,7 +45,7 @@ pub struct StorePart {
 #[derive(Debug)]
 pub struct Settings {
     pub policy: Policy,
-    /// What they are at the start; see [`Engine::set_limits`].
+    /// What they are at the start; see [`Engine::change_limits`].
     pub limits: Limits,
     /// In which the limits' hours are meant.
     pub time_zone: TimeZone,
@@ -134,7 +134,7 @@ impl Engine {
             sweep: Notify::new(),
             turns: Turns::default(),
         };
-        engine.set_limits(engine.limits());
+        engine.put_in_force(&engine.limits());
         Arc::new(engine)
     }
 
@@ -148,15 +148,28 @@ impl Engine {
         self.limits.borrow().clone()
     }
 
-    /// Puts other limits in force, also for what runs now. Names of stores that are not enabled have no effect.
-    pub fn set_limits(&self, limits: Limits) {
-        self.places.set(&limits);
-        self.paces.set(&limits);
+    /// Makes other limits of those in force, also for what runs now, and gives them; or leaves them as they are. No other
+    /// change comes in between. Names of stores that are not enabled have no effect.
+    pub fn change_limits<E>(&self, change: impl FnOnce(&Limits) -> Result<Limits, E>) -> Result<Limits, E> {
+        let mut changed = None;
+        self.limits.send_if_modified(|limits| {
+            let result = change(limits);
+            if let Ok(new) = &result {
+                self.put_in_force(new);
+                limits.clone_from(new);
+            }
+            changed.insert(result).is_ok()
+        });
+        changed.unwrap_or_else(|| Ok(self.limits()))
+    }
+
+    fn put_in_force(&self, limits: &Limits) {
+        self.places.set(limits);
+        self.paces.set(limits);
         for (store, gates) in &self.gates {
             let own = limits.stores.get(store).and_then(|own| own.concurrency);
             gates.copies.set(own.map(NonZeroUsize::get));
         }
-        self.limits.send_replace(limits);
     }
 
     /// What planning depends on beside the image itself.

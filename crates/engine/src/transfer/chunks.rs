@@ -34,7 +34,9 @@ impl Chunks {
                 let Ok(hashed) = hashed.await else { return };
                 let done;
                 (cursor, chunk, done) = hashed;
-                done.into_iter().for_each(|digest| drop(sender.send(digest)));
+                for digest in done {
+                    drop(sender.send(digest));
+                }
             }
             if chunk.length > 0 {
                 drop(sender.send(chunk.digest()));

@@ -14,13 +14,13 @@ const MIB: u64 = 1 << 20;
 fn limit(world: &World, store: usize, change: impl FnOnce(&mut StoreLimits)) {
     let mut limits = world.engine.limits();
     change(limits.stores.entry(world.stores[store].name().clone()).or_default());
-    world.engine.set_limits(limits);
+    let _: Result<_, ()> = world.engine.change_limits(|_| Ok(limits));
 }
 
 fn overall(world: &World, change: impl FnOnce(&mut Limits)) {
     let mut limits = world.engine.limits();
     change(&mut limits);
-    world.engine.set_limits(limits);
+    let _: Result<_, ()> = world.engine.change_limits(|_| Ok(limits));
 }
 
 fn hours(span: &str) -> Hours {

@@ -32,7 +32,7 @@ async fn half_way(resumable: bool) -> (World, ImageId) {
     let mut limits = world.engine.limits();
     let own = StoreLimits { bandwidth: NonZero::new(4 << 20), ..StoreLimits::default() };
     limits.stores.insert(world.stores[0].name().clone(), own);
-    world.engine.set_limits(limits);
+    let _: Result<_, ()> = world.engine.change_limits(|_| Ok(limits));
     let image = sample::image(1, SIZE);
     let id = image.id.clone();
     world.registry.insert(image, bits());

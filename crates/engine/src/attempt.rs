@@ -1,0 +1,212 @@
+//! One attempt: an object of its own for one image at one store, written, closed and proven; each step noted in the
+//! ledger before the next.
+
+use std::{sync::Arc, time::Duration};
+
+use mimeo_core::{
+    CHUNK, Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
+    ReplicaState, Result, StoreName,
+};
+use tokio::time::Instant;
+
+use crate::{
+    Engine,
+    note::{failed, update},
+    progress::Phase,
+    prove,
+    transfer::{Chunks, Feed, Lane, Verified},
+};
+
+/// How often the digests of chunks are written down.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether a copy that is broken off could be gone on with at any of the stores, as far as is known.
+pub(crate) fn may_go_on(engine: &Engine, image: &Image, stores: &[StoreName]) -> bool {
+    let resumes = |store: &StoreName| engine.stores.get(store).is_some_and(|part| part.store.resumes() != Some(false));
+    image.size >= Some(2 * CHUNK) && stores.iter().any(resumes)
+}
+
+/// Keeps the digests of the image's chunks. Without them a copy that is broken off begins anew: no reason to stop it.
+pub(crate) async fn keep(engine: Arc<Engine>, image: ImageId, mut chunks: Chunks) {
+    let mut first = 0;
+    loop {
+        let digests = chunks.next().await;
+        if digests.is_empty() {
+            return;
+        }
+        let count = digests.len() as u64;
+        if let Err(error) = engine.ledger.commit(&[Change::Chunks { image: image.clone(), first, digests }]).await {
+            return tracing::warn!(error = error.chain(), "the ledger does not take the digests of chunks");
+        }
+        first += count;
+        tokio::time::sleep(KEEP_EVERY).await;
+    }
+}
+
+/// The digests of chunks have done their work once no copy is left that could be gone on with.
+pub(crate) async fn forget_chunks(engine: &Engine, id: &ImageId) -> Result<()> {
+    let record = engine.ledger.load(id).await?;
+    let is_open = |object: &Object| object.state == ObjectState::Open;
+    if record.is_some_and(|record| record.objects.iter().any(is_open)) || engine.ledger.chunks(id).await?.is_empty() {
+        return Ok(());
+    }
+    engine.ledger.commit(&[Change::ChunksGone(id.clone())]).await
+}
+
+/// What is to become of an object that was not closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Partial {
+    GoOn,
+    GiveUp,
+}
+
+pub(crate) struct Attempt {
+    pub(crate) store: StoreName,
+    object: ObjectName,
+    /// The object is there in part.
+    pub(crate) goes_on: bool,
+}
+
+/// An attempt for each store, known to the ledger before a byte is written.
+pub(crate) async fn begin(
+    engine: &Engine,
+    id: &ImageId,
+    stores: &[StoreName],
+    partial: Partial,
+) -> Result<Vec<Attempt>> {
+    let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
+    let now = engine.clock.now();
+    let (mut changes, mut attempts) = (Vec::new(), Vec::new());
+    for (store, number) in stores.iter().zip(next_attempt(&record, now)..) {
+        let Some(part) = engine.stores.get(store) else { continue };
+        let before = record.replicas.get(store);
+        let open = before.and_then(|replica| record.object(store, replica.object.as_ref()?));
+        let open = open.filter(|object| object.state == ObjectState::Open);
+        let goes_on = open.is_some() && partial == Partial::GoOn;
+        let name = open.filter(|_| goes_on).map_or_else(|| ObjectName::new(id, number), |object| object.name.clone());
+        let url = part.store.location(&name);
+        if let Some(given_up) = open.filter(|_| !goes_on) {
+            changes.push(Change::Doom(store.clone(), given_up.name.clone(), now));
+        }
+        changes.push(Change::Object(Object {
+            store: store.clone(),
+            name: name.clone(),
+            url: url.clone(),
+            state: ObjectState::Open,
+            since: now,
+        }));
+        let failure = before.and_then(|replica| replica.failure.clone());
+        let replica = Replica {
+            state: ReplicaState::Copying,
+            object: Some(name.clone()),
+            url: Some(url),
+            failure,
+            ..Replica::wanted(store.clone())
+        };
+        changes.push(Change::Replica(id.clone(), replica));
+        attempts.push(Attempt { store: store.clone(), object: name, goes_on });
+    }
+    engine.ledger.commit(&changes).await?;
+    Ok(attempts)
+}
+
+/// Attempts are numbered by time, so that a ledger that was lost does not lead to a name that was used before; and each
+/// has its own number, so that two stores that are one server under two names do no harm to each other.
+fn next_attempt(record: &Record, now: mimeo_core::Timestamp) -> u64 {
+    let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
+    u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1)
+}
+
+/// Copies to one store and proves the copy. True: proven.
+pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
+    let store = attempt.store.clone();
+    match write(engine, image, attempt, feed).await {
+        Ok(()) => prove(engine, &image.id, &store).await,
+        Err(error) => {
+            failed(engine, &image.id, &store, &error).await;
+            false
+        }
+    }
+}
+
+/// Writes the object, or the rest of it, and notes that it is closed.
+async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Result<()> {
+    let (id, store, mut object) = (&image.id, &attempt.store, attempt.object);
+    let gone = || Error::new(Reason::Cancelled, format!("{store} is not enabled any more"));
+    let part = engine.stores.get(store).ok_or_else(gone)?;
+    let line = engine.board.show(id, store, Phase::Copying, image.size);
+    let mut from = 0;
+    if attempt.goes_on {
+        let digests = engine.ledger.chunks(id).await?;
+        from = prove::kept(part, &object, image.size.unwrap_or(0), &digests, &engine.paces).await?;
+        if from == 0 {
+            let anew = begin(engine, id, std::slice::from_ref(store), Partial::GiveUp).await?;
+            object = anew.into_iter().next().ok_or_else(gone)?.object;
+        } else {
+            tracing::info!(%store, from, "going on with what was kept");
+            line.advance(usize::try_from(from).unwrap_or(usize::MAX));
+        }
+    }
+    let way = Lane { part, paces: &engine.paces, line: &line, slow: &engine.gates(store).slow };
+    let began = Instant::now();
+    let verified = feed.copy_to(&object, from, &way).await?;
+    engine.health.wrote(store, verified.size - from, began.elapsed());
+    stored(engine, id, store, &object, part.store.location(&object), verified).await
+}
+
+/// The object is closed: it is kept, and what it must read back as is known.
+async fn stored(
+    engine: &Engine,
+    id: &ImageId,
+    store: &StoreName,
+    object: &ObjectName,
+    url: String,
+    verified: Verified,
+) -> Result<()> {
+    update(engine, id, store, |replica, changes| {
+        let (store, name, since) = (store.clone(), object.clone(), engine.clock.now());
+        changes.push(Change::Object(Object { store, name, url: url.clone(), state: ObjectState::Kept, since }));
+        let (object, url) = (Some(object.clone()), Some(url));
+        let (size, digest) = (Some(verified.size), Some(verified.digest));
+        Replica { state: ReplicaState::Stored, object, url, size, digest, ..replica }
+    })
+    .await
+}
+
+/// Reads the stored object back. True: proven.
+pub(crate) async fn prove(engine: &Engine, id: &ImageId, store: &StoreName) -> bool {
+    match try_prove(engine, id, store).await {
+        Ok(()) => {
+            engine.health.succeeded(store, engine.clock.now());
+            true
+        }
+        Err(error) => {
+            failed(engine, id, store, &error).await;
+            false
+        }
+    }
+}
+
+async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<()> {
+    let lost = || Error::new(Reason::ObjectMissing, format!("{store}: the ledger has no closed object to prove"));
+    let record = engine.ledger.load(id).await?.ok_or_else(lost)?;
+    let replica = record.replicas.get(store).ok_or_else(lost)?;
+    let (Some(object), Some(size), Some(digest)) = (&replica.object, replica.size, &replica.digest) else {
+        return Err(lost());
+    };
+    let part = engine.stores.get(store).ok_or_else(lost)?;
+    let closed = |_| Error::new(Reason::Cancelled, "no proofs are started any more");
+    let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
+    let line = engine.board.show(id, store, Phase::Proving, Some(size));
+    let began = Instant::now();
+    prove::read_back(part, object, size, digest, &line, &engine.paces).await?;
+    engine.health.read(store, size, began.elapsed());
+    let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
+    update(engine, id, store, |replica, _| Replica {
+        state: ReplicaState::Proven,
+        proof: Some(proof),
+        failure: None,
+        ..replica
+    })
+    .await
+}

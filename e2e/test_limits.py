@@ -50,7 +50,7 @@ def test_sighup_takes_over_changed_limits(mimeo):
     assert mimeo.limits() == {
         "concurrency": 3, "memory": 3 * MiB, "bandwidth": 100 * MiB, "hours": ["22:00-06:00"],
         "stores": {"http1": common, "http3": common,
-                   "http2": {"concurrency": 1, "bandwidth": 10_000_000, "hours": ["20:00-00:00"]}},
+                   "http2": {"concurrency": 1, "bandwidth": 10_000_000, "hours": ["20:00-24:00"]}},
     }
     assert not told(mimeo, "only after a restart"), "limits need none"
     mimeo.configure()

@@ -9,7 +9,7 @@ KiB, MiB = 1 << 10, 1 << 20
 
 RELOADED, REFUSED = "reloaded; limits in force", "not reloaded"
 NO_LIMITS = {"concurrency": None, "bandwidth": None, "hours": []}
-USUAL = {"concurrency": 8, "memory": 64 * MiB, "bandwidth": None, "hours": [],
+USUAL = {"concurrency": 8, "memory": 32 * MiB, "bandwidth": None, "hours": [],
          "stores": {"http1": NO_LIMITS, "http2": NO_LIMITS, "http3": NO_LIMITS}}
 
 # At this pace an image of 16 MiB takes minutes.

@@ -21,7 +21,7 @@ const KEYS: &[&str] = &["concurrency", "memory", "bandwidth", "hours", "stores"]
 const STORE_KEYS: &[&str] = &["concurrency", "bandwidth", "hours"];
 
 const CONCURRENCY: &str = "a whole number from 1 to 1024";
-const MEMORY: &str = "a number of bytes, as in 67108864";
+const MEMORY: &str = "a number of bytes, as in 33554432";
 const BANDWIDTH: &str = "a number of bytes per second, as in 104857600; null is no limit";
 const HOURS: &str = "a list of spans of local time, as in [\"22:00-06:00\"]; null is always";
 

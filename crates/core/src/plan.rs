@@ -51,6 +51,8 @@ pub struct Conditions {
     pub read_rates: BTreeMap<StoreName, u64>,
     /// And through the image service.
     pub service_rate: Option<u64>,
+    /// Stores whose last copy, or read, failed.
+    pub failing: BTreeSet<StoreName>,
 }
 
 /// Where an image's bits can be read.
@@ -149,6 +151,10 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
 /// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
 fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<SourceOf> {
     use ReplicaState as R;
+    if image.hash.is_none() {
+        // Nothing would show that the copy is no longer what it was.
+        return vec![SourceOf::Service];
+    }
     let readable = |store: &&StoreName| {
         seen.record.replicas.get(*store).is_some_and(|replica| {
             let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
@@ -161,7 +167,7 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     copies.sort_by_key(|store| std::cmp::Reverse(rate(store)));
     let is_slow = |store: &&StoreName| {
         let rates = rate(store).zip(conditions.service_rate);
-        rates.is_some_and(|(copy, service)| copy < service / 2)
+        conditions.failing.contains(*store) || rates.is_some_and(|(copy, service)| copy < service / 2)
     };
     let (slow, fast): (Vec<_>, Vec<_>) = copies.into_iter().partition(is_slow);
     let copy = |store: &StoreName| SourceOf::Copy(store.clone());

@@ -43,6 +43,13 @@ pub(crate) async fn keep(engine: Arc<Engine>, image: ImageId, mut chunks: Chunks
     }
 }
 
+/// What was read was not the image: its digests are of no use to anybody.
+pub(crate) async fn disown_chunks(engine: &Engine, id: &ImageId) {
+    if let Err(error) = engine.ledger.commit(&[Change::ChunksGone(id.clone())]).await {
+        tracing::warn!(error = error.chain(), "the ledger keeps digests of bytes that are not the image's");
+    }
+}
+
 /// The digests of chunks have done their work once no copy is left that could be gone on with.
 pub(crate) async fn forget_chunks(engine: &Engine, id: &ImageId) -> Result<()> {
     let record = engine.ledger.load(id).await?;
@@ -82,7 +89,9 @@ pub(crate) async fn begin(
         let before = record.replicas.get(store);
         let open = before.and_then(|replica| record.object(store, replica.object.as_ref()?));
         let open = open.filter(|object| object.state == ObjectState::Open);
-        let goes_on = open.is_some() && partial == Partial::GoOn;
+        // At another place than where it was begun there is nothing of it.
+        let is_there = open.is_some_and(|object| object.url == part.store.location(&object.name));
+        let goes_on = is_there && partial == Partial::GoOn;
         let name = open.filter(|_| goes_on).map_or_else(|| ObjectName::new(id, number), |object| object.name.clone());
         let url = part.store.location(&name);
         if let Some(given_up) = open.filter(|_| !goes_on) {
@@ -150,7 +159,9 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     let way = Lane { part, paces: &engine.paces, line: &line, slow: &engine.gates(store).slow };
     let began = Instant::now();
     let verified = feed.copy_to(&object, from, &way).await?;
-    engine.health.wrote(store, verified.size - from, began.elapsed());
+    if from == 0 {
+        engine.health.wrote(store, verified.size, began.elapsed());
+    }
     stored(engine, id, store, &object, part.store.location(&object), verified).await
 }
 

@@ -1,10 +1,15 @@
 //! Copies and proofs of one image, side by side; what is proven is registered without waiting for the slowest.
 
-use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::select_all;
 use mimeo_core::{
-    Error, Image, ImageId, Replica, ReplicaState, Result, StoreName,
+    Error, Image, ImageId, Reason, Replica, ReplicaState, Result, StoreName, Timestamp,
     plan::{Plan, SourceOf},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
@@ -13,9 +18,9 @@ use tracing::Instrument;
 use crate::{
     Engine,
     attempt::{self, Partial},
-    gate::Pass,
+    gate::{Gate, Pass},
     look::look,
-    note::{put_off, update},
+    note::{postpone, update},
     places::Place,
     register,
     transfer::{Origin, Origins, Transfer},
@@ -35,17 +40,14 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
         turn,
         image,
         origins,
-        running: plan.copy.iter().chain(&plan.prove).cloned().collect(),
-        to_start: Vec::new(),
+        running: BTreeSet::new(),
+        to_start: BTreeMap::new(),
+        number: engine.places.arrive(),
         work: JoinSet::new(),
         readers: JoinSet::new(),
     };
-    for store in &plan.prove {
-        let (engine, id, store) = (Arc::clone(engine), image.id.clone(), store.clone());
-        copies.work.spawn(async move { (attempt::prove(&engine, &id, &store).await, store) }.in_current_span());
-    }
-    copies.admit(&plan.copy).await;
-    copies.attend().await?;
+    copies.take_on(plan).await;
+    copies.attend(plan.next_look).await?;
     // Whoever still runs was told to stop: nothing of it may go on when the next look begins.
     copies.work.shutdown().await;
     copies.readers.shutdown().await;
@@ -75,48 +77,76 @@ struct Copies<'a> {
     /// The stores whose copy or proof is not at its end.
     running: BTreeSet<StoreName>,
     /// Of those, the ones that wait for a place.
-    to_start: Vec<(StoreName, Option<OwnedSemaphorePermit>)>,
+    to_start: BTreeMap<StoreName, Wait>,
+    /// Its rank among those who wait for a place.
+    number: u64,
     work: JoinSet<(bool, StoreName)>,
     readers: JoinSet<()>,
 }
 
+/// The right to hold a turn while a store is waited for; `None` as long as it did not have to be.
+type Wait = Option<OwnedSemaphorePermit>;
+
+/// The right to try a store whose last copy failed.
+type Trial = Option<OwnedSemaphorePermit>;
+
 /// The right to copy to some of the stores that wait, and the place to read the image for them.
 struct Admission {
     place: Place,
-    passes: Vec<(StoreName, Pass)>,
+    passes: Vec<(StoreName, Vec<Pass>)>,
 }
 
 impl Copies<'_> {
-    /// The stores that may be tried now. To one whose last copy failed only a few are tried at a time, so that a store
-    /// that hangs takes no more than those few turns and transfers; the others wait with the store's own reason.
-    async fn admit(&mut self, stores: &[StoreName]) {
-        for store in stores {
-            if !self.engine.stores.contains_key(store) {
-                self.running.remove(store);
+    /// Begins what the plan asks for, beside what runs.
+    async fn take_on(&mut self, plan: &Plan) {
+        for store in &plan.prove {
+            self.running.insert(store.clone());
+            let (engine, id, store) = (Arc::clone(self.engine), self.image.id.clone(), store.clone());
+            self.work.spawn(async move { (attempt::prove(&engine, &id, &store).await, store) }.in_current_span());
+        }
+        for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
+            match self.engine.health.last_failure(store) {
+                Some((reason, last)) if self.engine.gates(store).trials.available_permits() == 0 => {
+                    postpone(self.engine, &self.image.id, store, &tried_by_others(store, reason, &last)).await;
+                }
+                _ => {
+                    self.running.insert(store.clone());
+                    self.to_start.insert(store.clone(), None);
+                }
+            }
+        }
+        self.bound_waiting().await;
+    }
+
+    /// A busy store is not waited for by so many images that others get no turn.
+    async fn bound_waiting(&mut self) {
+        let mut too_many = Vec::new();
+        for (store, wait) in self.to_start.iter_mut().filter(|(_, wait)| wait.is_none()) {
+            let gates = self.engine.gates(store);
+            if gates.copies.has_room() && gates.alone.has_room() {
                 continue;
             }
-            let Some((reason, last)) = self.engine.health.last_failure(store) else {
-                self.to_start.push((store.clone(), None));
-                continue;
-            };
-            if let Ok(trial) = Arc::clone(&self.engine.gates(store).trials).try_acquire_owned() {
-                self.to_start.push((store.clone(), Some(trial)));
-            } else {
-                self.running.remove(store);
-                let message = format!("{store}: not tried now, as others are being tried after this failure: {last}");
-                put_off(self.engine, &self.image.id, store, &Error::new(reason, message)).await;
+            *wait = Arc::clone(&gates.waiting).try_acquire_owned().ok();
+            if wait.is_none() {
+                too_many.push(store.clone());
             }
+        }
+        for store in too_many {
+            self.to_start.remove(&store);
+            self.running.remove(&store);
+            let message = format!("{store}: enough images wait for their turn there; this one is looked at later");
+            postpone(self.engine, &self.image.id, &store, &Error::new(Reason::StoreBusy, message)).await;
         }
     }
 
-    /// Starts what may start, waits for the work, and looks at the image whenever something is proven or the image was
-    /// marked again.
-    async fn attend(&mut self) -> Result<()> {
+    /// Starts what may start, waits for the work, and looks at the image whenever something was proven or has failed, it
+    /// was marked again, or its next look is due.
+    async fn attend(&mut self, next_look: Option<Timestamp>) -> Result<()> {
         let began = Instant::now();
-        let mut register_at: Option<Instant> = None;
+        let mut look_at = self.engine.instant(next_look);
         while self.has_work() {
-            let linger = async {
-                match register_at {
+            let due = async {
+                match look_at {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -127,26 +157,34 @@ impl Copies<'_> {
                         self.running.remove(&store);
                         if proven {
                             self.prefer(&store).await;
-                            let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
-                            register_at.get_or_insert(Instant::now() + wait);
                         }
+                        let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
+                        let soon = Instant::now() + wait;
+                        look_at = Some(look_at.map_or(soon, |at| at.min(soon)));
                     }
                     false
                 }
-                admission = admission(self.engine, self.image, &self.to_start), if !self.to_start.is_empty() => {
-                    self.start(admission).await?;
+                admission = admission(self.engine, self.image, self.number, &self.to_start), if !self.to_start.is_empty() => {
+                    let before = self.running.len();
+                    if let Some(admission) = admission {
+                        self.start(admission).await?;
+                    }
+                    self.bound_waiting().await;
+                    // Who was turned away has another time to be looked at.
+                    let soon = Instant::now() + LINGER.0;
+                    look_at = look_at.into_iter().chain((self.running.len() < before).then_some(soon)).min();
                     false
                 }
                 () = self.turn.poke.notified() => true,
-                () = linger => true,
+                () = due => true,
                 () = self.turn.stop.cancelled() => return Ok(()),
             };
             if is_time && self.has_work() {
-                register_at = None;
-                if !meanwhile(self.engine, self.image, &self.running).await {
+                let Some(next_look) = self.meanwhile().await else {
                     tracing::info!("the image changed: its copies are stopped");
                     return Ok(());
-                }
+                };
+                look_at = self.engine.instant(next_look);
             }
         }
         Ok(())
@@ -154,6 +192,34 @@ impl Copies<'_> {
 
     fn has_work(&self) -> bool {
         !(self.work.is_empty() && self.to_start.is_empty())
+    }
+
+    /// A look in the middle of running work: registers what is proven by now, takes on what has come due, and says when
+    /// the next look is. `None`: the work is to stop.
+    async fn meanwhile(&mut self) -> Option<Option<Timestamp>> {
+        let (engine, id) = (self.engine, &self.image.id);
+        let result = async {
+            let look = look(engine, id, &self.running).await?;
+            if !look.plan.register.is_empty() && !look.plan.stop {
+                register::register(engine, &look.record, &look.plan.register).await?;
+            }
+            Ok::<_, Error>(look.plan)
+        };
+        match result.await {
+            Ok(plan) if plan.stop => None,
+            Ok(plan) => {
+                self.take_on(&plan).await;
+                Some(plan.next_look)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    reason = error.reason.code(),
+                    error = error.chain(),
+                    "could not look at the image meanwhile"
+                );
+                Some(Some(engine.settings.policy.backoff.next(engine.clock.now(), 3)))
+            }
+        }
     }
 
     /// Lets those who still read, or are yet to, read from a copy that was just proven.
@@ -166,24 +232,49 @@ impl Copies<'_> {
         }
     }
 
+    /// Of those who have waited so long, the ones whose store still takes copies: it is within its hours, and to one whose
+    /// last copy failed only a few are tried at a time, so that a store that hangs takes no more than those few places.
+    async fn still_admitted(&mut self, passes: Vec<(StoreName, Vec<Pass>)>) -> BTreeMap<StoreName, (Vec<Pass>, Trial)> {
+        let closed = self.engine.conditions(self.engine.clock.now()).closed;
+        let mut admitted = BTreeMap::new();
+        for (store, passes) in passes {
+            self.to_start.remove(&store);
+            let failure = self.engine.health.last_failure(&store);
+            let trial = Arc::clone(&self.engine.gates(&store).trials).try_acquire_owned().ok();
+            match (closed.get(&store), failure) {
+                // The next look says until when it waits.
+                (Some(_), _) => drop(self.running.remove(&store)),
+                (None, Some((reason, last))) if trial.is_none() => {
+                    self.running.remove(&store);
+                    postpone(self.engine, &self.image.id, &store, &tried_by_others(&store, reason, &last)).await;
+                }
+                (None, failure) => drop(admitted.insert(store, (passes, trial.filter(|_| failure.is_some())))),
+            }
+        }
+        admitted
+    }
+
     /// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
     async fn start(&mut self, Admission { place, passes }: Admission) -> Result<()> {
         let (engine, image) = (self.engine, self.image);
-        let stores: Vec<StoreName> = passes.iter().map(|(store, _)| store.clone()).collect();
+        let mut passes = self.still_admitted(passes).await;
+        if passes.is_empty() {
+            return Ok(());
+        }
+        let stores: Vec<StoreName> = passes.keys().cloned().collect();
         let attempts = attempt::begin(engine, &image.id, &stores, Partial::GoOn).await?;
         tracing::info!(stores = stores.len(), size = image.size, "copying");
         let patience = engine.settings.source_timeout;
         let transfer = Transfer::new(image.clone(), self.origins.clone(), place.window, patience);
         let slow = known_slow(engine, &stores);
-        for (attempt, (_, pass)) in attempts.into_iter().zip(passes) {
-            let trial = self.to_start.iter().position(|(waiting, _)| *waiting == attempt.store);
-            let trial = trial.and_then(|at| self.to_start.swap_remove(at).1);
+        for attempt in attempts {
+            let pass = passes.remove(&attempt.store);
             // One that goes on is somewhere else than the others: they do not wait for it.
             let feed = transfer.feed(attempt.goes_on || slow.contains(&attempt.store));
             let (engine, image, store) = (Arc::clone(engine), image.clone(), attempt.store.clone());
             let copying = async move {
                 let proven = attempt::copy(&engine, &image, attempt, feed).await;
-                drop((trial, pass));
+                drop(pass);
                 (proven, store)
             };
             self.work.spawn(copying.in_current_span());
@@ -203,6 +294,12 @@ impl Copies<'_> {
             for store in &verdict.liars {
                 doubt(&engine, &id, store).await;
             }
+            for (store, error) in verdict.broken.iter().filter(|(_, error)| error.reason.is_the_stores()) {
+                engine.health.failed(store, error);
+            }
+            if verdict.is_bad {
+                attempt::disown_chunks(&engine, &id).await;
+            }
             transfer.end(verdict).await;
             // The place bounds the memory of windows: it is given back when this one is empty.
             drop(place);
@@ -212,29 +309,55 @@ impl Copies<'_> {
     }
 }
 
-/// Waits until at least one of the stores may have one more copy, and there is a place to read the image.
-async fn admission(engine: &Engine, image: &Image, waiting: &[(StoreName, Option<OwnedSemaphorePermit>)]) -> Admission {
+/// Waits until the stores may have one more copy, and there is a place to read the image. `None`: another was quicker.
+async fn admission(
+    engine: &Engine,
+    image: &Image,
+    number: u64,
+    waiting: &BTreeMap<StoreName, Wait>,
+) -> Option<Admission> {
+    room(engine, waiting).await;
+    let place = engine.places.enter(image.size.unwrap_or(u64::MAX), number).await;
+    let enter = |store: &StoreName| Some((store.clone(), vec![engine.gates(store).copies.enter()?]));
+    let mut passes: Vec<(StoreName, Vec<Pass>)> = waiting.keys().filter_map(enter).collect();
+    if let [(store, held)] = &mut passes[..] {
+        held.push(engine.gates(store).alone.enter()?);
+    }
+    (!passes.is_empty()).then_some(Admission { place, passes })
+}
+
+/// Waits until the image could be copied to two of the stores, or to one that it may be read for alone.
+async fn room(engine: &Engine, waiting: &BTreeMap<StoreName, Wait>) {
     loop {
-        let rooms = waiting.iter().map(|(store, _)| Box::pin(engine.gates(store).copies.room()));
-        select_all(rooms).await;
-        let place = engine.places.enter(image.size.unwrap_or(u64::MAX)).await;
-        let enter = |store: &StoreName| Some((store.clone(), engine.gates(store).copies.enter()?));
-        let passes: Vec<_> = waiting.iter().filter_map(|(store, _)| enter(store)).collect();
-        if !passes.is_empty() {
-            return Admission { place, passes };
+        let has_room = |store: &&StoreName| engine.gates(store).copies.has_room();
+        let (open, full): (Vec<&StoreName>, Vec<&StoreName>) = waiting.keys().partition(has_room);
+        let mut gates: Vec<&Gate> = full.iter().map(|store| &*engine.gates(store).copies).collect();
+        match open[..] {
+            [] => {}
+            [only] if !engine.gates(only).alone.has_room() => gates.push(&engine.gates(only).alone),
+            _ => return,
         }
+        select_all(gates.into_iter().map(|gate| Box::pin(gate.room()))).await;
     }
 }
 
-/// The stores that were, or may go, much slower lately than the fastest of them.
+fn tried_by_others(store: &StoreName, reason: Reason, last: &str) -> Error {
+    let message = format!("{store}: not tried now, as others are being tried after this failure: {last}");
+    Error::new(reason, message)
+}
+
+/// The stores that are known to be much slower than the fastest of them, or may not go as fast.
 fn known_slow(engine: &Engine, stores: &[StoreName]) -> BTreeSet<StoreName> {
     let limits = engine.limits();
-    let rate = |store: &StoreName| {
-        let limit = limits.stores.get(store).and_then(|own| own.bandwidth).map(NonZeroU64::get);
-        engine.health.write_rate(store).into_iter().chain(limit).min().unwrap_or(u64::MAX)
+    let limit = |store: &StoreName| limits.stores.get(store).and_then(|own| own.bandwidth).map(NonZeroU64::get);
+    let rate = |store: &StoreName| engine.health.write_rate(store).into_iter().chain(limit(store)).min();
+    let fastest = stores.iter().filter_map(rate).max().unwrap_or(0);
+    let unlimited = stores.iter().any(|store| limit(store).is_none());
+    let is_slow = |store: &&StoreName| {
+        let without_measure = engine.health.write_rate(store).is_none();
+        rate(store).is_some_and(|rate| rate < fastest / 2) || (limit(store).is_some() && without_measure && unlimited)
     };
-    let fastest = stores.iter().map(rate).max().unwrap_or(0);
-    stores.iter().filter(|store| rate(store) < fastest / 2).cloned().collect()
+    stores.iter().filter(is_slow).cloned().collect()
 }
 
 /// The copy was read and did not have the image's hash: it is to be proven anew.
@@ -245,19 +368,4 @@ async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
     if let Err(error) = doubted.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
     }
-}
-
-/// A look in the middle of running work: registers what is proven by now. False: the work is to stop.
-async fn meanwhile(engine: &Engine, image: &Image, running: &BTreeSet<StoreName>) -> bool {
-    let result = async {
-        let look = look(engine, &image.id, running).await?;
-        if !look.plan.register.is_empty() && !look.plan.stop {
-            register::register(engine, &look.record, &look.plan.register).await?;
-        }
-        Ok(!look.plan.stop)
-    };
-    result.await.unwrap_or_else(|error: Error| {
-        tracing::warn!(reason = error.reason.code(), error = error.chain(), "could not look at the image meanwhile");
-        true
-    })
 }

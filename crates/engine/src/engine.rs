@@ -5,7 +5,10 @@ use mimeo_core::{
     plan::{Conditions, Policy},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +27,8 @@ const SLOW_COPIES: usize = 16;
 /// Copies that may be tried at a time to a store whose last one failed. A store that hangs costs the others no more than
 /// so many transfers and turns.
 const TRIALS: usize = 2;
+/// Images that may wait for one store's place while they hold a turn; further ones are put off.
+const WAITING: usize = 32;
 /// Copies of one store that are read back at a time.
 const PROOFS: usize = 4;
 
@@ -72,6 +77,10 @@ pub struct GcSettings {
 pub(crate) struct Gates {
     /// As many as its limits allow.
     pub(crate) copies: Arc<Gate>,
+    /// Images that are read for this store alone.
+    pub(crate) alone: Arc<Gate>,
+    /// Images that wait for one of `copies`, or of `alone`: each holds a turn.
+    pub(crate) waiting: Arc<Semaphore>,
     pub(crate) slow: Arc<Semaphore>,
     pub(crate) trials: Arc<Semaphore>,
     pub(crate) proofs: Semaphore,
@@ -81,6 +90,8 @@ impl Gates {
     fn new() -> Self {
         Self {
             copies: Arc::default(),
+            alone: Arc::default(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
             slow: Arc::new(Semaphore::new(SLOW_COPIES)),
             trials: Arc::new(Semaphore::new(TRIALS)),
             proofs: Semaphore::new(PROOFS),
@@ -169,6 +180,10 @@ impl Engine {
         for (store, gates) in &self.gates {
             let own = limits.stores.get(store).and_then(|own| own.concurrency);
             gates.copies.set(own.map(NonZeroUsize::get));
+            // What is slow at one store leaves places for the others.
+            let places = limits.concurrency.get();
+            let most = (places - places.div_ceil(4)).max(1);
+            gates.alone.set((self.gates.len() > 1).then_some(most));
         }
     }
 
@@ -177,7 +192,18 @@ impl Engine {
         let limits = self.limits.borrow();
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
         let closed = self.stores.keys().filter_map(|store| Some((store.clone(), opens(store)?))).collect();
-        Conditions { closed, ..self.health.rates() }
+        let mut conditions = Conditions { closed, ..self.health.rates() };
+        for (store, rate) in &mut conditions.read_rates {
+            let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
+            *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
+        }
+        conditions
+    }
+
+    /// The moment on tokio's clock, for waiting.
+    pub(crate) fn instant(&self, at: Option<Timestamp>) -> Option<Instant> {
+        let wait = at?.duration_since(self.clock.now()).try_into().unwrap_or_default();
+        Instant::now().checked_add(wait)
     }
 
     pub(crate) fn gates(&self, store: &StoreName) -> &Gates {

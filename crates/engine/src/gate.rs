@@ -33,11 +33,15 @@ impl Gate {
         Some(Pass(Arc::clone(self)))
     }
 
+    pub(crate) fn has_room(&self) -> bool {
+        self.lock().has_room()
+    }
+
     /// Waits until there is room; another may be quicker to take it.
     pub(crate) async fn room(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.lock().has_room() {
+            if self.has_room() {
                 return;
             }
             changed.await;

@@ -78,7 +78,13 @@ impl Health {
     pub(crate) fn rates(&self) -> Conditions {
         let seen = self.lock();
         let rates = seen.stores.iter().filter_map(|(store, seen)| Some((store.clone(), seen.read_rate?)));
-        Conditions { read_rates: rates.collect(), service_rate: seen.service_rate, ..Conditions::default() }
+        let failing = seen.stores.iter().filter(|(_, seen)| seen.failure.is_some()).map(|(store, _)| store.clone());
+        Conditions {
+            read_rates: rates.collect(),
+            service_rate: seen.service_rate,
+            failing: failing.collect(),
+            ..Conditions::default()
+        }
     }
 
     pub(crate) fn write_rate(&self, store: &StoreName) -> Option<u64> {

@@ -15,11 +15,16 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
 
 /// Keeps the reason and the next try. A closed object that merely could not be read is kept for another proof, and of one
 /// that was not closed the next look decides; any other is the sweeper's.
-pub(crate) async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
+async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
     let now = engine.clock.now();
     let is_bad = matches!(
         error.reason,
-        Reason::ProofMismatch | Reason::ObjectMissing | Reason::SourceMismatch | Reason::SourceSize
+        Reason::ProofMismatch
+            | Reason::ObjectMissing
+            | Reason::SourceMismatch
+            | Reason::SourceSize
+            | Reason::StoreFull
+            | Reason::StoreRefused
     );
     let result = update(engine, id, store, |replica, changes| {
         let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
@@ -32,6 +37,17 @@ pub(crate) async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, er
     });
     if let Err(error) = result.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
+    }
+}
+
+/// Keeps why a copy is not begun now, and when it is tried next. What there is of an object is left as it is.
+pub(crate) async fn postpone(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
+    let now = engine.clock.now();
+    let noted = update(engine, id, store, |replica, _| {
+        replica.failed(ReplicaState::Failed, error, engine.settings.policy.backoff, now)
+    });
+    if let Err(error) = noted.await {
+        tracing::error!(%store, error = error.chain(), "the ledger did not take why a copy waits");
     }
 }
 

@@ -53,14 +53,19 @@ impl Places {
         self.give();
     }
 
+    /// A number that keeps its bearer's rank in the queue, however often it leaves and comes back.
+    pub(crate) fn arrive(&self) -> u64 {
+        let mut state = self.lock();
+        state.arrivals += 1;
+        state.arrivals
+    }
+
     /// Waits for a place. Whoever drops the future has left the queue.
-    pub(crate) async fn enter(self: &Arc<Self>, size: u64) -> Place {
+    pub(crate) async fn enter(self: &Arc<Self>, size: u64, number: u64) -> Place {
         loop {
             let (answer, place) = oneshot::channel();
             {
                 let mut state = self.lock();
-                let number = state.arrivals;
-                state.arrivals += 1;
                 state.waiting.push(Waiting { number, size, answer });
             }
             self.give();
@@ -138,6 +143,11 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    async fn enter(places: &Arc<Places>, size: u64) -> Place {
+        let number = places.arrive();
+        places.enter(size, number).await
+    }
+
     fn places(concurrency: usize, memory: usize) -> Arc<Places> {
         let places = Arc::new(Places::default());
         places.set(&limits(concurrency, memory));
@@ -157,13 +167,13 @@ mod tests {
     /// The order in which images of these sizes, who come in this order, get the one place there is.
     async fn order(sizes: &[u64]) -> Vec<u64> {
         let places = places(1, 100);
-        let first = places.enter(0).await;
+        let first = enter(&places, 0).await;
         let mut queue: FuturesUnordered<_> = sizes
             .iter()
             .map(|size| {
                 let places = Arc::clone(&places);
                 async move {
-                    drop(places.enter(*size).await);
+                    drop(enter(&places, *size).await);
                     *size
                 }
             })
@@ -185,13 +195,13 @@ mod tests {
         let places = places(4, 400);
         let mut large = Vec::new();
         for _ in 0..3 {
-            large.push(places.enter(200 << 30).await);
+            large.push(enter(&places, 200 << 30).await);
         }
-        let fourth = places.enter(200 << 30);
+        let fourth = enter(&places, 200 << 30);
         tokio::pin!(fourth);
         assert!(fourth.as_mut().now_or_never().is_none(), "three of four places are enough for large ones");
         for _ in 0..50 {
-            drop(places.enter(MIB).now_or_never().unwrap());
+            drop(enter(&places, MIB).now_or_never().unwrap());
         }
         large.pop();
         assert_eq!(fourth.await.window, 100);
@@ -205,25 +215,25 @@ mod tests {
     #[tokio::test]
     async fn memory_is_never_given_twice_however_the_limits_change() {
         let places = places(2, 100);
-        let (first, second) = (places.enter(1).await, places.enter(1).await);
+        let (first, second) = (enter(&places, 1).await, enter(&places, 1).await);
         assert_eq!((first.window, second.window), (50, 50));
         places.set(&limits(4, 100));
-        let third = places.enter(1);
+        let third = enter(&places, 1);
         tokio::pin!(third);
         assert!(third.as_mut().now_or_never().is_none(), "all the memory is in use");
         drop(first);
         assert_eq!(third.await.window, 25);
-        assert!(places.enter(1).now_or_never().is_some(), "the other half of what was given back");
+        assert!(enter(&places, 1).now_or_never().is_some(), "the other half of what was given back");
     }
 
     #[tokio::test]
     async fn who_leaves_the_queue_gets_no_place() {
         let places = places(1, 100);
-        let first = places.enter(1).await;
-        let mut gone = Box::pin(places.enter(1));
+        let first = enter(&places, 1).await;
+        let mut gone = Box::pin(enter(&places, 1));
         assert!(gone.as_mut().now_or_never().is_none());
         drop(gone);
-        let next = places.enter(1);
+        let next = enter(&places, 1);
         drop(first);
         assert!(next.now_or_never().is_some());
     }

@@ -15,7 +15,7 @@ use crate::limits::{MOST_CONCURRENCY, check_memory};
 pub(super) const STORE_KEYS: [&str; 3] = ["concurrency", "bandwidth", "hours"];
 
 const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-const MEMORY: NonZeroUsize = NonZeroUsize::new(64 << 20).unwrap();
+const MEMORY: NonZeroUsize = NonZeroUsize::new(32 << 20).unwrap();
 
 /// `stores` are the limits of the enabled stores.
 pub(super) fn transfer(section: &Section<'_>, stores: BTreeMap<StoreName, StoreLimits>) -> Limits {

@@ -38,7 +38,7 @@ fn every_key_but_the_stores_has_a_default() {
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:9393");
     assert_eq!((config.gc.max_images, config.gc.max_percent, config.gc.grace), (20, 10, Duration::from_hours(24)));
     let none = json!({"concurrency": null, "bandwidth": null, "hours": []});
-    let limits = json!({"concurrency": 8, "memory": 64 << 20, "bandwidth": null, "hours": [],
+    let limits = json!({"concurrency": 8, "memory": 32 << 20, "bandwidth": null, "hours": [],
         "stores": {"http1": none, "http2": none}});
     assert_eq!(serde_json::to_value(&config.limits).unwrap(), limits);
     assert_eq!(config.log, LogFormat::Human);
@@ -252,7 +252,7 @@ fn limits_follow_their_rules() {
             "2: transfer.memory: 1048576 bytes are less than 256KiB for each of 8 images at the same time; raise \
              `memory` to 2048KiB (2097152 bytes), or lower `concurrency` to 4",
         ),
-        ("concurrency = 512", "2: transfer.concurrency: 67108864 bytes are less than 256KiB for each of 512 images"),
+        ("concurrency = 512", "2: transfer.concurrency: 33554432 bytes are less than 256KiB for each of 512 images"),
         ("concurrency = -1", "2: transfer.concurrency: -1 is not a whole number of at least 1"),
         ("concurrency = 1025", "2: transfer.concurrency: 1025 is more than 1024, which is the most; lower it"),
         ("bandwidth = \"100MiB\"", "2: transfer.bandwidth: \"100MiB\" is no bandwidth; write it like"),

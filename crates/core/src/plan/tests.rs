@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{Digest, Location, Object, ObjectName, Proof, ProofKind, policy};
+use crate::{ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
 
 struct World {
     record: Record,
@@ -17,7 +17,8 @@ struct World {
 impl World {
     /// An active image that is wanted on stores `a` and `b`, of which the ledger knows nothing yet.
     fn new() -> Self {
-        let image = policy::sample();
+        let hash = ContentHash { algorithm: HashAlgorithm::Sha512, value: "00".into() };
+        let image = Image { hash: Some(hash), ..policy::sample() };
         let store = |name: &str| StoreFacts { name: name.parse().unwrap(), visibility: None };
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };

@@ -74,6 +74,9 @@ impl Feed {
     /// Goes on from a read of its own. A difference from what the others got shows when the copy is proven.
     async fn fill_alone(&mut self, sink: &mut Box<dyn Sink>, lane: &Lane<'_>, mut offset: u64) -> Result<Verified> {
         let store = lane.part.store.name();
+        if self.size.is_some_and(|size| offset >= size) {
+            return Ok(self.cursor.ending().await?);
+        }
         let _permit = Arc::clone(lane.slow).try_acquire_owned().map_err(|_| {
             let message = format!("{store}: slower than the others, and enough slow copies run to it already");
             Error::new(Reason::StoreBusy, message)
@@ -81,7 +84,13 @@ impl Feed {
         tracing::info!(%store, offset, "the store is slower than the others and goes on alone");
         let mut reader = Reader::new(&self.origins, offset, self.size, self.patience);
         while let Some(chunk) = reader.next().await? {
+            if let Some(failure) = self.cursor.failure() {
+                return Err(failure.into());
+            }
             let length = chunk.len() as u64;
+            if let Some(origin) = reader.store() {
+                lane.paces.take(&origin, chunk.len()).await;
+            }
             // Read by this sink alone, and written.
             lane.paces.take_of_all(2 * chunk.len()).await;
             for piece in pieces(chunk, offset) {

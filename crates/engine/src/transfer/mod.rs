@@ -36,10 +36,14 @@ pub(crate) struct Verified {
 /// What a reading has shown of the image, and of the places that it was read from.
 pub(crate) struct Verdict {
     ending: Result<Verified, SourceFailure>,
+    /// The bytes were not the image's: what was kept of them is of no use.
+    pub(crate) is_bad: bool,
     /// The whole image's bytes, if all came through the image service.
     pub(crate) from_service: Option<u64>,
     /// The stores whose copies were read and are not the image.
     pub(crate) liars: BTreeSet<StoreName>,
+    /// The stores whose copies could not be read, and why.
+    pub(crate) broken: Vec<(StoreName, Error)>,
 }
 
 /// Why the source was no good. Every sink is told the same.
@@ -94,11 +98,13 @@ impl Transfer {
     pub(crate) async fn read(&self, paces: &Paces) -> Verdict {
         let mut reader = Reader::new(&self.origins, 0, self.image.size, self.patience);
         let read = self.pump(&mut reader, paces).await;
-        let used = reader.used();
+        let (used, broken) = reader.findings();
         let is_other = |error: &Error| matches!(error.reason, Reason::SourceMismatch | Reason::SourceSize);
         let from_service = read.as_ref().ok().filter(|_| used.is_empty()).map(|verified| verified.size);
         let liars = if read.as_ref().is_err_and(is_other) { used } else { BTreeSet::new() };
-        Verdict { ending: read.map_err(|error| not_glances(error, &liars).into()), from_service, liars }
+        let is_bad = read.as_ref().is_err_and(is_other);
+        let ending = read.map_err(|error| not_glances(error, &liars).into());
+        Verdict { ending, is_bad, from_service, liars, broken }
     }
 
     /// Tells every feed how the reading went. Returns when nothing of the image is in memory any more.
@@ -112,6 +118,9 @@ impl Transfer {
         let blake3 = Hasher::blake3(self.window.hash());
         let mut size = 0_u64;
         while let Some(chunk) = self.meanwhile(reader.next()).await? {
+            if let Some(origin) = reader.store() {
+                self.meanwhile(paces.take(&origin, chunk.len())).await;
+            }
             // Read once, and written by each sink that is fed from here: none of them waits for it on its own.
             self.meanwhile(paces.take_of_all(chunk.len() * (1 + self.window.attached_sinks()))).await;
             let offset = size;

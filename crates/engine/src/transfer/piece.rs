@@ -55,20 +55,21 @@ impl Piece {
     }
 }
 
-/// Cuts a chunk that begins at `offset` of the image into bytes and runs of zeros. Nothing is copied.
+/// Cuts a chunk that begins at `offset` of the image into bytes and runs of zeros. What is left beside zeros is copied: else
+/// a few bytes would hold the whole chunk in memory.
 pub(super) fn pieces(chunk: Bytes, offset: u64) -> Vec<Piece> {
     let mut pieces = Vec::with_capacity(1);
     let mut done = 0;
     for run in zero_runs(&chunk, offset) {
         if run.start > done {
-            pieces.push(Piece::Bytes(chunk.slice(done..run.start)));
+            pieces.push(Piece::Bytes(Bytes::copy_from_slice(&chunk[done..run.start])));
         }
         done = run.end;
         pieces.push(Piece::Zeros(run.len()));
     }
     match done {
         0 => pieces.push(Piece::Bytes(chunk)),
-        _ if done < chunk.len() => pieces.push(Piece::Bytes(chunk.slice(done..))),
+        _ if done < chunk.len() => pieces.push(Piece::Bytes(Bytes::copy_from_slice(&chunk[done..]))),
         _ => {}
     }
     pieces

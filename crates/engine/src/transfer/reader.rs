@@ -74,17 +74,33 @@ pub(super) struct Reader {
     patience: Duration,
     /// The stores that gave some of the bytes.
     used: BTreeSet<StoreName>,
+    broken: Vec<(StoreName, Error)>,
 }
 
 impl Reader {
     pub(super) fn new(origins: &Origins, offset: u64, size: Option<u64>, patience: Duration) -> Self {
         let origins = origins.0.subscribe();
-        Self { origins, at: 0, stream: None, offset, size, failures: 0, patience, used: BTreeSet::new() }
+        Self {
+            origins,
+            at: 0,
+            stream: None,
+            offset,
+            size,
+            failures: 0,
+            patience,
+            used: BTreeSet::new(),
+            broken: Vec::new(),
+        }
     }
 
-    /// The stores of the copies that gave any of the bytes.
-    pub(super) fn used(self) -> BTreeSet<StoreName> {
-        self.used
+    /// The store whose copy is being read; `None`: the image service.
+    pub(super) fn store(&self) -> Option<StoreName> {
+        self.origins.borrow().get(self.at)?.store.clone()
+    }
+
+    /// The stores of the copies that gave any of the bytes, and of those that broke.
+    pub(super) fn findings(self) -> (BTreeSet<StoreName>, Vec<(StoreName, Error)>) {
+        (self.used, self.broken)
     }
 
     /// The next bytes; `None` at the end.
@@ -98,6 +114,7 @@ impl Reader {
                 Ok(Some(chunk)) if chunk.is_empty() => {}
                 Ok(Some(chunk)) => {
                     self.failures = 0;
+                    self.used.extend(self.store());
                     self.offset += chunk.len() as u64;
                     return Ok(Some(chunk));
                 }
@@ -112,10 +129,6 @@ impl Reader {
     }
 
     async fn attempt(&mut self) -> Result<Option<Bytes>> {
-        let stalled = || {
-            let message = format!("the source gave no byte for {:?} at offset {}", self.patience, self.offset);
-            Error::new(Reason::SourceUnreadable, message)
-        };
         let work = async {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
@@ -123,7 +136,6 @@ impl Reader {
                     let origin = self.origins.borrow().get(self.at).cloned();
                     let none_left = || Error::new(Reason::SourceUnreadable, "there is nothing to read from");
                     let origin = origin.ok_or_else(none_left)?;
-                    self.used.extend(origin.store.clone());
                     none.insert(origin.source.open(self.offset).await?)
                 }
             };
@@ -131,7 +143,16 @@ impl Reader {
         };
         match tokio::time::timeout(self.patience, work).await {
             Ok(result) => result,
-            Err(_) => Err(stalled()),
+            Err(_) => Err(self.stalled()),
+        }
+    }
+
+    fn stalled(&self) -> Error {
+        let (patience, offset) = (self.patience, self.offset);
+        let what = format!("gave no byte for {patience:?} at offset {offset}");
+        match self.store() {
+            Some(store) => Error::new(Reason::StoreStalled, format!("{store}: its copy {what}")),
+            None => Error::new(Reason::SourceUnreadable, format!("the source {what}")),
         }
     }
 
@@ -143,7 +164,9 @@ impl Reader {
         if self.failures >= RETRIES + count || (count == 1 && error.reason.is_permanent()) {
             return Err(error);
         }
+        let store = self.store();
         tracing::debug!(offset = self.offset, error = error.chain(), "the source broke; going on from there");
+        self.broken.extend(store.map(|store| (store, error)));
         self.at = (self.at + 1) % count.max(1);
         if self.failures >= count {
             let rounds = u32::try_from(self.failures - count).unwrap_or(u32::MAX);

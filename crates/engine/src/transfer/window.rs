@@ -149,11 +149,12 @@ impl<T: Clone> Window<T> {
     /// Waits a moment, and holds it against the sinks that the others wait for.
     async fn wait_for_room(&self, room: impl Future<Output = ()>) {
         let began = Instant::now();
-        let culprits = self.lock().culprits();
         // Whether there is room now, the caller sees.
         let _ = tokio::time::timeout(TICK, room).await;
         let patience = self.patience();
         let mut state = self.lock();
+        // Afterwards: before, those who are quick may not have taken the newest piece yet.
+        let culprits = state.culprits();
         if state.hold_against(&culprits, began.elapsed(), patience) {
             drop(state);
             self.data.notify_waiters();
@@ -310,7 +311,7 @@ impl<T: Clone> Cursor<T> {
     pub(super) fn take(&mut self, most: usize) -> Vec<Piece> {
         let state = self.work_off();
         let (mut taken, mut length) = (Vec::new(), 0);
-        let at = usize::try_from(self.next - state.first).unwrap_or(usize::MAX);
+        let at = usize::try_from(self.next.saturating_sub(state.first)).unwrap_or(usize::MAX);
         for piece in state.pieces.iter().skip(at) {
             length += piece.length();
             if length > most && !taken.is_empty() {
@@ -330,11 +331,11 @@ impl<T: Clone> Cursor<T> {
             let data = self.window.data.notified();
             {
                 let state = self.work_off();
+                if state.complete && self.next >= state.end() || !state.attached.contains_key(&self.id) {
+                    return false;
+                }
                 if self.next < state.end() {
                     return true;
-                }
-                if state.complete {
-                    return false;
                 }
             }
             data.await;
@@ -352,6 +353,11 @@ impl<T: Clone> Cursor<T> {
             self.window.room.notify_waiters();
         }
         state
+    }
+
+    /// Why the reading has failed, if it has.
+    pub(super) fn failure(&self) -> Option<super::SourceFailure> {
+        self.window.lock().ending.clone()?.err()
     }
 
     /// Waits for the end of the reading, without taking pieces. For a cursor that was detached.

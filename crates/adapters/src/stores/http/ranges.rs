@@ -74,6 +74,8 @@ impl HttpStore {
             let status = self.put_byte(&url, at, Some(size), *byte).await?;
             if !is_done(status) {
                 self.ranges.refused(status);
+                // No answer of the server's own: what comes of the byte later is not known, so the name is used no more.
+                self.unless_failing(&Method::PUT, &url, status)?;
                 if at > 0 {
                     self.delete(object).await?;
                 }

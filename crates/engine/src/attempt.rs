@@ -156,7 +156,8 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
             line.advance(usize::try_from(from).unwrap_or(usize::MAX));
         }
     }
-    let way = Lane { part, paces: &engine.paces, line: &line, slow: &engine.gates(store).slow };
+    let slow = &engine.gates(store).slow;
+    let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow };
     let began = Instant::now();
     let verified = feed.copy_to(&object, from, &way).await?;
     if from == 0 {

@@ -29,8 +29,8 @@ use crate::{
 
 /// How long a proven copy waits for its siblings, so that one PATCH registers them together: a share of the time that
 /// the copy took, between these bounds.
-const LINGER_SHARE: u32 = 10;
-const LINGER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const LINGER_SHARE: u32 = 20;
+const LINGER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// Runs the plan's copies and proofs to their ends, which are in the ledger when this returns.
 pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: &Plan) -> Result<()> {

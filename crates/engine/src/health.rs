@@ -61,6 +61,12 @@ impl Health {
         }
     }
 
+    /// The store took so many bytes in so much time, and the others took more: the next images do not wait for it.
+    pub(crate) fn fell_behind(&self, store: &StoreName, bytes: u64, time: Duration) {
+        let rate = u64::try_from(u128::from(bytes) * 1000 / time.as_millis().max(1)).unwrap_or(u64::MAX);
+        self.lock().stores.entry(store.clone()).or_default().write_rate = Some(rate);
+    }
+
     /// Bits that were read from the store, in so much time.
     pub(crate) fn read(&self, store: &StoreName, bytes: u64, time: Duration) {
         if let Some(rate) = rate(bytes, time) {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mimeo_core::{Error, ObjectName, Reason, Result, ports::Sink};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Verified,
@@ -12,7 +12,7 @@ use super::{
     reader::{Origins, Reader},
     window::{Cursor, Found},
 };
-use crate::{StorePart, pace::Paces, progress::Line};
+use crate::{StorePart, health::Health, pace::Paces, progress::Line};
 
 /// The least rate at which a store is expected to publish what it has taken: some copy it once more on close.
 const PUBLISH_BYTES_PER_SECOND: u64 = 10 << 20;
@@ -24,6 +24,7 @@ pub(crate) struct Feed {
     pub(super) origins: Origins,
     pub(super) size: Option<u64>,
     pub(super) patience: Duration,
+    pub(super) since: Instant,
 }
 
 /// What a feed shares with the others to the same store, and shows.
@@ -31,6 +32,7 @@ pub(crate) struct Lane<'a> {
     pub(crate) part: &'a StorePart,
     pub(crate) paces: &'a Paces,
     pub(crate) line: &'a Line,
+    pub(crate) health: &'a Health,
     /// How many copies to this store may go on by themselves.
     pub(crate) slow: &'a Arc<Semaphore>,
 }
@@ -77,6 +79,7 @@ impl Feed {
         if self.size.is_some_and(|size| offset >= size) {
             return Ok(self.cursor.ending().await?);
         }
+        lane.health.fell_behind(store, offset, self.since.elapsed());
         let _permit = Arc::clone(lane.slow).try_acquire_owned().map_err(|_| {
             let message = format!("{store}: slower than the others, and enough slow copies run to it already");
             Error::new(Reason::StoreBusy, message)

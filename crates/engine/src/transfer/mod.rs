@@ -17,6 +17,7 @@ use std::{collections::BTreeSet, pin::pin, sync::Arc, task::Poll, time::Duration
 
 use futures::poll;
 use mimeo_core::{Digest, Error, Image, Reason, Result, StoreName};
+use tokio::time::Instant;
 
 pub(crate) use self::{
     chunks::{Chunk, Chunks},
@@ -86,6 +87,7 @@ impl Transfer {
             origins: self.origins.clone(),
             size: self.image.size,
             patience: self.patience,
+            since: Instant::now(),
         }
     }
 

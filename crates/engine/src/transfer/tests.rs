@@ -21,6 +21,7 @@ use tokio::{sync::Semaphore, time::sleep};
 use super::*;
 use crate::{
     StorePart,
+    health::Health,
     progress::{Board, Phase},
 };
 
@@ -253,7 +254,8 @@ async fn run(case: &Case) -> Outcome {
             let part = StorePart { store: Arc::new(store), timeout: Duration::from_mins(1) };
             let line = Board::default().show(&image.id, part.store.name(), Phase::Copying, None);
             let slow = Arc::new(Semaphore::new(1));
-            let way = Lane { part: &part, paces, line: &line, slow: &slow };
+            let health = Health::default();
+            let way = Lane { part: &part, paces, line: &line, health: &health, slow: &slow };
             feed.copy_to(&ObjectName::new(&image.id, 1), 0, &way).await
         });
     }

@@ -15,14 +15,16 @@ use tokio::{sync::Notify, time::Instant};
 use super::piece::Piece;
 
 /// How long in all, at the least, a sink may hold up the others before it is detached.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(200);
 /// And the share of the transfer's time so far that it may without complaint.
 const PATIENCE_SHARE: u32 = 10;
 /// So many new bytes wake those that wait for them, if nothing else does first: to wake somebody for each chunk costs more
 /// than what is done with it.
 const WAKE: usize = 1 << 20;
+/// How long the last pieces are waited for at the least, once the reading is done.
+const DRAIN: Duration = Duration::from_secs(1);
 /// How often a reader without room looks who is holding it up.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(10);
 
 /// How the reading ended: what every sink is told.
 pub(super) type Ending<T> = Result<T, super::SourceFailure>;
@@ -191,7 +193,7 @@ impl<T: Clone> Window<T> {
                 room.await;
             }
         };
-        if tokio::time::timeout(2 * self.patience(), emptied).await.is_err() {
+        if tokio::time::timeout(DRAIN.max(2 * self.patience()), emptied).await.is_err() {
             let mut state = self.lock();
             let end = state.end();
             state.attached.retain(|_, place| place.at == end);

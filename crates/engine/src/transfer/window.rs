@@ -21,9 +21,6 @@ const PATIENCE_SHARE: u32 = 10;
 /// So many new bytes wake those that wait for them, if nothing else does first: to wake somebody for each chunk costs more
 /// than what is done with it.
 const WAKE: usize = 1 << 20;
-/// Less patience is had with one that has held up the others all the time (four fifths of it) since it first did: that is
-/// a slow store, and no hiccup of a quick one.
-const STEADY: Duration = Duration::from_millis(150);
 /// How long the last pieces are waited for at the least, once the reading is done.
 const DRAIN: Duration = Duration::from_secs(1);
 /// How often a reader without room looks who is holding it up.
@@ -70,8 +67,6 @@ enum Role {
     Sink {
         /// How long it has held up the others so far.
         held_up: Duration,
-        /// Since when.
-        since: Option<Instant>,
         /// Known to be slower than the others: they do not wait for it at all.
         slow: bool,
     },
@@ -98,7 +93,7 @@ impl<T: Clone> Window<T> {
     /// holds up another.
     pub(super) fn sink(self: &Arc<Self>, slow: bool) -> Cursor<T> {
         self.lock().sinks += 1;
-        self.cursor(Role::Sink { held_up: Duration::ZERO, since: None, slow })
+        self.cursor(Role::Sink { held_up: Duration::ZERO, slow })
     }
 
     pub(super) fn hash(self: &Arc<Self>) -> Cursor<T> {
@@ -249,13 +244,9 @@ impl<T> State<T> {
     fn hold_against(&mut self, culprits: &[u64], waited: Duration, patience: Duration) -> bool {
         let before = self.attached.len();
         for id in culprits {
-            let Some(Place { role: Role::Sink { held_up, since, slow }, .. }) = self.attached.get_mut(id) else {
-                continue;
-            };
+            let Some(Place { role: Role::Sink { held_up, slow }, .. }) = self.attached.get_mut(id) else { continue };
             *held_up += waited;
-            let all_the_time = since.get_or_insert_with(|| Instant::now() - waited).elapsed();
-            let is_steady = *held_up >= STEADY && *held_up * 5 >= all_the_time * 4;
-            if *slow || is_steady || *held_up >= patience {
+            if *slow || *held_up >= patience {
                 self.attached.remove(id);
             }
         }

@@ -17,7 +17,7 @@ use super::piece::Piece;
 /// How long in all, at the least, a sink may hold up the others before it is detached.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// And the share of the transfer's time so far that it may without complaint.
-const PATIENCE_SHARE: u32 = 10;
+const PATIENCE_SHARE: u32 = 4;
 /// So many new bytes wake those that wait for them, if nothing else does first: to wake somebody for each chunk costs more
 /// than what is done with it.
 const WAKE: usize = 1 << 20;

@@ -54,7 +54,8 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
     attempt::forget_chunks(engine, &image.id).await
 }
 
-/// Where the image can be read: the plan's sources, as far as their objects are known.
+/// Where the image can be read: the plan's sources, as far as their objects are known; in any case from the service, for
+/// copies that come due later in the turn.
 async fn origins(engine: &Engine, id: &ImageId, sources: &[SourceOf]) -> Result<Origins> {
     let record = engine.ledger.load(id).await?;
     let copy = |store: &StoreName| {
@@ -65,7 +66,8 @@ async fn origins(engine: &Engine, id: &ImageId, sources: &[SourceOf]) -> Result<
         SourceOf::Service => Some(Origin::service(engine.registry.source(id))),
         SourceOf::Copy(store) => copy(store),
     };
-    Ok(Origins::new(sources.iter().filter_map(origin).collect()))
+    let last = (!sources.contains(&SourceOf::Service)).then_some(&SourceOf::Service);
+    Ok(Origins::new(sources.iter().chain(last).filter_map(origin).collect()))
 }
 
 /// The copies and proofs of one image that run side by side.
@@ -121,9 +123,10 @@ impl Copies<'_> {
     /// A busy store is not waited for by so many images that others get no turn.
     async fn bound_waiting(&mut self) {
         let mut too_many = Vec::new();
+        let is_alone = self.to_start.len() == 1;
         for (store, wait) in self.to_start.iter_mut().filter(|(_, wait)| wait.is_none()) {
             let gates = self.engine.gates(store);
-            if gates.copies.has_room() && gates.alone.has_room() {
+            if gates.copies.has_room() && (!is_alone || gates.alone.has_room()) {
                 continue;
             }
             *wait = Arc::clone(&gates.waiting).try_acquire_owned().ok();

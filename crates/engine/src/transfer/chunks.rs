@@ -6,10 +6,10 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
 };
 
-use super::window::Cursor;
-
-const BATCH: usize = 1 << 20;
-const PART: usize = 256 << 10;
+use super::{
+    hash::{BATCH, PART},
+    window::Cursor,
+};
 
 /// The digests, in order. Dropping it ends the hashing.
 pub(crate) struct Chunks {

@@ -9,9 +9,9 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use super::{piece::Piece, window::Cursor};
 
 /// Bytes that are hashed before the room that they took is given back.
-const BATCH: usize = 1 << 20;
+pub(super) const BATCH: usize = 1 << 20;
 /// A piece is hashed in parts of this size: zeros are not held in memory.
-const PART: usize = 256 << 10;
+pub(super) const PART: usize = 256 << 10;
 
 /// One running hash over everything that its cursor gives. Dropping it ends the hash.
 pub(super) struct Hasher(JoinSet<Result<String, JoinError>>);

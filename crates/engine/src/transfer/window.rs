@@ -151,12 +151,14 @@ impl<T: Clone> Window<T> {
     /// Waits a moment, and holds it against the sinks that the others wait for.
     async fn wait_for_room(&self, room: impl Future<Output = ()>) {
         let began = Instant::now();
+        let late = self.lock().late();
         // Whether there is room now, the caller sees.
         let _ = tokio::time::timeout(TICK, room).await;
         let patience = self.patience();
         let mut state = self.lock();
-        // Afterwards: before, those who are quick may not have taken the newest piece yet.
-        let culprits = state.culprits();
+        // Late all the time, with nobody else to blame; but whether another is idle shows only now: before, those who are
+        // quick may not have taken the newest piece yet.
+        let culprits: Vec<u64> = state.culprits().into_iter().filter(|id| late.contains(id)).collect();
         if state.hold_against(&culprits, began.elapsed(), patience) {
             drop(state);
             self.data.notify_waiters();
@@ -225,19 +227,23 @@ impl<T> State<T> {
         self.first > before
     }
 
-    /// The sinks that hold the oldest piece while another sink has nothing left to do, and no hash is as late.
-    fn culprits(&self) -> Vec<u64> {
-        let end = self.end();
-        let (mut late, mut idle) = (Vec::new(), false);
-        for (id, place) in &self.attached {
+    /// The sinks that hold the oldest piece, if no hash is as late.
+    fn late(&self) -> Vec<u64> {
+        let mut late = Vec::new();
+        for (id, place) in self.attached.iter().filter(|(_, place)| place.at == self.first) {
             match place.role {
-                Role::Hash if place.at == self.first => return Vec::new(),
-                Role::Hash => {}
-                Role::Sink { .. } if place.at == self.first => late.push(*id),
-                Role::Sink { .. } => idle |= place.at == end,
+                Role::Hash => return Vec::new(),
+                Role::Sink { .. } => late.push(*id),
             }
         }
-        if idle { late } else { Vec::new() }
+        late
+    }
+
+    /// The late sinks, while another has nothing left to do.
+    fn culprits(&self) -> Vec<u64> {
+        let end = self.end();
+        let is_idle = |place: &Place| place.at == end && matches!(place.role, Role::Sink { .. });
+        if self.attached.values().any(is_idle) { self.late() } else { Vec::new() }
     }
 
     /// Adds to what the culprits have on their account, and detaches those that have used up the patience.

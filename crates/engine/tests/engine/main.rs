@@ -7,4 +7,5 @@ mod flow;
 mod limits;
 mod resume;
 mod sources;
+mod windows;
 mod world;

@@ -1,5 +1,7 @@
 //! Where copies are read from: the image service once, proven copies where there are any, and never a liar twice.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mimeo_core::{ContentHash, HashAlgorithm, Image, Reason, ReplicaState, ports::Store};
 use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
@@ -92,4 +94,17 @@ async fn where_only_copies_were_read_a_wrong_hash_is_not_held_against_the_origin
         |reason: &str| report.replicas.iter().any(|it| it.reason.as_ref().is_some_and(|it| it.code == reason));
     assert!(!damaged(Reason::SourceMismatch.code()));
     assert_eq!(report.replicas[2].state, ReplicaState::Registered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_comes_due_during_a_proof_has_something_to_read() {
+    let world = World::start(Options { stores: 2, ..Options::default() });
+    world.stores[0].inject(StoreFault::ReadStalls);
+    world.stores[1].inject(StoreFault::WriteFails(Reason::StoreUnreachable));
+    let id = world.create(hashed(1));
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let reason = world.report(&id).await.and_then(|it| it.replicas[1].reason.clone());
+        assert!(reason.as_ref().is_none_or(|it| it.code == Reason::StoreUnreachable.code()), "{reason:?}");
+    }
 }

@@ -148,3 +148,28 @@ async fn a_piece_counts_until_the_next_one_is_asked_for() {
     sink.next().await;
     assert!(window.push(piece(2)).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_hash_took_is_held_against_no_sink() {
+    for pause in [5, 6, 7, 8] {
+        let window = Window::new(40);
+        let (quick, mut hash) = (window.sink(false), window.hash());
+        let other = slowly(window.sink(false), Duration::from_millis(pause));
+        let hashing = async {
+            // Slower than either sink, and three pieces at a time.
+            while hash.more().await {
+                hash.take(30);
+                tokio::time::sleep(Duration::from_millis(27)).await;
+            }
+        };
+        let reading = async {
+            for byte in (0..250).chain(0..250).chain(0..250) {
+                assert!(window.push(piece(byte)).await);
+                window.wake();
+            }
+            window.finish(Ok("done"));
+        };
+        let ((), (count, _), (_, detached), ()) = tokio::join!(reading, slowly(quick, Duration::ZERO), other, hashing);
+        assert_eq!((count, detached), (750, false), "{pause} ms a piece");
+    }
+}

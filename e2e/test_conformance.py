@@ -25,7 +25,7 @@ def conforms(*arguments: str, **variables: str) -> str:
 @pytest.mark.parametrize("name", ["nginx1", "nginx2", "nginx3", "apache"])
 def test_a_web_server_is_a_store(cloud, name):
     server = next(server for server in cloud.web if server.name == name)
-    said = conforms("store", server.url)
+    said = conforms("store", "http", server.url)
     assert ("resumes" in said) == (server is cloud.apache), "Apache takes ranged PUTs, nginx does not"
     assert not list(server.objects.iterdir()), "the suite, or an upload that was cut short, left something behind"
 

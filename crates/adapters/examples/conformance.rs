@@ -1,6 +1,6 @@
 //! Runs a conformance suite against a real server, for `e2e/test_conformance.py`: no unit test has one.
 //!
-//! - `conformance store URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
+//! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
 //!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 async fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["store", url] => {
+        ["store", "http", url] => {
             let config = HttpStoreConfig::new("store".parse().unwrap(), url, None).unwrap();
             conformance::store(&HttpStore::new(config.clone()).unwrap()).await;
             let store = HttpStore::new(config).unwrap().with_segment(16 << 10);
@@ -46,7 +46,7 @@ async fn main() {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store URL | conformance registry URL"),
+        _ => panic!("usage: conformance store http URL | conformance registry URL"),
     }
 }
 

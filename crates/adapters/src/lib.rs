@@ -7,6 +7,7 @@
 
 mod http;
 mod stream;
+mod upload;
 
 pub mod events;
 pub mod ledger;

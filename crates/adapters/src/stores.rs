@@ -1,3 +1,18 @@
-//! Places for bits.
+//! Places for bits, a kind each; alike to the file name.
 
+#[cfg(feature = "file")]
+pub mod file;
 pub mod http;
+#[cfg(feature = "rbd")]
+pub mod rbd;
+#[cfg(feature = "rsync")]
+pub mod rsync;
+#[cfg(feature = "s3")]
+pub mod s3;
+#[cfg(feature = "sftp")]
+pub mod sftp;
+#[cfg(feature = "swift")]
+pub mod swift;
+mod web;
+
+pub use web::{InvalidStoreUrl, base_url};

@@ -21,11 +21,20 @@ use std::{
     time::Duration,
 };
 
-use mimeo_adapters::{events::rabbitmq::RabbitConfig, openstack::OpenstackConfig, stores::http::HttpStoreConfig};
+use mimeo_adapters::{
+    events::rabbitmq::RabbitConfig,
+    openstack::OpenstackConfig,
+    stores::{
+        file::FileStoreConfig, http::HttpStoreConfig, rbd::RbdStoreConfig, rsync::RsyncStoreConfig, s3::S3StoreConfig,
+        sftp::SftpStoreConfig, swift::SwiftStoreConfig,
+    },
+};
 use mimeo_core::{
     Backoff, Limits,
     policy::{Rules, StoreFacts},
 };
+
+use url::Url;
 
 use self::{document::Document, mistake::Mistakes};
 pub(crate) use self::{document::suggestion, mistake::ConfigError, written::Written};
@@ -55,13 +64,35 @@ pub(crate) struct Config {
     pub written: Written,
 }
 
-/// One plain HTTP store.
+/// One store.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreConfig {
-    pub http: HttpStoreConfig,
+    pub kind: StoreKind,
     pub facts: StoreFacts,
     /// How long it may move no byte before a copy counts as stalled.
     pub timeout: Duration,
+}
+
+/// A store's type, with the keys of its own.
+#[derive(Debug, Clone)]
+pub(crate) enum StoreKind {
+    Http(HttpStoreConfig),
+    File(FileStoreConfig),
+    S3(S3StoreConfig),
+    Swift(SwiftStoreConfig),
+    Rbd(RbdStoreConfig),
+    Sftp(SftpStoreConfig),
+    Rsync(RsyncStoreConfig),
+}
+
+impl StoreKind {
+    /// Where Glance reads, when that is not where Mimeo writes.
+    pub(crate) fn read_url(&self) -> Option<&Url> {
+        match self {
+            Self::Http(config) => config.read_url.as_ref(),
+            Self::File(_) | Self::Sftp(_) | Self::Rsync(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

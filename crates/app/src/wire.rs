@@ -7,7 +7,10 @@ use mimeo_adapters::{
     events::rabbitmq::{RabbitConfig, RabbitEvents},
     ledger::sqlite::SqliteLedger,
     openstack::{Glance, OpenstackConfig},
-    stores::http::HttpStore,
+    stores::{
+        file::FileStore, http::HttpStore, rbd::RbdStore, rsync::RsyncStore, s3::S3Store, sftp::SftpStore,
+        swift::SwiftStore,
+    },
 };
 use mimeo_core::{
     Result, TimeZone, Timestamp,
@@ -16,7 +19,7 @@ use mimeo_core::{
 };
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
 
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, StoreConfig, StoreKind};
 
 /// How long Glance may give no byte of an image before the read is tried anew.
 const SOURCE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -80,7 +83,15 @@ fn store_part(config: &StoreConfig) -> Result<StorePart> {
 }
 
 pub(crate) fn store(config: &StoreConfig) -> Result<Arc<dyn Store>> {
-    Ok(Arc::new(HttpStore::new(config.http.clone())?))
+    Ok(match config.kind.clone() {
+        StoreKind::Http(config) => Arc::new(HttpStore::new(config)?),
+        StoreKind::File(config) => Arc::new(FileStore::new(config)?),
+        StoreKind::S3(config) => Arc::new(S3Store::new(config)?),
+        StoreKind::Swift(config) => Arc::new(SwiftStore::new(config)?),
+        StoreKind::Rbd(config) => Arc::new(RbdStore::new(config)?),
+        StoreKind::Sftp(config) => Arc::new(SftpStore::new(config)?),
+        StoreKind::Rsync(config) => Arc::new(RsyncStore::new(config)?),
+    })
 }
 
 /// Logs in at the first use.

@@ -5,7 +5,10 @@
 //! behind is said at each method. No method waits longer than its protocol's connect time-out for nothing: how long
 //! a transfer may stand still is the engine's to decide.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -103,10 +106,16 @@ pub trait Store: Send + Sync {
     /// Starts a new object. Until [`Sink::close`] succeeds it may exist in part, or not at all.
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>>;
 
-    /// How many bytes from its beginning an object that was never closed has; [`read`](Store::read) gives them. 0: none,
-    /// or the store cannot go on with them. Whether they are right is the caller's to find out.
+    /// How many bytes from its beginning an object that was never closed has. 0: none, or the store cannot go on with
+    /// them. Whether they are right is the caller's to find out.
     async fn kept(&self, _object: &ObjectName) -> Result<u64> {
         Ok(0)
+    }
+
+    /// What was kept of an object that was never closed, from its beginning. `None`: nobody can read it before it is
+    /// closed, so that it is proven with the rest.
+    async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {
+        self.read(object, 0).await.map(Some)
     }
 
     /// Goes on with an object that was never closed, from `offset`, which is no more than was kept; what was behind it
@@ -135,6 +144,11 @@ pub trait Sink: Send {
     /// Goes on behind so many bytes, which are to read back as zeros. Only asked of a store that is sparse.
     async fn skip(&mut self, length: u64) -> Result<()> {
         Err(Error::new(Reason::StoreError, format!("the store cannot leave out {length} zeros")))
+    }
+
+    /// Counts the bytes that [`close`](Sink::close) has sent so far, where it is only then that they travel.
+    fn sent(&self) -> Option<Arc<AtomicU64>> {
+        None
     }
 
     /// Publishes the object and tells what the store says of it. After an error it may exist or not.

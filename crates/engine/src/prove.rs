@@ -49,7 +49,7 @@ pub(crate) async fn read_back(
 }
 
 /// How much of an object that was never closed can be gone on with: its chunks are read again, from the first on, as far
-/// as each is what the source had there.
+/// as each is what the source had there. Where they cannot be read, all of them: the proof of the whole will tell.
 pub(crate) async fn kept(
     part: &StorePart,
     object: &ObjectName,
@@ -63,8 +63,10 @@ pub(crate) async fn kept(
     if there < CHUNK.min(size) {
         return Ok(right);
     }
-    let reading = part.store.read(object, 0);
-    let mut stream = within(part.timeout, part, "opening what is kept of a copy", reading).await?;
+    let reading = part.store.read_kept(object);
+    let Some(mut stream) = within(part.timeout, part, "opening what is kept of a copy", reading).await? else {
+        return Ok(there);
+    };
     let (mut chunk, mut done, mut seen) = (Chunk::default(), Vec::new(), 0);
     let mut expected = digests.iter();
     while seen < there {

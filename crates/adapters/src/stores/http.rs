@@ -8,5 +8,5 @@ mod ranges;
 mod sink;
 mod store;
 
-pub use config::{HttpStoreConfig, InvalidStoreUrl};
+pub use config::HttpStoreConfig;
 pub use store::HttpStore;

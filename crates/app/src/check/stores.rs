@@ -9,6 +9,7 @@ use super::{
     report::Report,
     trial::{Part, Trial, collect},
 };
+use crate::config::StoreKind;
 
 /// Gives the places of the stores whose object is there and right.
 pub(super) async fn write_all(trial: &mut Trial<'_>, report: &mut Report<'_>) -> Vec<usize> {
@@ -71,19 +72,21 @@ async fn read_back(store: &dyn Store, object: &ObjectName, bits: &Bytes) -> Resu
 }
 
 fn write_cure(part: &Part<'_>) -> String {
-    format!(
-        "let the web server take PUT at {} from this machine (nginx: dav_methods PUT DELETE; Apache: mod_dav), and start \
-         it if it is down",
-        part.config.http.url
-    )
+    match &part.config.kind {
+        StoreKind::Http(http) => format!(
+            "let the web server take PUT at {} from this machine (nginx: dav_methods PUT DELETE; Apache: mod_dav), and \
+             start it if it is down",
+            http.url
+        ),
+        _ => "see the message; what each type of store needs is in docs/stores.md".to_owned(),
+    }
 }
 
 fn read_cure(part: &Part<'_>) -> String {
-    match &part.config.http.read_url {
+    match part.config.kind.read_url() {
         Some(read_url) => format!(
-            "url and read_url of this store must show the same files: what is written at {} must be there at {read_url}",
-            part.config.http.url
+            "url and read_url of this store must show the same files: what is written must be there at {read_url}"
         ),
-        None => format!("let the web server answer GET and HEAD at {} with what was written", part.config.http.url),
+        None => "let Mimeo, and Glance, read there what was written".to_owned(),
     }
 }

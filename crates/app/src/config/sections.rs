@@ -45,7 +45,7 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
     root.allow(ROOT_KEYS);
     let enabled = stores::enabled(&root);
     let ledger = ledger(&document.section("ledger"), directory);
-    let (stores, store_limits) = stores::read(document, &enabled);
+    let (stores, store_limits) = stores::read(document, &enabled, directory);
     Some(Config {
         stores,
         observe: root.value("observe", false, Item::boolean),

@@ -1,19 +1,28 @@
 //! `enabled_stores`, `[store_defaults]` and `[stores.NAME]`.
 
-use std::{collections::BTreeMap, time::Duration};
+mod file;
+mod http;
+mod rbd;
+mod rsync;
+mod s3;
+mod sftp;
+mod swift;
 
-use mimeo_adapters::stores::http::HttpStoreConfig;
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use mimeo_adapters::stores::{InvalidStoreUrl, base_url};
 use mimeo_core::{StoreLimits, StoreName, Visibility, policy::StoreFacts};
+use url::Url;
 
 use super::{
-    StoreConfig,
+    StoreConfig, StoreKind,
     document::{Document, Item, Section, suggestion},
     limits,
     sections::{above_zero, list},
 };
 
-const STORE_KEYS: &[&str] = &["type", "url", "read_url", "timeout", "visibility"];
-const DEFAULT_KEYS: &[&str] = &["type", "timeout", "visibility"];
+/// What every store's section, and `[store_defaults]`, may say beside the limits.
+const KEYS: &[&str] = &["type", "timeout", "visibility"];
 
 /// The enabled stores that have a section without mistakes, in the operator's order, and the limits of each.
 pub(super) type Stores = (Vec<StoreConfig>, BTreeMap<StoreName, StoreLimits>);
@@ -29,16 +38,17 @@ pub(super) fn enabled(root: &Section<'_>) -> Vec<StoreName> {
 }
 
 /// The sections of other than the enabled stores enable nothing, but are checked too.
-pub(super) fn read(document: &Document<'_>, enabled: &[StoreName]) -> Stores {
+pub(super) fn read(document: &Document<'_>, enabled: &[StoreName], directory: &Path) -> Stores {
     let defaults = document.section("store_defaults");
-    defaults.allow(&[DEFAULT_KEYS, &limits::STORE_KEYS].concat());
+    defaults.allow(&[KEYS, &limits::STORE_KEYS].concat());
     let sections = document.section("stores");
     let mut stores = BTreeMap::new();
     for (name, at) in sections.keys() {
         match name.parse::<StoreName>() {
             Ok(name) => {
                 let section = sections.get(name.as_str()).and_then(|item| item.table());
-                let store = section.and_then(|section| store(&name, &section.over(&defaults)));
+                let store = section
+                    .and_then(|section| store(&Own { name: &name, section: section.over(&defaults), directory }));
                 stores.insert(name, store);
             }
             Err(error) => document.add(at, "stores", error.to_string()),
@@ -69,55 +79,107 @@ fn report_missing(document: &Document<'_>, enabled: &[StoreName], sections: &Sec
 /// Two stores that write, or are read, at one place would count one copy twice.
 fn report_shared(stores: &[StoreConfig], sections: &Section<'_>) {
     for (at, store) in stores.iter().enumerate() {
-        for earlier in &stores[..at] {
-            let key = match (store.http.url == earlier.http.url, store.http.readable() == earlier.http.readable()) {
-                (true, _) => "url",
-                (false, true) => "read_url",
-                (false, false) => continue,
-            };
-            let section = sections.get(store.facts.name.as_str()).and_then(|item| item.table());
-            if let Some(item) = section.and_then(|section| section.get(key).or_else(|| section.get("url"))) {
-                item.wrong(format!("is the same place as that of store \"{}\"; give each its own", earlier.facts.name));
-            }
+        let places = store.kind.places();
+        let shared = stores[..at].iter().find_map(|earlier| {
+            let theirs = earlier.kind.places();
+            let place = places.iter().find(|place| theirs.contains(place))?;
+            Some((place.0, &earlier.facts.name))
+        });
+        let section = sections.get(store.facts.name.as_str()).and_then(|item| item.table());
+        if let (Some((key, earlier)), Some(section)) = (shared, section)
+            && let Some(item) = section.get(key).or_else(|| section.get("url"))
+        {
+            item.wrong(format!("is the same place as that of store \"{earlier}\"; give each its own"));
+        }
+    }
+}
+
+/// One store's section, over the defaults.
+struct Own<'a> {
+    name: &'a StoreName,
+    section: Section<'a>,
+    /// Of the file: relative paths count from it.
+    directory: &'a Path,
+}
+
+impl<'a> Own<'a> {
+    /// What must be given; `example` completes "missing; give …".
+    fn required(&self, key: &str, example: &str) -> Option<Item<'a>> {
+        let item = self.section.get(key);
+        if item.is_none() {
+            self.section.missing(key, &format!("missing; give {example}"));
+        }
+        item
+    }
+
+    /// A URL that the names of objects are appended to.
+    fn url(&self, key: &'static str, example: &str) -> Option<Url> {
+        base(key, &self.required(key, example)?)
+    }
+
+    /// `None`: a mistake. `Some(None)`: the key is not there.
+    fn url_if_given(&self, key: &'static str) -> Option<Option<Url>> {
+        match self.section.get(key) {
+            Some(item) => base(key, &item).map(Some),
+            None => Some(None),
+        }
+    }
+}
+
+fn base(key: &'static str, item: &Item<'_>) -> Option<Url> {
+    item.parse(|text| {
+        base_url(key, text).map_err(|error: InvalidStoreUrl| format!("\"{}\" {}", error.value, error.rule))
+    })
+}
+
+/// A type of store: its own keys, and what its section says. `None`: something is wrong.
+struct Kind {
+    name: &'static str,
+    keys: &'static [&'static str],
+    read: fn(&Own<'_>) -> Option<StoreKind>,
+}
+
+const KINDS: &[Kind] = &[
+    Kind { name: "http", keys: http::KEYS, read: |own| http::read(own).map(StoreKind::Http) },
+    Kind { name: "file", keys: file::KEYS, read: |own| file::read(own).map(StoreKind::File) },
+    Kind { name: "s3", keys: s3::KEYS, read: |own| s3::read(own).map(StoreKind::S3) },
+    Kind { name: "swift", keys: swift::KEYS, read: |own| swift::read(own).map(StoreKind::Swift) },
+    Kind { name: "rbd", keys: rbd::KEYS, read: |own| rbd::read(own).map(StoreKind::Rbd) },
+    Kind { name: "sftp", keys: sftp::KEYS, read: |own| sftp::read(own).map(StoreKind::Sftp) },
+    Kind { name: "rsync", keys: rsync::KEYS, read: |own| rsync::read(own).map(StoreKind::Rsync) },
+];
+
+impl StoreKind {
+    /// What no other store may have too, each with its key.
+    fn places(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Http(config) => http::places(config),
+            Self::File(config) => file::places(config),
+            Self::S3(config) => s3::places(config),
+            Self::Swift(config) => swift::places(config),
+            Self::Rbd(config) => rbd::places(config),
+            Self::Sftp(config) => sftp::places(config),
+            Self::Rsync(config) => rsync::places(config),
         }
     }
 }
 
 /// None where something was wrong.
-fn store(name: &StoreName, section: &Section<'_>) -> Option<(StoreConfig, StoreLimits)> {
-    section.allow(&[STORE_KEYS, &limits::STORE_KEYS].concat());
+fn store(own: &Own<'_>) -> Option<(StoreConfig, StoreLimits)> {
+    let section = &own.section;
     let kind = match section.get("type") {
-        Some(item) => item.parse(|text| match text {
-            "http" => Ok(()),
-            _ => Err(format!("unknown type \"{text}\"; known: http")),
-        }),
-        None => Some(()),
+        Some(item) => item.choice(&KINDS.iter().map(|kind| (kind.name, kind)).collect::<Vec<_>>()),
+        None => KINDS.first(),
     };
-    let url = section.get("url");
-    if url.is_none() {
-        section.missing("url", "missing; give the place to write to, like \"http://10.0.0.11/images/\"");
+    let keys = kind.map_or(&[][..], |kind| kind.keys);
+    if kind.is_some() {
+        section.allow(&[&["type"], keys, &KEYS[1..], &limits::STORE_KEYS].concat());
     }
-    let read_url = section.get("read_url");
     let visibility = section.get("visibility").and_then(|item| list(&item, visibility));
     let timeout = section.value("timeout", Duration::from_mins(1), above_zero);
     let limits = limits::store(section);
-    kind?;
-    let http = http(name, &url?, read_url.as_ref())?;
-    Some((StoreConfig { http, facts: StoreFacts { name: name.clone(), visibility }, timeout }, limits))
-}
-
-fn http(name: &StoreName, url: &Item<'_>, read_url: Option<&Item<'_>>) -> Option<HttpStoreConfig> {
-    let write_to = url.text()?;
-    let read_from = match read_url {
-        Some(item) => Some(item.text()?),
-        None => None,
-    };
-    let built = HttpStoreConfig::new(name.clone(), &write_to, read_from.as_deref());
-    if let Err(error) = &built {
-        let item = read_url.filter(|_| error.key == "read_url").unwrap_or(url);
-        item.wrong(format!("\"{}\" {}", error.value, error.rule));
-    }
-    built.ok()
+    let kind = (kind?.read)(own)?;
+    Some((StoreConfig { kind, facts: StoreFacts { name: own.name.clone(), visibility }, timeout }, limits))
 }
 
 fn visibility(item: &Item<'_>) -> Option<Visibility> {

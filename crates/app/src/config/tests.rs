@@ -3,7 +3,7 @@ use std::{fs, path::Path, time::Duration};
 use mimeo_core::{Visibility, policy::RuleSpec};
 use serde_json::json;
 
-use super::{Config, ConfigError, LogFormat};
+use super::{Config, ConfigError, HttpStoreConfig, LogFormat, StoreConfig, StoreKind};
 
 const LEAST: &str = "enabled_stores = [\"http1\", \"http2\"]\n\
     [stores.http1]\nurl = \"http://10.0.0.11/images\"\n\
@@ -12,6 +12,13 @@ const LEAST: &str = "enabled_stores = [\"http1\", \"http2\"]\n\
 fn parse(text: &str) -> Result<Config, ConfigError> {
     let environment = |name: &str| (name == "RACK").then(|| "10.0.0.9".to_owned());
     Config::parse(Path::new("etc/mimeo.toml"), text, &environment)
+}
+
+fn http(store: &StoreConfig) -> &HttpStoreConfig {
+    match &store.kind {
+        StoreKind::Http(config) => config,
+        other => panic!("{other:?} is no HTTP store"),
+    }
 }
 
 fn mistakes(text: &str) -> Vec<String> {
@@ -29,7 +36,7 @@ fn mistake_in(more: &str) -> String {
 #[test]
 fn every_key_but_the_stores_has_a_default() {
     let config = parse(LEAST).unwrap();
-    let urls: Vec<&str> = config.stores.iter().map(|store| store.http.url.as_str()).collect();
+    let urls: Vec<&str> = config.stores.iter().map(|store| http(store).url.as_str()).collect();
     assert_eq!(urls, ["http://10.0.0.11/images/", "http://10.0.0.12/images/"]);
     assert_eq!(config.stores[0].timeout, Duration::from_mins(1));
     assert!(!config.observe && config.events.is_none());
@@ -114,7 +121,7 @@ fn every_key_is_read() {
     assert_eq!(config.stores[0].timeout, Duration::from_secs(90));
     assert_eq!(config.stores[0].facts.visibility, Some(vec![Visibility::Public]));
     assert_eq!(config.stores[1].timeout, Duration::from_secs(5));
-    assert_eq!(config.stores[1].http.read_url.as_ref().unwrap().as_str(), "http://10.0.0.9:81/a/");
+    assert_eq!(http(&config.stores[1]).read_url.as_ref().unwrap().as_str(), "http://10.0.0.9:81/a/");
     assert_eq!(config.stores[1].facts.visibility, Some(vec![Visibility::Public, Visibility::Community]));
     assert_eq!(config.openstack.auth_type.as_deref(), Some("none"));
     let limits = json!({"concurrency": 2, "memory": 1 << 20, "bandwidth": 100 << 20,
@@ -184,8 +191,8 @@ fn enabled_stores_must_each_have_a_section() {
 fn a_store_must_have_a_place_of_its_own() {
     let other = |line: &str| mistakes(&format!("enabled_stores = [\"a\"]\n[stores.a]\n{line}"));
     assert_eq!(
-        other("type = \"s3\"\nurl = \"http://h/\""),
-        ["etc/mimeo.toml:3: stores.a.type: unknown type \"s3\"; known: http"]
+        other("type = \"s4\"\nurl = \"http://h/\""),
+        ["etc/mimeo.toml:3: stores.a.type: unknown value \"s4\"; known: http, file, s3, swift, rbd, sftp, rsync"]
     );
     assert!(other("timeout = \"1s\"")[0].starts_with("etc/mimeo.toml:2: stores.a.url: missing"));
     for bad in

@@ -1,6 +1,13 @@
 //! A feed: what one store's sink is fed with. The window as long as it keeps up, a read of its own after that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mimeo_core::{Error, ObjectName, Reason, Result, ports::Sink};
@@ -130,7 +137,12 @@ impl Lane<'_> {
 }
 
 async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Result<Verified> {
-    let receipt = within(publish_limit(part, verified.size), part, "closing the object", sink.close()).await?;
+    let sent = sink.sent();
+    let closing = sink.close();
+    let receipt = match sent {
+        Some(sent) => while_sending(&sent, part, closing).await?,
+        None => within(publish_limit(part, verified.size), part, "closing the object", closing).await?,
+    };
     match receipt.size {
         Some(size) if size != verified.size => {
             let message =
@@ -138,6 +150,21 @@ async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Res
             Err(Error::new(Reason::ProofMismatch, message))
         }
         _ => Ok(verified),
+    }
+}
+
+/// As [`within`], for as long as more and more is sent.
+async fn while_sending<T>(sent: &AtomicU64, part: &StorePart, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    let mut before = sent.load(Ordering::Relaxed);
+    loop {
+        if let Ok(done) = tokio::time::timeout(part.timeout, work.as_mut()).await {
+            return done;
+        }
+        let now = sent.load(Ordering::Relaxed);
+        if now == std::mem::replace(&mut before, now) {
+            return Err(stalled(part.timeout, part, "sending the object"));
+        }
     }
 }
 
@@ -153,8 +180,10 @@ pub(crate) async fn within<T>(
     doing: &str,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        let message = format!("{}: no progress for {limit:?} while {doing}", part.store.name());
-        Err(Error::new(Reason::StoreStalled, message))
-    })
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(stalled(limit, part, doing)))
+}
+
+fn stalled(limit: Duration, part: &StorePart, doing: &str) -> Error {
+    let message = format!("{}: no progress for {limit:?} while {doing}", part.store.name());
+    Error::new(Reason::StoreStalled, message)
 }

@@ -32,7 +32,7 @@ async fn gives_back_what_was_written(store: &dyn Store) {
         assert!(receipt.size.is_none_or(|told| told == size as u64), "{receipt:?}");
         assert_eq!(store.probe(&object).await.unwrap(), Some(size as u64));
         assert_eq!(read(store, &object, 0).await.unwrap(), bits);
-        assert!(store.location(&object).ends_with(object.as_str()));
+        assert!(store.location(&object).contains(object.as_str()));
         store.delete(&object).await.unwrap();
     }
 }

@@ -18,9 +18,9 @@ use url::Url;
 
 use super::{
     sink::{HttpSink, is_done},
-    store::{HttpStore, content_length},
+    store::HttpStore,
 };
-use crate::http::range_start;
+use crate::{http::range_start, stores::web::content_length};
 
 /// What one ranged PUT takes. Large enough that its answer is not waited for often.
 pub(super) const SEGMENT: u64 = 64 << 20;

@@ -1,0 +1,7 @@
+use mimeo_core::StoreName;
+
+/// One store's section, checked.
+#[derive(Debug, Clone)]
+pub struct SftpStoreConfig {
+    pub name: StoreName,
+}

@@ -83,6 +83,8 @@ pub(crate) enum StoreKind {
     Rbd(RbdStoreConfig),
     Sftp(SftpStoreConfig),
     Rsync(RsyncStoreConfig),
+    /// One that only Glance can write, by Glance's own id.
+    Glance(String),
 }
 
 impl StoreKind {
@@ -90,7 +92,13 @@ impl StoreKind {
     pub(crate) fn read_url(&self) -> Option<&Url> {
         match self {
             Self::Http(config) => config.read_url.as_ref(),
-            Self::File(_) | Self::Sftp(_) | Self::Rsync(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) => None,
+            Self::File(_)
+            | Self::Sftp(_)
+            | Self::Rsync(_)
+            | Self::S3(_)
+            | Self::Swift(_)
+            | Self::Rbd(_)
+            | Self::Glance(_) => None,
         }
     }
 }

@@ -54,7 +54,7 @@ fn engine(config: Config, ledger: SqliteLedger) -> Result<Arc<Engine>> {
         registry: Arc::new(glance(&config.openstack)?),
         ledger: Arc::new(ledger),
         clock: Arc::new(SystemClock),
-        stores: config.stores.iter().map(store_part).collect::<Result<_>>()?,
+        stores: config.stores.iter().filter_map(|config| store_part(config).transpose()).collect::<Result<_>>()?,
     };
     Ok(Engine::new(parts, settings(config)))
 }
@@ -78,12 +78,13 @@ fn settings(config: Config) -> Settings {
     }
 }
 
-fn store_part(config: &StoreConfig) -> Result<StorePart> {
-    Ok(StorePart { store: store(config)?, timeout: config.timeout })
+fn store_part(config: &StoreConfig) -> Result<Option<StorePart>> {
+    Ok(store(config)?.map(|store| StorePart { store, timeout: config.timeout }))
 }
 
-pub(crate) fn store(config: &StoreConfig) -> Result<Arc<dyn Store>> {
-    Ok(match config.kind.clone() {
+/// `None` for a store that only Glance can write.
+pub(crate) fn store(config: &StoreConfig) -> Result<Option<Arc<dyn Store>>> {
+    Ok(Some(match config.kind.clone() {
         StoreKind::Http(config) => Arc::new(HttpStore::new(config)?),
         StoreKind::File(config) => Arc::new(FileStore::new(config)?),
         StoreKind::S3(config) => Arc::new(S3Store::new(config)?),
@@ -91,7 +92,8 @@ pub(crate) fn store(config: &StoreConfig) -> Result<Arc<dyn Store>> {
         StoreKind::Rbd(config) => Arc::new(RbdStore::new(config)?),
         StoreKind::Sftp(config) => Arc::new(SftpStore::new(config)?),
         StoreKind::Rsync(config) => Arc::new(RsyncStore::new(config)?),
-    })
+        StoreKind::Glance(_) => return Ok(None),
+    }))
 }
 
 /// Logs in at the first use.

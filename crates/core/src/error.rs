@@ -114,6 +114,8 @@ reasons! {
     LocationQuota = "location-quota", true;
     /// Glance refuses this URL although it answers (400): host or port outside `import_filtering_opts`, most likely.
     LocationRefused = "location-refused", true;
+    /// Glance was asked to copy the image to a store of its own, and ended without the copy.
+    GlanceCopyFailed = "glance-copy-failed", false;
     /// The location's URL does not answer now; it is not given to Glance until it does.
     LocationUnreachable = "location-unreachable", false;
     /// A location that Mimeo registered was gone at a later look: another writer removed or overwrote it.

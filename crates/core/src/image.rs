@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +37,10 @@ pub struct Image {
     pub locations_shown: bool,
     /// An import or copy-image of Glance's own runs on it (`os_glance_import_task`).
     pub importing: bool,
+    /// Glance's own stores that hold it, by their ids there; none where Glance has but one store.
+    pub backends: BTreeSet<String>,
+    /// Glance's own stores that its last import could not write.
+    pub failed_backends: BTreeSet<String>,
 }
 
 impl Image {
@@ -82,6 +86,11 @@ pub struct Location {
 }
 
 impl Location {
+    /// Glance's own id of the store that it takes the location for.
+    pub fn backend(&self) -> Option<&str> {
+        self.metadata.get("store")?.as_str()
+    }
+
     /// A location of Mimeo's own, labelled with the store's name.
     pub fn ours(url: impl Into<String>, store: &StoreName) -> Self {
         let metadata = BTreeMap::from([(STORE_KEY.to_owned(), Value::from(store.as_str()))]);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
-    Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -75,6 +75,8 @@ pub struct Plan {
     pub prove: Vec<StoreName>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
+    /// To be copied by Glance, to these of its own stores.
+    pub ask: Vec<StoreName>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
@@ -85,6 +87,10 @@ pub struct Plan {
 
 impl Plan {
     pub fn has_work(&self) -> bool {
+        self.has_own_work() || !self.ask.is_empty()
+    }
+
+    fn has_own_work(&self) -> bool {
         !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty())
     }
 
@@ -93,6 +99,13 @@ impl Plan {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+    }
+}
+
+impl Policy {
+    /// Glance's own id of a store that only Glance can write.
+    pub fn backend(&self, store: &StoreName) -> Option<&str> {
+        self.stores.iter().find(|facts| facts.name == *store)?.backend.as_deref()
     }
 }
 
@@ -133,11 +146,17 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
     let held = seen.record.replicas.keys().filter(|store| !wanted.contains(store));
-    for store in wanted.iter().chain(held).filter(|store| !seen.running.contains(*store)) {
+    let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
+    // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
+    let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
+    for store in own.into_iter().chain(glances) {
         let is_wanted = wanted.contains(store);
         let before = seen.record.replicas.get(store);
         let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
-        let after = replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff);
+        let after = match policy.backend(store) {
+            Some(backend) => delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
+            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff),
+        };
         if before != Some(&after) {
             plan.changes.push(Change::Replica(image.id.clone(), after));
         }
@@ -229,20 +248,92 @@ fn replica_step(
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
     }
-    let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
-    if !replica.is_due(now) {
-        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
-        return replica;
-    }
-    match (replica.state, seen.conditions.closed.get(&replica.store)) {
-        (R::Stored, _) => plan.prove.push(replica.store.clone()),
-        (_, None) => plan.copy.push(replica.store.clone()),
-        (_, Some(opens)) => {
-            plan.look_again(Some(*opens));
-            replica.failure = Some(outside_hours(*opens, replica.failure.or(waited)));
+    if let Some(store) = due(plan, seen, &mut replica) {
+        match replica.state {
+            R::Stored => plan.prove.push(store),
+            _ => plan.copy.push(store),
         }
     }
     replica
+}
+
+/// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
+fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option<StoreName> {
+    let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
+    if !replica.is_due(seen.now) {
+        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
+        return None;
+    }
+    let opens = seen.conditions.closed.get(&replica.store).filter(|_| replica.state != ReplicaState::Stored);
+    if let Some(opens) = opens {
+        plan.look_again(Some(*opens));
+        replica.failure = Some(outside_hours(*opens, replica.failure.take().or(waited)));
+        return None;
+    }
+    Some(replica.store.clone())
+}
+
+/// A copy that Glance makes itself: asked for once, followed, and believed when the image shows it.
+fn delegated_step(
+    plan: &mut Plan,
+    seen: &Observation<'_>,
+    image: &Image,
+    is_wanted: bool,
+    mut replica: Replica,
+    (backend, policy): (&str, &Policy),
+) -> Replica {
+    use ReplicaState as R;
+    let (now, backoff) = (seen.now, policy.backoff);
+    if image.backends.contains(backend) {
+        let proof = replica.proof.unwrap_or(Proof { kind: ProofKind::Glance, at: now });
+        let url = image.locations.iter().find(|location| location.backend() == Some(backend));
+        return Replica {
+            state: R::Registered,
+            url: url.map(|location| location.url.clone()),
+            size: image.size,
+            proof: Some(proof),
+            seen_at: Some(now),
+            failure: None,
+            ..replica
+        };
+    }
+    if image.size == Some(0) && image.status == ImageStatus::Active {
+        return empty(replica, is_wanted, backoff, now);
+    }
+    if image.importing {
+        return replica;
+    }
+    if replica.state == R::Copying {
+        let why = match image.failed_backends.contains(backend) {
+            true => "Glance could not write it there",
+            false => "Glance ended the copy without it",
+        };
+        let message = format!("{}: {why}; the log of glance-api, and the task of the image, say more", replica.store);
+        replica = replica.failed(R::Failed, &Error::new(Reason::GlanceCopyFailed, message), backoff, now);
+    } else if matches!(replica.state, R::Registered | R::Suspect) {
+        let message = "the image is no longer in Glance's store; Glance is asked for it again";
+        let lost = Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try: Some(now) };
+        replica = Replica { failure: Some(lost), ..Replica::wanted(replica.store) };
+    }
+    if !is_wanted || image.status != ImageStatus::Active {
+        return replica;
+    }
+    if let Some(store) = due(plan, seen, &mut replica) {
+        if is_glances_turn(plan, seen, policy) {
+            plan.ask.push(store);
+        } else {
+            plan.look_again(Some(backoff.next(now, 2)));
+        }
+    }
+    replica
+}
+
+/// No location can be registered while Glance copies an image: it is asked for its own copies when Mimeo's are
+/// registered, without waiting for those that are slow.
+fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy) -> bool {
+    let mut own = seen.record.replicas.values().filter(|replica| policy.backend(&replica.store).is_none());
+    let is_idle = !plan.has_own_work() && seen.running.is_empty();
+    is_idle || plan.register.is_empty() && own.any(|replica| replica.state == ReplicaState::Registered)
 }
 
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.
@@ -319,6 +410,11 @@ fn gone(seen: &Observation<'_>) -> Plan {
         changes.extend(doom(record, store, None, now));
     }
     for replica in record.replicas.values().filter(|replica| !seen.running.contains(&replica.store)) {
+        if replica.proof.is_some_and(|proof| proof.kind == ProofKind::Glance) {
+            // Glance removes its own with the image.
+            changes.push(Change::Replica(id.clone(), Replica { state: ReplicaState::Gone, ..replica.clone() }));
+            continue;
+        }
         let failure = Failure {
             reason: Reason::ImageDeleted,
             message: "the image was deleted; this copy is removed after the grace period".into(),

@@ -1,7 +1,7 @@
 //! Rules: which images go to which stores.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
 
@@ -15,6 +15,15 @@ pub struct StoreFacts {
     pub name: StoreName,
     /// The visibilities it takes; `None` takes all.
     pub visibility: Option<Vec<Visibility>>,
+    /// Glance's own id of a store that only Glance can write.
+    pub backend: Option<String>,
+}
+
+impl StoreFacts {
+    /// A store that takes every image, from Mimeo.
+    pub fn new(name: StoreName) -> Self {
+        Self { name, visibility: None, backend: None }
+    }
 }
 
 /// One `[[rules]]` entry as written.
@@ -149,6 +158,8 @@ pub(crate) fn sample() -> Image {
         locations: Vec::new(),
         locations_shown: true,
         importing: false,
+        backends: BTreeSet::new(),
+        failed_backends: BTreeSet::new(),
     }
 }
 
@@ -201,7 +212,7 @@ mod tests {
     use super::*;
 
     fn stores(names: &[&str]) -> Vec<StoreFacts> {
-        names.iter().map(|name| StoreFacts { name: name.parse().unwrap(), visibility: None }).collect()
+        names.iter().map(|name| StoreFacts::new(name.parse().unwrap())).collect()
     }
 
     fn rule(when: Option<&str>, stores: &[&str], copies: Option<usize>) -> RuleSpec {

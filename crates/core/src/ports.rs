@@ -61,6 +61,10 @@ pub trait Registry: Send + Sync {
     /// Puts back what a PATCH of ours undid. Each is sent on its own; an error leaves the later ones unsent.
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()>;
 
+    /// Asks the image service to copy the image to stores of its own, by their ids there. An answer says that it began:
+    /// the image shows it as `importing`, and at the end which stores have it. A lost answer leaves either.
+    async fn copy_to(&self, id: &ImageId, backends: &[String]) -> Result<()>;
+
     /// The image's bits through the image service itself.
     fn source(&self, id: &ImageId) -> Arc<dyn Source>;
 }

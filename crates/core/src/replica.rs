@@ -98,6 +98,8 @@ pub struct Proof {
 pub enum ProofKind {
     /// Read again after it was closed, and its BLAKE3 digest was the source's.
     Readback,
+    /// Glance wrote the copy and shows it; nobody has read it back.
+    Glance,
 }
 
 /// An image's own state, derived from its replicas.

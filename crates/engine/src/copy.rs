@@ -16,7 +16,7 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    Engine,
+    Engine, ask,
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
@@ -205,6 +205,9 @@ impl Copies<'_> {
             let look = look(engine, id, &self.running).await?;
             if !look.plan.register.is_empty() && !look.plan.stop {
                 register::register(engine, &look.record, &look.plan.register).await?;
+            }
+            if !look.plan.ask.is_empty() && !look.plan.stop {
+                ask::ask(engine, &look.record, &look.plan.ask).await?;
             }
             Ok::<_, Error>(look.plan)
         };

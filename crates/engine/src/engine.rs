@@ -191,7 +191,8 @@ impl Engine {
     pub(crate) fn conditions(&self, now: Timestamp) -> Conditions {
         let limits = self.limits.borrow();
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
-        let closed = self.stores.keys().filter_map(|store| Some((store.clone(), opens(store)?))).collect();
+        let stores = self.settings.policy.stores.iter().map(|facts| &facts.name);
+        let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
         let mut conditions = Conditions { closed, ..self.health.rates() };
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);

@@ -194,6 +194,8 @@ fn action(
     let again = || failure.map_or(String::new(), |failure| format!("; last time: {}", failure.message));
     if plan.copy.contains(store) {
         ("copy", format!("wanted there, and not there yet{}", again()))
+    } else if plan.ask.contains(store) {
+        ("ask", format!("wanted there, and only Glance can copy it there{}", again()))
     } else if plan.prove.contains(store) {
         ("prove", format!("written, not yet read back{}", again()))
     } else if plan.register.contains(store) {

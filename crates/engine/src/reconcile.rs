@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use mimeo_core::{Change, DirtyMark, Error, Failure, ImageId, ImageRow, Reason, Result, Timestamp, plan::Sight};
 
-use crate::{Engine, copy, look::look, register, turn::Turn};
+use crate::{Engine, ask, copy, look::look, register, turn::Turn};
 
 /// Looks at one image in a row; more means that something undoes the work as fast as it is done.
 const ROUNDS: u32 = 8;
@@ -37,6 +37,9 @@ async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> 
         let Sight::Present(image) = look.sight else { return Ok(look.plan.next_look) };
         if !look.plan.register.is_empty() {
             register::register(engine, &look.record, &look.plan.register).await?;
+        }
+        if !look.plan.ask.is_empty() {
+            ask::ask(engine, &look.record, &look.plan.ask).await?;
         }
         copy::run(engine, turn, &image, &look.plan).await?;
     }

@@ -30,6 +30,7 @@ pub enum RegistryFault {
     SeesAllFails(Reason),
     ListFails(Reason),
     PutBackFails(Reason),
+    CopyFails(Reason),
     SourceFails(Reason),
     /// Ends after so many bytes of the image, without an error.
     SourceEndsAt(u64),
@@ -77,12 +78,14 @@ struct State {
     looks: usize,
     adds: Vec<(ImageId, Vec<Location>)>,
     put_backs: Vec<(ImageId, Undone)>,
+    /// What it was asked to copy, and to which stores of its own.
+    copying: Vec<(ImageId, Vec<String>)>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let (images, faults, dead_urls, adds, put_backs) = Default::default();
-        Self { images, faults, dead_urls, sees_all: true, ticks: 0, looks: 0, adds, put_backs }
+        let (images, faults, dead_urls, adds, put_backs, copying) = Default::default();
+        Self { images, faults, dead_urls, sees_all: true, ticks: 0, looks: 0, adds, put_backs, copying }
     }
 }
 
@@ -140,6 +143,22 @@ impl FakeRegistry {
     /// Every location PATCH that was sent, whatever came of it.
     pub fn adds(&self) -> Vec<(ImageId, Vec<Location>)> {
         self.lock().adds.clone()
+    }
+
+    /// Every copy that it was asked for, and the stores.
+    pub fn copies_asked(&self) -> Vec<(ImageId, Vec<String>)> {
+        self.lock().copying.clone()
+    }
+
+    /// Ends the copying of the image: its stores hold it then, but for `failed`.
+    pub fn end_copying(&self, id: &ImageId, failed: &[&str]) {
+        let asked = self.copies_asked().into_iter().rfind(|(image, _)| image == id).map(|(_, backends)| backends);
+        let done = asked.unwrap_or_default().into_iter().filter(|backend| !failed.contains(&backend.as_str()));
+        self.change(id, |image| {
+            image.importing = false;
+            image.failed_backends = failed.iter().map(|backend| (*backend).to_owned()).collect();
+            image.backends.extend(done);
+        });
     }
 
     pub fn put_backs(&self) -> Vec<(ImageId, Undone)> {
@@ -312,6 +331,19 @@ impl Registry for FakeRegistry {
             Some(error) => Err(error),
             None => self.write_back(loaded, locations),
         }
+    }
+
+    /// The image then imports until [`FakeRegistry::end_copying`].
+    async fn copy_to(&self, id: &ImageId, backends: &[String]) -> Result<()> {
+        self.fails(|fault| match fault {
+            RegistryFault::CopyFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        if self.image(id).is_some_and(|image| image.importing) {
+            return Err(Error::new(Reason::Conflict, "an import is in progress"));
+        }
+        self.lock().copying.push((id.clone(), backends.to_vec()));
+        self.update(id, |image| image.importing = true)
     }
 
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {

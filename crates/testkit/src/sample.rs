@@ -1,6 +1,6 @@
 //! Plain values for tests: ids, times, images.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{Image, ImageId, ImageStatus, Timestamp, Visibility};
 
@@ -35,6 +35,8 @@ pub fn image(n: u32, size: u64) -> Image {
         locations: Vec::new(),
         locations_shown: true,
         importing: false,
+        backends: BTreeSet::new(),
+        failed_backends: BTreeSet::new(),
     }
 }
 

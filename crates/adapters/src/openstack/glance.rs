@@ -297,6 +297,16 @@ impl Registry for Glance {
         Ok(())
     }
 
+    async fn copy_to(&self, id: &ImageId, backends: &[String]) -> Result<()> {
+        let body = json!({"method": {"name": "copy-image"}, "stores": backends, "all_stores_must_succeed": false});
+        let path = format!("{}/import", image_path(id));
+        let response = self.send(&Method::POST, &path, |request| metadata(request).json(&body)).await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(refused(&Method::POST, copying_reason(status), response).await),
+        }
+    }
+
     fn source(&self, id: &ImageId) -> Arc<dyn Source> {
         Arc::new(GlanceSource { glance: self.clone(), id: id.clone() })
     }
@@ -325,6 +335,14 @@ fn locations_reason(status: StatusCode) -> Reason {
         StatusCode::FORBIDDEN => Reason::LocationsForbidden,
         StatusCode::PAYLOAD_TOO_LARGE => Reason::LocationQuota,
         StatusCode::BAD_REQUEST => Reason::LocationRefused,
+        status => reason(status),
+    }
+}
+
+/// What a status means as the answer to copy-image.
+fn copying_reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND => Reason::GlanceCopyFailed,
         status => reason(status),
     }
 }

@@ -1,6 +1,6 @@
 //! An image as the Images API writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{ContentHash, HashAlgorithm, Image, ImageId, ImageStatus, Location, Timestamp, Visibility};
 use serde::Deserialize;
@@ -58,6 +58,7 @@ impl From<WireImage> for Image {
     fn from(wire: WireImage) -> Self {
         let hash = hash(&wire);
         let importing = is_importing(&wire.more);
+        let (backends, failed_backends) = (names(&wire.more, "stores"), names(&wire.more, "os_glance_failed_import"));
         let property = |(key, value): (String, Value)| match value {
             Value::String(value) if !ADDED.contains(&key.as_str()) && !key.starts_with("os_glance_") => {
                 Some((key, value))
@@ -83,6 +84,8 @@ impl From<WireImage> for Image {
             locations_shown: wire.locations.is_some(),
             locations: wire.locations.unwrap_or_default(),
             importing,
+            backends,
+            failed_backends,
         }
     }
 }
@@ -96,6 +99,12 @@ fn hash(wire: &WireImage) -> Option<ContentHash> {
         _ => return None,
     };
     Some(ContentHash { algorithm, value: value.to_ascii_lowercase() })
+}
+
+/// A list of stores, which Glance writes with commas.
+fn names(more: &BTreeMap<String, Value>, key: &str) -> BTreeSet<String> {
+    let text = more.get(key).and_then(Value::as_str).unwrap_or_default();
+    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// Empty lists of stores stay behind for good; a task or a store to come does not.
@@ -132,6 +141,7 @@ mod tests {
         assert_eq!(image.properties, BTreeMap::from([("os_distro".into(), "debian".into())]));
         assert_eq!(image.hash.unwrap(), ContentHash { algorithm: HashAlgorithm::Sha512, value: "cd".into() });
         assert_eq!((image.hidden, image.importing, image.locations.len()), (true, false, 1));
+        assert_eq!((image.backends.len(), image.failed_backends.len()), (1, 0));
     }
 
     #[test]
@@ -141,6 +151,13 @@ mod tests {
         assert_eq!((queued.size, queued.hash, queued.status), (None, None, ImageStatus::Unknown));
         let old = image(&json!({"os_hash_algo": "sha3", "os_hash_value": "EF"}));
         assert_eq!(old.hash.unwrap().algorithm, HashAlgorithm::Md5);
+    }
+
+    #[test]
+    fn the_stores_that_glance_wrote_and_could_not_write_are_told_apart() {
+        let image = image(&json!({"stores": "a,b", "os_glance_failed_import": "c"}));
+        assert_eq!(image.backends, ["a", "b"].map(str::to_owned).into());
+        assert_eq!(image.failed_backends, ["c"].map(str::to_owned).into());
     }
 
     #[test]

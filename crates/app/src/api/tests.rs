@@ -39,7 +39,7 @@ async fn api() -> Api {
 
 fn engine(registry: FakeRegistry) -> Arc<Engine> {
     let store = FakeStore::new("http1");
-    let facts = StoreFacts { name: "http1".parse().unwrap(), visibility: None };
+    let facts = StoreFacts::new("http1".parse().unwrap());
     let parts = Parts {
         registry: Arc::new(registry),
         ledger: Arc::new(MemoryLedger::default()),

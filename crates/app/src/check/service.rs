@@ -92,6 +92,18 @@ pub(super) async fn backends(trial: &Trial<'_>, report: &mut Report<'_>) {
     let listed = stores["stores"].as_array().map(Vec::as_slice).unwrap_or_default();
     let names: Vec<String> = listed.iter().map(|store| text(store, "id")).collect();
     report.ok(step, names.join(", "));
+    for (store, backend) in trial.config.stores.iter().filter_map(|store| Some((store, store.facts.backend.as_ref()?)))
+    {
+        let step = format!("{}: Glance's own", store.facts.name);
+        match names.contains(backend) {
+            true => report.ok(step, format!("Glance copies images to its store {backend} when it is asked")),
+            false => report.fail(
+                step,
+                format!("Glance has no store {backend}; it has {}", names.join(", ")),
+                "set backend in this store's section to one of them, or add it to enabled_backends in glance-api.conf",
+            ),
+        }
+    }
     // Only an administrator is told the type; what Glance cannot write is of type http.
     let is_http = |store: &&serde_json::Value| text(store, "type") == "http" || text(store, "read-only") == "true";
     let http: Vec<String> = listed.iter().filter(is_http).map(|store| text(store, "id")).collect();

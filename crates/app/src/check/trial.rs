@@ -57,9 +57,10 @@ pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = Result
     tokio::time::timeout(limit, work).await.map_err(late)?
 }
 
+/// Those that Mimeo writes.
 pub(super) fn stores(config: &Config) -> Result<Vec<Part<'_>>> {
-    let part = |config| Ok(Part { config, store: wire::store(config)? });
-    config.stores.iter().map(part).collect()
+    let part = |config| Ok(wire::store(config)?.map(|store| Part { config, store }));
+    config.stores.iter().filter_map(|config| part(config).transpose()).collect()
 }
 
 pub(super) fn now() -> Timestamp {

@@ -80,6 +80,12 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// As [`get`](Self::get), but not from what lies beneath.
+    pub(super) fn own(&self, key: &str) -> Option<Item<'a>> {
+        let layer = self.layers.first()?;
+        Some(Item { document: self.document, path: layer.key(key), value: layer.table.get(key)? })
+    }
+
     /// Notes every key of its own (not of what lies beneath) that is not among `known`, with the nearest one.
     pub(super) fn allow(&self, known: &[&str]) {
         let Some(layer) = self.layers.first() else { return };

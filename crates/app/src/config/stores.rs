@@ -1,6 +1,7 @@
 //! `enabled_stores`, `[store_defaults]` and `[stores.NAME]`.
 
 mod file;
+mod glance;
 mod http;
 mod rbd;
 mod rsync;
@@ -147,6 +148,7 @@ const KINDS: &[Kind] = &[
     Kind { name: "rbd", keys: rbd::KEYS, read: |own| rbd::read(own).map(StoreKind::Rbd) },
     Kind { name: "sftp", keys: sftp::KEYS, read: |own| sftp::read(own).map(StoreKind::Sftp) },
     Kind { name: "rsync", keys: rsync::KEYS, read: |own| rsync::read(own).map(StoreKind::Rsync) },
+    Kind { name: "glance", keys: glance::KEYS, read: |own| glance::read(own).map(StoreKind::Glance) },
 ];
 
 impl StoreKind {
@@ -160,6 +162,7 @@ impl StoreKind {
             Self::Rbd(config) => rbd::places(config),
             Self::Sftp(config) => sftp::places(config),
             Self::Rsync(config) => rsync::places(config),
+            Self::Glance(backend) => glance::places(backend),
         }
     }
 }
@@ -179,7 +182,11 @@ fn store(own: &Own<'_>) -> Option<(StoreConfig, StoreLimits)> {
     let timeout = section.value("timeout", Duration::from_mins(1), above_zero);
     let limits = limits::store(section);
     let kind = (kind?.read)(own)?;
-    Some((StoreConfig { kind, facts: StoreFacts { name: own.name.clone(), visibility }, timeout }, limits))
+    let backend = match &kind {
+        StoreKind::Glance(backend) => Some(backend.clone()),
+        _ => None,
+    };
+    Some((StoreConfig { kind, facts: StoreFacts { name: own.name.clone(), visibility, backend }, timeout }, limits))
 }
 
 fn visibility(item: &Item<'_>) -> Option<Visibility> {

@@ -192,7 +192,9 @@ fn a_store_must_have_a_place_of_its_own() {
     let other = |line: &str| mistakes(&format!("enabled_stores = [\"a\"]\n[stores.a]\n{line}"));
     assert_eq!(
         other("type = \"s4\"\nurl = \"http://h/\""),
-        ["etc/mimeo.toml:3: stores.a.type: unknown value \"s4\"; known: http, file, s3, swift, rbd, sftp, rsync"]
+        [
+            "etc/mimeo.toml:3: stores.a.type: unknown value \"s4\"; known: http, file, s3, swift, rbd, sftp, rsync, glance"
+        ]
     );
     assert!(other("timeout = \"1s\"")[0].starts_with("etc/mimeo.toml:2: stores.a.url: missing"));
     for bad in

@@ -1,6 +1,9 @@
 //! What the planner decides, from plain values.
 #![allow(clippy::unwrap_used)]
 
+#[path = "delegated.rs"]
+mod delegated;
+
 use std::time::Duration;
 
 use super::*;
@@ -19,7 +22,7 @@ impl World {
     fn new() -> Self {
         let hash = ContentHash { algorithm: HashAlgorithm::Sha512, value: "00".into() };
         let image = Image { hash: Some(hash), ..policy::sample() };
-        let store = |name: &str| StoreFacts { name: name.parse().unwrap(), visibility: None };
+        let store = |name: &str| StoreFacts::new(name.parse().unwrap());
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };
         let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
@@ -280,7 +283,7 @@ fn copies_are_read_from_the_image_service_unless_a_proven_copy_can_be_read_direc
 #[test]
 fn of_several_proven_copies_the_fastest_is_read_and_one_much_slower_than_the_image_service_last() {
     let mut world = World::new().holds("a", ReplicaState::Proven).holds("b", ReplicaState::Proven);
-    let third = StoreFacts { name: "c".parse().unwrap(), visibility: None };
+    let third = StoreFacts::new("c".parse().unwrap());
     world.policy.stores.push(third);
     world.conditions.service_rate = Some(100);
     world.conditions.read_rates = [("a".parse().unwrap(), 49), ("b".parse().unwrap(), 50)].into();

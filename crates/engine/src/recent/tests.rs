@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::Visibility::{Private, Public};
 
@@ -27,6 +27,8 @@ fn image() -> Image {
         locations: Vec::new(),
         locations_shown: true,
         importing: false,
+        backends: BTreeSet::new(),
+        failed_backends: BTreeSet::new(),
     }
 }
 

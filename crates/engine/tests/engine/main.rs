@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod corners;
+mod delegated;
 mod deletes;
 mod flow;
 mod limits;

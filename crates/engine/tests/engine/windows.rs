@@ -143,6 +143,10 @@ impl Registry for SparseRegistry {
         self.0.add_locations(id, locations).await
     }
 
+    async fn copy_to(&self, id: &ImageId, backends: &[String]) -> Result<()> {
+        self.0.copy_to(id, backends).await
+    }
+
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {
         self.0.put_back(id, undone).await
     }
@@ -161,7 +165,7 @@ impl Clock for VirtualClock {
 }
 
 fn engine(registry: Arc<dyn Registry>, stores: Vec<Arc<dyn Store>>, window: usize) -> Arc<Engine> {
-    let facts = stores.iter().map(|store| StoreFacts { name: store.name().clone(), visibility: None });
+    let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
     let policy = Policy {
         rules: Rules::default(),
         stores: facts.collect(),

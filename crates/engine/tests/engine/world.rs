@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) max_deletes: u64,
     /// Whether the stores go on with what they have of an object.
     pub(crate) resumable: bool,
+    /// Whether there is one more store, `glance1`, that only Glance can write.
+    pub(crate) delegated: bool,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
@@ -54,6 +56,7 @@ impl Default for Options {
             observe: false,
             max_deletes: 10,
             resumable: false,
+            delegated: false,
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
     }
@@ -187,7 +190,9 @@ fn engine(
     clock: &Arc<dyn Clock>,
     options: Options,
 ) -> Arc<Engine> {
-    let facts = stores.iter().map(|store| StoreFacts { name: store.name().clone(), visibility: None });
+    let glances = StoreFacts { backend: Some("ceph".into()), ..StoreFacts::new("glance1".parse().unwrap()) };
+    let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
+    let facts = facts.chain(options.delegated.then_some(glances));
     let policy = Policy {
         rules: Rules::default(),
         stores: facts.collect(),

@@ -98,6 +98,21 @@ impl Location {
     }
 }
 
+/// A URL as people are shown it. A location's may carry the credentials that Glance's driver needs, where the operator
+/// allows that; and whatever somebody mistyped into a URL may be a password.
+pub fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.find("//").map_or(("", url), |at| url.split_at(at + 2));
+    // Glance writes a secret into s3 and swift URLs as it is, with any slash that it has.
+    let host = rest.split('/').next().unwrap_or(rest);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = host.ends_with(']') || host.rsplit_once(':').is_none_or(|(_, port)| is_port(port));
+    let is_plain = scheme.starts_with("http") && !host.contains('@') && is_host;
+    match rest.rsplit_once('@').filter(|_| !is_plain) {
+        Some((_, place)) => format!("{scheme}***@{place}"),
+        None => url.to_owned(),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageStatus {
@@ -163,3 +178,24 @@ macro_rules! as_glance_spells {
     )*};
 }
 as_glance_spells!(ImageStatus, Visibility);
+
+#[cfg(test)]
+mod tests {
+    use super::without_credentials;
+
+    #[test]
+    fn no_credentials_of_a_url_are_shown() {
+        let cases = [
+            ("http://host:80/a@b/c", "http://host:80/a@b/c"),
+            ("http://user:pw@host/a", "http://***@host/a"),
+            ("http://user:p/w@host/a", "http://***@host/a"),
+            ("s3+https://key:se/cret@host/bucket/key", "s3+https://***@host/bucket/key"),
+            ("swift+https://a:u@b:pw@auth/v3/c/o", "swift+https://***@auth/v3/c/o"),
+            ("user:pw@host", "***@host"),
+            ("rbd://fsid/pool/image/snap", "rbd://fsid/pool/image/snap"),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(without_credentials(url), shown);
+        }
+    }
+}

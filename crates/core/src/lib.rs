@@ -18,7 +18,9 @@ pub mod ports;
 pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
-pub use image::{ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility};
+pub use image::{
+    ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, without_credentials,
+};
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
 pub use record::{CHUNK, Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
 pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use mimeo_core::{Error, Image, ImageId, ImageStatus, ObjectName, Reason, ReplicaState, Result};
+use percent_encoding::percent_decode_str;
 
 use crate::{
     Engine,
@@ -22,7 +23,7 @@ impl Names {
                 if image.status == ImageStatus::Active && !image.locations_shown {
                     return Err(blind("Glance does not show the locations of images (show_multiple_locations)"));
                 }
-                names.extend(named(&image, &objects).map(|name| (name, image.id.clone())));
+                names.extend(named(&image, &objects).into_iter().map(|name| (name, image.id.clone())));
                 seen.insert(image.id);
             }
         }
@@ -38,15 +39,12 @@ impl Names {
     }
 }
 
-/// The objects, of these, that the image's locations name. However a URL is written, an object's name is the last part
-/// of its path, and no other object has it.
-fn named(image: &Image, objects: &HashSet<String>) -> impl Iterator<Item = String> {
-    let last_part = |url: &str| {
-        let path = url.split(['?', '#']).next().unwrap_or(url).trim_end_matches('/');
-        path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase()
-    };
-    let names: Vec<String> = image.locations.iter().map(|location| last_part(&location.url)).collect();
-    names.into_iter().filter(|name| objects.contains(name))
+/// The objects, of these, that the image's locations name. However a URL is written, an object's name is a part of its
+/// path (the last but for an RBD snapshot), and no other object has it.
+fn named(image: &Image, objects: &HashSet<String>) -> Vec<String> {
+    let parts = image.locations.iter().flat_map(|location| location.url.split(['/', '?', '#']));
+    let names = parts.map(|part| percent_decode_str(part).decode_utf8_lossy().to_ascii_lowercase());
+    names.filter(|name| objects.contains(name)).collect()
 }
 
 /// Whether every image that was there at its last look is still shown. In a cloud without other projects' private
@@ -67,4 +65,32 @@ async fn shows_all_that_live(engine: &Engine, seen: &HashSet<ImageId>) -> Result
 
 fn blind(why: &str) -> Error {
     Error::new(Reason::ImageNotVisible, format!("nothing is removed: {why}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use mimeo_core::Location;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_named_however_the_url_is_written() {
+        let object = "0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17";
+        let names = |url: &str| {
+            let location = Location { url: url.into(), metadata: BTreeMap::default() };
+            let image = Image { locations: vec![location], ..mimeo_testkit::sample::image(1, 1) };
+            named(&image, &HashSet::from([object.to_owned()]))
+        };
+        for url in [
+            "http://host/images/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17",
+            "http://host/images//0B3F8A10-7a44-4f0e-9d57-1f2e3d4c5b6a.17/?x#y",
+            "http://host/images/%30b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a%2e17",
+            "rbd://fsid/images/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17/snap",
+            "s3+https://key:secret@host/bucket/prefix/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17",
+        ] {
+            assert_eq!(names(url), [object], "{url}");
+        }
+        assert!(names("http://host/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.1/snap").is_empty());
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mimeo_core::{CHUNK, Digest, Error, ObjectName, Reason, Result};
+use mimeo_core::{CHUNK, Digest, Error, ObjectName, Reason, Result, without_credentials};
 
 use crate::{
     StorePart,
@@ -99,7 +99,7 @@ async fn next(stream: &mut mimeo_core::ports::ByteStream) -> Result<Option<bytes
 pub(crate) async fn probe(part: &StorePart, object: &ObjectName, size: u64, limit: Duration) -> Result<()> {
     let store = part.store.name();
     let unreachable = |why: String| {
-        let url = part.store.location(object);
+        let url = without_credentials(&part.store.location(object));
         Error::new(Reason::LocationUnreachable, format!("{store}: {url} {why}; it is registered once it answers"))
     };
     let answer = tokio::time::timeout(limit, part.store.probe(object)).await;

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use mimeo_core::{Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName};
+use mimeo_core::{
+    Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName, without_credentials,
+};
 
 use crate::{
     Engine,
@@ -66,7 +68,10 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
 
 /// The configuration now says another place than the one where the object was proven.
 fn moved(store: &StoreName, url: &str) -> Error {
-    let message = format!("{store}: the object is at {url}, which is no longer where the configuration puts the store");
+    let message = format!(
+        "{store}: the object is at {}, which is no longer where the configuration puts the store",
+        without_credentials(url)
+    );
     Error::new(Reason::LocationUnreachable, message)
 }
 
@@ -144,7 +149,7 @@ async fn settle(
 ) -> Result<()> {
     let Some(after) = after else { return Ok(()) };
     if after.has_location(&location.url) {
-        tracing::info!(%store, url = location.url, "registered");
+        tracing::info!(%store, url = without_credentials(&location.url), "registered");
         let now = engine.clock.now();
         let seen = |replica: Replica, _: &mut Vec<_>| Replica {
             state: ReplicaState::Registered,

@@ -3,7 +3,7 @@
 
 use mimeo_core::{
     Error, Failure, ImageId, ImageState, ProofKind, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
-    ports::EventsState,
+    ports::EventsState, without_credentials,
 };
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +104,7 @@ impl ReplicaReport {
             store: replica.store.clone(),
             state: replica.state,
             wanted: record.image.wanted.contains(&replica.store),
-            location: replica.url.clone(),
+            location: replica.url.as_deref().map(without_credentials),
             proof: replica.proof.map(|proof| proof.kind),
             proven_at: replica.proof.map(|proof| proof.at),
             reason: failure.map(ReasonReport::from),

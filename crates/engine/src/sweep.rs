@@ -10,7 +10,9 @@ use std::{
 };
 
 use futures::future::join_all;
-use mimeo_core::{Change, DirtyMark, ImageId, Object, ObjectState, Record, Result, StoreName, Timestamp};
+use mimeo_core::{
+    Change, DirtyMark, ImageId, Object, ObjectState, Record, Result, StoreName, Timestamp, without_credentials,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -158,7 +160,7 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
             None => by_store.entry(object.store.clone()).or_default().push(object),
             Some(image) if *image == id => look_again(engine, &id).await?,
             Some(image) => {
-                tracing::warn!(%image, url = object.url, "another image names this object as its location; it stays");
+                tracing::warn!(%image, url = without_credentials(&object.url), "another image names this object as its location; it stays");
                 past.resting.insert(object.url, Instant::now());
             }
         }

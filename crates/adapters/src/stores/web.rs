@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use mimeo_core::{Error, ObjectName, Reason, Result, StoreName, ports::ByteStream};
+use mimeo_core::{Error, ObjectName, Reason, Result, StoreName, ports::ByteStream, without_credentials};
 use reqwest::{Client, ClientBuilder, Method, Response, StatusCode, header, redirect};
 use url::Url;
 
@@ -163,7 +163,7 @@ pub struct InvalidStoreUrl {
 
 /// What the names of objects are appended to; it ends with `/`.
 pub fn base_url(key: &'static str, text: &str) -> Result<Url, InvalidStoreUrl> {
-    let refuse = |rule| Err(InvalidStoreUrl { key, value: without_userinfo(text), rule });
+    let refuse = |rule| Err(InvalidStoreUrl { key, value: without_credentials(text), rule });
     let Ok(mut url) = Url::parse(text) else {
         return refuse("is not a URL; write it as http://host/path/");
     };
@@ -185,14 +185,6 @@ pub fn base_url(key: &'static str, text: &str) -> Result<Url, InvalidStoreUrl> {
         url.set_path(&format!("{}/", url.path()));
     }
     Ok(url)
-}
-
-fn without_userinfo(text: &str) -> String {
-    match (text.split_once("//"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}//***@{host}"),
-        (None, Some((_, host))) => format!("***@{host}"),
-        _ => text.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The image's locations: each store's is registered, seen, read through Glance, and withdrawn again.
 
-use mimeo_core::{Error, Image, ImageId, Location, ObjectName, Reason, Result, ports::Registry};
+use mimeo_core::{Error, Image, ImageId, Location, ObjectName, Reason, Result, ports::Registry, without_credentials};
 use url::Url;
 
 use super::{
@@ -25,7 +25,7 @@ pub(super) async fn register_all(trial: &Trial<'_>, report: &mut Report<'_>, wri
                 report.fail(
                     format!("{}: register", part.name()),
                     error.chain(),
-                    cure(&error, &url, trial.stores.len()),
+                    cure(&error, &without_credentials(&url), trial.stores.len()),
                 );
                 // The same answer for every store: once is enough.
                 if matches!(error.reason, Reason::LocationsForbidden | Reason::NotAllowed) {

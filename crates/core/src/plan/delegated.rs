@@ -39,7 +39,7 @@ fn a_slow_copy_of_mimeos_holds_up_glance_no_longer_than_the_quick_ones_take() {
 
 #[test]
 fn what_glance_shows_is_registered_and_proven_by_glance_alone() {
-    let shown = asked(both_registered()).image(|image| drop(image.backends.insert("ceph".into())));
+    let shown = asked(both_registered()).image(|image| image.backends = ["ceph".to_owned()].into());
     let plan = shown.plan();
     let replica = replica(&plan, "g").unwrap();
     let proof = Proof { kind: ProofKind::Glance, at: shown.now };
@@ -51,7 +51,7 @@ fn what_glance_shows_is_registered_and_proven_by_glance_alone() {
 fn nothing_is_asked_while_glance_imports_and_a_copy_that_did_not_come_has_failed() {
     let importing = both_registered().image(|image| image.importing = true).plan();
     assert!(importing.ask.is_empty() && importing.next_look.is_some());
-    let ended = asked(both_registered()).image(|image| drop(image.failed_backends.insert("ceph".into()))).plan();
+    let ended = asked(both_registered()).image(|image| image.failed_backends = ["ceph".to_owned()].into()).plan();
     let failure = replica(&ended, "g").unwrap().failure.clone().unwrap();
     assert_eq!(failure.reason, Reason::GlanceCopyFailed);
     assert!(failure.message.contains("could not write"), "{}", failure.message);
@@ -69,7 +69,7 @@ fn a_copy_that_glance_lost_is_asked_for_again() {
 
 #[test]
 fn glance_removes_its_own_copy_with_the_image() {
-    let shown = asked(both_registered()).image(|image| drop(image.backends.insert("ceph".into())));
+    let shown = asked(both_registered()).image(|image| image.backends = ["ceph".to_owned()].into());
     let replica_of_glance = replica(&shown.plan(), "g").unwrap().clone();
     let world = shown.record(|record| drop(record.replicas.insert("g".parse().unwrap(), replica_of_glance)));
     let plan = world.plan_at(&Sight::Gone, &[]);

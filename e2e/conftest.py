@@ -1,4 +1,5 @@
-"""One cloud for the whole run, brought back to its usual state before each test; one Mimeo per test."""
+"""One cloud for the whole run, brought back to its usual state before each test; one Mimeo per test. Ceph is
+started only for the tests that want it."""
 
 import atexit
 import os
@@ -12,6 +13,9 @@ from clients import Clients
 from cloud import Cloud
 from cloud.base import kill_all, tail
 from cloud.fault import FaultyStore
+from cloud.rsyncd import Rsyncd
+from cloud.sshd import Agent, Sshd
+from cloud.storage import Storage
 from mimeo import ROOT, Mimeo
 
 LOGS = ROOT / ".cache/e2e-logs"
@@ -49,10 +53,57 @@ def _cloud(request):
         cloud.stop()
 
 
+@pytest.fixture(scope="session")
+def _storage(_cloud):
+    """Takes its time to start, so it is there only for the tests that ask for it."""
+    storage = Storage(_cloud.dir, _cloud.keystone)
+    try:
+        storage.start()
+        yield storage
+    finally:
+        storage.stop()
+
+
 @pytest.fixture
-def cloud(_cloud) -> Cloud:
-    _cloud.reset()
+def cloud(_cloud, request) -> Cloud:
+    """A test that asks for `storage` too has a Glance with those stores."""
+    with_storage = "storage" in request.fixturenames
+    _cloud.reset(request.getfixturevalue("_storage").glance if with_storage else None)
     return _cloud
+
+
+@pytest.fixture
+def storage(_storage, cloud) -> Storage:
+    """Ceph and its gateway, empty."""
+    _storage.remove_all()
+    return _storage
+
+
+def _of_its_own(request, kind, *arguments):
+    """A server for one test, in a directory of its own."""
+    parent = request.getfixturevalue("cloud").dir / "runs" / f"peer-{os.urandom(4).hex()}"
+    server = kind(parent, *arguments)
+    try:
+        server.prepare()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def sshd(request):
+    yield from _of_its_own(request, Sshd)
+
+
+@pytest.fixture
+def ssh_agent(request, sshd):
+    yield from _of_its_own(request, Agent, sshd)
+
+
+@pytest.fixture
+def rsyncd(request):
+    yield from _of_its_own(request, Rsyncd)
 
 
 @pytest.fixture

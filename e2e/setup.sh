@@ -26,6 +26,18 @@ needs=(
   /usr/bin/gcc=gcc
   /usr/include/stdio.h=libc6-dev
   /usr/bin/faketime=faketime
+  /usr/bin/ceph-mon=ceph-mon
+  /usr/bin/ceph-osd=ceph-osd
+  /usr/bin/ceph-mgr=ceph-mgr
+  /usr/bin/rbd=ceph-common
+  /usr/lib/python3/dist-packages/rados-2.0.0.egg-info=python3-rados
+  /usr/lib/python3/dist-packages/rbd-2.0.0.egg-info=python3-rbd
+  /usr/bin/radosgw=radosgw
+  /usr/sbin/sshd=openssh-server
+  /usr/bin/ssh=openssh-client
+  /usr/bin/rsync=rsync
+  /usr/bin/rclone=rclone
+  /usr/bin/openssl=openssl
 )
 nextest=yes
 for argument; do
@@ -99,6 +111,17 @@ install_venv() {
   echo "$wanted" >"$stamp"
 }
 
+# Ceph's Python modules, which Glance's rbd driver needs, are not on PyPI: Debian's are taken.
+link_ceph_modules() {
+  local packages module
+  packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+  for module in /usr/lib/python3/dist-packages/{rados,rbd}.cpython-*.so; do
+    ln -sf "$module" "$packages/"
+  done
+  "$venv/bin/python" -c 'import rados, rbd' || fail "Debian's python3-rbd does not load in $("$venv/bin/python" --version):
+    delete .cache/venv and run this with Debian's own python3 first in PATH"
+}
+
 install_nextest() {
   cargo nextest --version >/dev/null 2>&1 && return 0
   say "cargo-nextest is missing: building it with \`cargo install cargo-nextest --locked\` (a few minutes, once)"
@@ -108,4 +131,5 @@ install_nextest() {
 command -v cargo >/dev/null || fail "cargo is missing: install Rust first (https://rustup.rs)"
 install_packages
 install_venv
+link_ceph_modules
 if [ "$nextest" = yes ]; then install_nextest; fi

@@ -100,14 +100,15 @@ class Cloud:
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(log, kept)
 
-    def reset(self) -> None:
-        """Back to what every test may expect: all servers up with their usual options, no image anywhere."""
+    def reset(self, glance: dict[str, dict] | None = None) -> None:
+        """Back to what every test may expect: all servers up with their usual options (Glance with those given), no
+        image anywhere."""
         self.rabbitmq.start()
         self.keystone.reconfigured(None)
         self.keystone.reset_roles()
         for server in self.web:
             server.start()
-        self.glance.reconfigured(None)
+        self.glance.reconfigured(glance)
         self.images.delete_all()
         for server in self.web:
             for path in server.objects.iterdir():

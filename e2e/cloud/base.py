@@ -7,6 +7,7 @@ servers in order; and is ended by its own process id or group, never by name.
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,6 +69,14 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is. None is skipped for its absence: that is an error which says what to install."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    if not found:
+        raise RuntimeError(f"{name} is missing: run e2e/setup.sh, or install Debian's package {package}")
+    return found
 
 
 def run(command: list, env: dict | None = None, timeout: float = 120, check: bool = True, **more):

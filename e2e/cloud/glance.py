@@ -12,6 +12,11 @@ from .keystone import SECRET, Keystone
 from .uwsgi import VENV, Uwsgi
 
 FILE_STORES = ("main", "second", "third")
+BACKENDS = {**dict.fromkeys(FILE_STORES, "file"), "web": "http"}
+
+
+def enabled(backends: dict[str, str]) -> str:
+    return ",".join(f"{name}:{kind}" for name, kind in backends.items())
 
 
 class Glance(Uwsgi):
@@ -42,7 +47,7 @@ class Glance(Uwsgi):
         write_ini(self.dir / "glance-api.conf", merged({
             "DEFAULT": {
                 "log_file": self.dir / "glance-api.log", "transport_url": self.transport_url,
-                "enabled_backends": ",".join([*(f"{name}:file" for name in FILE_STORES), "web:http"]),
+                "enabled_backends": enabled(BACKENDS),
                 "enabled_import_methods": "[glance-direct,web-download,copy-image]",
                 "show_multiple_locations": "true", "show_image_direct_url": "true",
                 "worker_self_reference_url": self.url, "node_staging_uri": f"file://{self.dir}/staging",
@@ -71,6 +76,13 @@ class Glance(Uwsgi):
                 "token_cache_time": 3,
             },
         }, files, self.overrides))
+
+    @staticmethod
+    def with_backends(more: dict[str, tuple[str, dict]]) -> dict[str, dict]:
+        """Overrides for a Glance that has stores beside the usual ones: name → its type and its options."""
+        kinds = {name: kind for name, (kind, _) in more.items()}
+        options = {name: options for name, (_, options) in more.items()}
+        return {"DEFAULT": {"enabled_backends": enabled({**BACKENDS, **kinds})}, **options}
 
     def prepare(self) -> None:
         self.configure()

@@ -43,12 +43,15 @@ class Images:
         body = {"name": name or f"e2e-{uuid.uuid4().hex[:8]}", "disk_format": "raw", "container_format": "bare"}
         return self.call("POST", "/images", json={**body, **properties})["id"]
 
-    def upload(self, image: str, data) -> None:
-        self.call("PUT", f"/images/{image}/file", data=data, headers={"Content-Type": "application/octet-stream"})
+    def upload(self, image: str, data, store: str | None = None) -> None:
+        """To the store of Glance's own that is named, or to the default one."""
+        chosen = {"X-Image-Meta-Store": store} if store else {}
+        headers = {"Content-Type": "application/octet-stream", **chosen}
+        self.call("PUT", f"/images/{image}/file", data=data, headers=headers)
 
-    def create(self, data, name: str | None = None, **properties) -> str:
+    def create(self, data, name: str | None = None, store: str | None = None, **properties) -> str:
         image = self.record(name, **properties)
-        self.upload(image, data)
+        self.upload(image, data, store)
         return image
 
     def stage(self, image: str, data) -> None:

@@ -81,7 +81,7 @@ class Keystone(Uwsgi):
     def ready(self):
         try:
             return requests.get(self.url, timeout=5).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def reconfigured(self, overrides: dict[str, dict] | None) -> None:
@@ -105,11 +105,15 @@ class Keystone(Uwsgi):
             if user != "admin":
                 self._create("user", {"name": user, "password": SECRET, "domain_id": "default"}, prefix="user:")
                 self.grant(user, ROLES[user])
-        service = self._create("service", {"type": "image", "name": "glance"}, prefix="service:")
-        for interface in ("public", "internal", "admin"):
-            body = {"service_id": service, "interface": interface, "url": glance_url, "region_id": "RegionOne"}
-            self.admin("POST", "/endpoints", json={"endpoint": body})
+        self.add_service("image", "glance", glance_url)
         self._create_application_credential()
+
+    def add_service(self, kind: str, name: str, url: str) -> None:
+        """A service and its endpoints in the catalog. `%(project_id)s` in the URL is the project of who reads it."""
+        service = self._create("service", {"type": kind, "name": name}, prefix="service:")
+        for interface in ("public", "internal", "admin"):
+            body = {"service_id": service, "interface": interface, "url": url, "region_id": "RegionOne"}
+            self.admin("POST", "/endpoints", json={"endpoint": body})
 
     def _create_application_credential(self) -> None:
         created = requests.post(

@@ -101,7 +101,8 @@ async fn adds_all_locations_or_none(registry: &dyn Registry, backstage: &impl Ba
     let after = look(registry, &id).await;
     assert_eq!(labels(&after), [label(&good), label(&other)], "in the order in which they were given");
     assert_eq!(after.locations.len(), before.locations.len() + 2);
-    assert_eq!(Image { locations: before.locations.clone(), updated_at: before.updated_at, ..after }, before);
+    let without = Image { locations: before.locations.clone(), backends: before.backends.clone(), ..after };
+    assert_eq!(Image { updated_at: before.updated_at, ..without }, before);
 
     let third = ours(backstage.fresh_url(1000).await, "http3");
     assert_eq!(refusal(registry, &id, &[third, good.clone()]).await, Reason::LocationRefused, "it is there already");

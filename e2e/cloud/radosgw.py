@@ -1,0 +1,125 @@
+"""The gateway of Ceph: S3, and Swift with both of its ways to log in, Keystone's tokens and its own (TempAuth)."""
+
+import boto3
+import botocore.config
+import requests
+import swiftclient
+
+from .base import Server, free_port, program, run
+from .ceph import Ceph
+from .keystone import SECRET, Keystone
+
+USER = "mimeo"
+
+
+class RadosGateway(Server):
+    """With Keystone every project has an account of its own: `v1/AUTH_` and the project's id."""
+
+    name = "radosgw"
+
+    def __init__(self, ceph: Ceph, keystone: Keystone):
+        super().__init__(ceph.dir)
+        self.ceph, self.keystone = ceph, keystone
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.access_key, self.secret_key = "MIMEOACCESSKEY", "mimeo-secret-key"
+        self.bucket = "images"
+        self.swift_url = f"{self.url}/swift/v1"
+        self.container = "images"
+        self.tempauth_url, self.tempauth_user, self.tempauth_key = f"{self.url}/auth/1.0", f"{USER}:swift", SECRET
+        ceph.sections["client.radosgw"] = self._options()
+
+    def _options(self) -> dict:
+        return {
+            "rgw_frontends": f"beast endpoint=127.0.0.1:{self.port}", "rgw_data": self.dir,
+            "rgw_enable_apis": "s3, swift, swift_auth, admin", "rgw_enable_usage_log": "false",
+            "rgw_run_sync_thread": "false", "rgw_dynamic_resharding": "false", "rgw_thread_pool_size": 64,
+            "rgw_gc_obj_min_wait": 5, "rgw_gc_processor_period": 5,  # what is deleted is soon gone
+            "rgw_swift_account_in_url": "true", "rgw_swift_url": self.url,
+            "rgw_keystone_url": self.keystone.url.removesuffix("/v3"), "rgw_keystone_api_version": 3,
+            "rgw_keystone_admin_user": "admin", "rgw_keystone_admin_password": SECRET,
+            "rgw_keystone_admin_project": "admin", "rgw_keystone_admin_domain": "Default",
+            "rgw_keystone_accepted_roles": "admin, member", "rgw_keystone_token_cache_size": 100,
+            # Else a bucket of S3 and a container of Swift could not have the same name.
+            "rgw_keystone_implicit_tenants": "swift",
+        }
+
+    def command(self):
+        binary = program("radosgw", "radosgw")
+        return [binary, "-f", "-c", self.ceph.conf, "--name", "client.radosgw"]
+
+    def ready(self):
+        try:
+            return requests.get(self.url, timeout=5).status_code == 200
+        except (requests.ConnectionError, requests.Timeout):
+            return False
+
+    def prepare(self) -> None:
+        """One user for S3 and for Swift's TempAuth; those of Keystone come by themselves."""
+        self._admin("user", "create", "--uid", USER, "--display-name", USER,
+                    "--access-key", self.access_key, "--secret-key", self.secret_key)
+        self._admin("subuser", "create", "--uid", USER, "--subuser", self.tempauth_user, "--access", "full",
+                    "--key-type", "swift", "--secret-key", self.tempauth_key)
+
+    def populate(self) -> None:
+        """The object store in Keystone's catalogue, a bucket and a container."""
+        self.keystone.add_service("object-store", "swift", f"{self.swift_url}/AUTH_%(project_id)s")
+        self.s3().create_bucket(Bucket=self.bucket)
+        self.swift().put_container(self.container)
+
+    def _admin(self, *arguments):
+        binary = program("radosgw-admin", "radosgw")
+        run([binary, "-c", self.ceph.conf, "--name", "client.radosgw", *arguments])
+
+    # -- what a client needs ---------------------------------------------------------------------------------------
+
+    def s3(self):
+        """boto3's client, as Glance and Mimeo are configured."""
+        # A bucket is named in the path: no name server knows one of its own.
+        config = botocore.config.Config(s3={"addressing_style": "path"})
+        return boto3.client(
+            "s3", endpoint_url=self.url, region_name="us-east-1", config=config,
+            aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key,
+        )
+
+    def swift(self, user: str = "mimeo") -> swiftclient.Connection:
+        """A connection by a token of Keystone to the account of the user's project, found in the catalogue."""
+        env = self.keystone.os_env(user)
+        return swiftclient.Connection(
+            authurl=env["OS_AUTH_URL"], user=user, key=SECRET, auth_version="3",
+            os_options={
+                "project_name": env["OS_PROJECT_NAME"], "user_domain_id": "default", "project_domain_id": "default",
+                "region_name": "RegionOne",
+            },
+        )
+
+    def swift_tempauth(self) -> swiftclient.Connection:
+        return swiftclient.Connection(self.tempauth_url, self.tempauth_user, self.tempauth_key, auth_version="1")
+
+    # -- content ---------------------------------------------------------------------------------------------------
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """The objects of the bucket."""
+        pages = self.s3().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def uploads(self) -> list[dict]:
+        """The multipart uploads that nobody has ended."""
+        return self.s3().list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
+
+    def objects(self, prefix: str = "", container: str | None = None) -> list[str]:
+        """The objects of the container in the service project's account, where Glance and Mimeo are."""
+        _, found = self.swift().get_container(container or self.container, prefix=prefix, full_listing=True)
+        return [each["name"] for each in found]
+
+    def remove_all(self) -> None:
+        """Everything in the bucket and in all containers of the service project; these stay, empty."""
+        s3 = self.s3()
+        for upload in self.uploads():
+            s3.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        for key in self.keys():
+            s3.delete_object(Bucket=self.bucket, Key=key)
+        swift = self.swift()
+        for container in swift.get_account(full_listing=True)[1]:
+            for name in self.objects(container=container["name"]):
+                swift.delete_object(container["name"], name)

@@ -24,7 +24,11 @@ impl Source for GlanceSource {
             0 => request,
             offset => request.header(header::RANGE, format!("bytes={offset}-")),
         };
-        let response = self.glance.send(&Method::GET, &path, from).await?;
+        let mut response = self.glance.send(&Method::GET, &path, from).await?;
+        if offset > 0 && response.status() == StatusCode::BAD_REQUEST {
+            // Glance reads nothing in part from rbd, s3 and swift.
+            response = self.glance.send(&Method::GET, &path, |request| request).await?;
+        }
         let skip = match response.status() {
             StatusCode::OK => offset,
             StatusCode::PARTIAL_CONTENT if range_start(&response) == Some(offset) => 0,

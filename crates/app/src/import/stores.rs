@@ -212,7 +212,8 @@ impl Draft<'_> {
         self.key("user", "rbd_store_user");
         self.key("conf_file", "rbd_store_ceph_conf");
         match self.files.number(self.place("rbd_store_chunk_size"), "rbd_store_chunk_size") {
-            Some(size) if size > 0 => self.page.line(format!("chunk_size = \"{size}MiB\"")),
+            // A power of two, as Glance makes it one.
+            Some(size) if size > 0 => self.page.line(format!("chunk_size = \"{}MiB\"", 1_u64 << size.ilog2())),
             Some(_) => self.unread("rbd_store_chunk_size", "is not above 0"),
             None => {}
         }
@@ -290,7 +291,7 @@ impl Draft<'_> {
         }
         self.page.comment(
             "Glance writes here: Mimeo asks it to (copy-image). Mimeo can write to Swift too, but Glance then reads the \
-             copy only with the user and the key in the location's URL, and whoever sees locations sees them. If that \
+             copy only with the user and the password in the location's URL, and whoever sees locations sees them. If that \
              is wanted:",
         );
         let account = self.account(directory);
@@ -299,7 +300,7 @@ impl Draft<'_> {
         for (key, value) in account.into_iter().filter_map(|(key, value)| Some((key, value?))) {
             self.page.proposal(&format!("{key} = {}", quoted(&value)));
         }
-        self.page.proposal(&format!("key = {}", reference(&variable(&self.name, "key"))));
+        self.page.proposal(&format!("password = {}", reference(&variable(&self.name, "password"))));
         let container = self.option("swift_store_container").unwrap_or("glance".into());
         self.page.proposal(&format!("container = {}", quoted(&container)));
     }
@@ -324,18 +325,23 @@ impl Draft<'_> {
             self.files.note(format!("swift_store_config_file of [{}] has no section [{account}]", self.backend.id));
         }
         let user = get("user", "swift_store_user");
+        let version = get("auth_version", "").or_else(|| own("swift_store_auth_version")).unwrap_or_default();
+        let mut account = vec![("auth_url", get("auth_address", "swift_store_auth_address"))];
+        if version.starts_with('1') {
+            account.extend([("auth_version", Some("1".to_owned())), ("user", user)]);
+            return account;
+        }
         let (project, user) = match user.as_deref().and_then(|user| user.split_once(':')) {
             Some((project, user)) => (Some(project.to_owned()), Some(user.to_owned())),
             None => (None, user),
         };
-        vec![
-            ("auth_url", get("auth_address", "swift_store_auth_address")),
-            ("auth_version", get("auth_version", "").or_else(|| own("swift_store_auth_version")).or(Some("3".into()))),
+        account.extend([
             ("project", project),
             ("project_domain", get("project_domain_name", "")),
             ("user", user),
             ("user_domain", get("user_domain_name", "")),
-        ]
+        ]);
+        account
     }
 
     fn unknown(&mut self) {

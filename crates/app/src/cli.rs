@@ -29,7 +29,7 @@ pub(crate) use self::{
 use crate::{
     check,
     config::{Config, units},
-    demo,
+    demo, import,
 };
 
 const CONFIG_HELP: &str = "The configuration file [default: $MIMEO_CONFIG, ./mimeo.toml, /etc/mimeo/mimeo.toml]";
@@ -94,6 +94,8 @@ enum Command {
         #[command(flatten)]
         style: StyleArguments,
     },
+    /// Write a configuration from Glance's own
+    ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     Demo(demo::Options),
 }
@@ -145,6 +147,7 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         Command::Stores { style } => stores::list(&connect()?, &style.into()).await,
         Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
         Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
+        Command::ImportConfig(options) => import::import(&options),
         Command::Demo(options) => demo::demo(options).await,
     }
 }

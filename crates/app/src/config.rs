@@ -141,7 +141,11 @@ impl Config {
     }
 
     /// Checks `text` as if it stood in the file `path`: relative paths in it count from that file's directory.
-    fn parse(path: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub(crate) fn parse(
+        path: &Path,
+        text: &str,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let mistakes = Mistakes::new(path, text);
         let directory = path.parent().unwrap_or(Path::new(""));
         let parsed = Document::parse(text, &mistakes, environment)

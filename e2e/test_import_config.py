@@ -1,0 +1,117 @@
+"""`mimeo import-config`: Glance's options are what oslo.config makes of them, and what is written is kept safe."""
+
+import os
+import stat
+import subprocess
+import tomllib
+
+import pytest
+from oslo_config import cfg
+
+from mimeo import BINARY, ROOT
+
+APP = ROOT / "crates/app"
+SAMPLES = sorted(path.stem for path in (APP / "tests/import").glob("*.conf") if path.stem != "swift-store")
+
+# An option in all the ways in which it can be written; each section is an rbd store, the option its pool.
+TRICKY = r"""
+[DEFAULT]
+site = north
+root = ${site}-images
+port : 80
+[plain]
+rbd_store_pool=images
+[spaced]
+rbd_store_pool   =   my images   ; no comment # this neither
+[colon]
+rbd_store_pool: a = b
+[quoted]
+rbd_store_pool = "two words"
+[half]
+rbd_store_pool = "two
+[twice]
+rbd_store_pool = first
+rbd_store_pool = second
+[indented]
+rbd_store_pool =
+    images
+[Mixed]
+rbd_store_pool = case
+[named]
+rbd_store_pool = $root/$port
+[own]
+site = south
+rbd_store_pool = $site
+[other]
+rbd_store_pool = ${plain.rbd_store_pool}
+[money]
+rbd_store_pool = 5$$ \$site 100% $
+[empty]
+rbd_store_pool =
+[twice]
+rbd_store_pool = third
+"""
+LATER = "[plain]\nrbd_store_pool = later\n"
+
+
+def run(*arguments, cwd=APP) -> tuple[int, str, str]:
+    done = subprocess.run([str(BINARY), "import-config", *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          timeout=30, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+def sections(text: str) -> list[str]:
+    return list(dict.fromkeys(line[1:-1] for line in text.splitlines() if line.startswith("[")))[1:]
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_sample_of_glances_configuration(sample):
+    code, out, err = run(f"tests/import/{sample}.conf")
+    assert code == 0, err
+    assert out == (APP / f"tests/import/{sample}.toml").read_text()
+    tomllib.loads(out)
+
+
+def test_options_are_read_as_oslo_config_reads_them(tmp_path):
+    stores = sections(TRICKY)
+    files = tmp_path / "glance-api.conf", tmp_path / "later.conf"
+    backends = f"[DEFAULT]\nenabled_backends = {','.join(f'{store}:rbd' for store in stores)}\n"
+    files[0].write_text(backends + TRICKY)
+    files[1].write_text(LATER)
+    conf = cfg.ConfigOpts()
+    conf.register_opts([cfg.StrOpt("site"), cfg.StrOpt("root"), cfg.StrOpt("port")])
+    for store in stores:
+        conf.register_opts([cfg.StrOpt("rbd_store_pool", default="images"), cfg.StrOpt("site")], group=store)
+    conf([argument for file in files for argument in ("--config-file", str(file))], project="glance")
+    code, out, err = run(*files)
+    assert code == 0 and err == "", err
+    written = tomllib.loads(out)
+    assert written["enabled_stores"] == stores
+    found = {store: written["stores"][store]["pool"] for store in stores}
+    # oslo.config keeps the line break before an indented first line.
+    assert found == {store: conf[store].rbd_store_pool.strip() or "images" for store in stores}
+
+
+def test_an_output_file_is_private_with_secrets_and_never_replaced_unasked(tmp_path):
+    output = tmp_path / "mimeo.toml"
+    code, out, err = run("tests/import/kolla.conf", "--output", output)
+    assert (code, out, err) == (0, "", "")
+    assert output.read_text() == (APP / "tests/import/kolla.toml").read_text()
+    code, _, err = run("tests/import/many.conf", "--secrets", "-o", output)
+    assert code == 2 and "--force" in err and str(output) in err, err
+    assert output.read_text() == (APP / "tests/import/kolla.toml").read_text()
+    code, _, err = run("tests/import/many.conf", "--secrets", "-o", output, "--force")
+    assert code == 0, err
+    assert "c0ld/secret" in output.read_text() and "c0ld/secret" not in err
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["mimeo.toml"]
+
+
+def test_what_cannot_be_read_ends_with_2(tmp_path):
+    broken = tmp_path / "glance-api.conf"
+    broken.write_text("[DEFAULT]\ntransport_url rabbit //user s3cret\n")
+    code, out, err = run(broken)
+    assert code == 2 and f"{broken}:2: " in err and "s3cret" not in err and not out, err
+    code, out, err = run(tmp_path / "none.conf")
+    assert code == 2 and f"{tmp_path / 'none.conf'}: cannot be read" in err and not out, err
+    assert run("--force", broken)[0] == 2

@@ -107,3 +107,38 @@ pub(super) fn is_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_reason_store_and_cure() {
+        let image = "00000001-0000-4000-8000-000000000000".parse().unwrap();
+        let disk = |directory: &str| Disk {
+            store: "file1".parse().unwrap(),
+            directory: directory.into(),
+            object: ObjectName::new(&image, 1),
+        };
+        let cases = [
+            (Errno::NOSPC, Reason::StoreFull, "make room"),
+            (Errno::DQUOT, Reason::StoreFull, "quota"),
+            (Errno::FBIG, Reason::StoreFull, "no file of this size"),
+            (Errno::ACCESS, Reason::StoreRefused, "let Mimeo's user write"),
+            (Errno::PERM, Reason::StoreRefused, "let Mimeo's user write"),
+            (Errno::ROFS, Reason::StoreRefused, "for writing"),
+            (Errno::LOOP, Reason::StoreRefused, "symbolic link"),
+            (Errno::STALE, Reason::StoreUnreachable, "mount it anew"),
+            (Errno::IO, Reason::StoreError, "cannot write"),
+            (Errno::NOENT, Reason::StoreError, "cannot write"),
+        ];
+        for (errno, reason, hint) in cases {
+            let error = disk("/").failed("cannot write", Path::new("/x"), errno.into());
+            assert_eq!(error.reason, reason, "{}", error.chain());
+            assert!(error.message.starts_with("file1: cannot write /x") && error.message.contains(hint), "{error}");
+        }
+        let error = disk("/nowhere").failed("cannot make", Path::new("/nowhere/x"), Errno::NOENT.into());
+        assert_eq!(error.reason, Reason::StoreError);
+        assert!(error.message.contains("the directory is not there"), "{error}");
+    }
+}

@@ -1,6 +1,6 @@
 use std::{
     fs::{File, OpenOptions},
-    io::Read,
+    io::{ErrorKind, Read},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
 };
@@ -94,8 +94,11 @@ impl Disk {
 
     fn kept(&self) -> Result<u64> {
         let path = self.part();
-        match is_there(path.symlink_metadata()).map_err(|cause| self.failed("cannot look at", &path, cause))? {
-            Some(found) if found.is_file() => Ok(found.len()),
+        let failed = |cause| self.failed("cannot look at", &path, cause);
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() => Ok(found.len()),
+            // A directory that is not there now may have it later.
+            Err(cause) if cause.kind() != ErrorKind::NotFound || !self.directory.is_dir() => Err(failed(cause)),
             _ => Ok(0),
         }
     }

@@ -117,3 +117,79 @@ fn file(own: &Own<'_>, item: &Item<'_>) -> Option<Vec<u8>> {
 fn ruled<T>(item: &Item<'_>, read: Result<T, &'static str>) -> Option<T> {
     read.map_err(|rule| item.wrong(rule)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use mimeo_adapters::stores::http::Login;
+
+    use crate::config::{Config, ConfigError, StoreKind};
+
+    /// In a directory with the files `secret` and `junk`.
+    fn parse(section: &str) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("secret"), "s3cret\n").unwrap();
+        fs::write(directory.path().join("junk"), "s3cret").unwrap();
+        let text = format!("enabled_stores = [\"a\"]\n[stores.a]\n{section}");
+        let environment = |name: &str| (name == "SECRET").then(|| "s3cret".to_owned());
+        Config::parse(&directory.path().join("mimeo.toml"), &text, &environment)
+    }
+
+    fn login(section: &str) -> String {
+        let config = parse(section).unwrap();
+        let StoreKind::Http(http) = &config.stores[0].kind else { panic!("{:?}", config.stores[0].kind) };
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+        match &http.access.login {
+            Some(Login::Basic { user, .. }) => format!("password of {user}"),
+            Some(Login::Bearer(_)) => "token".to_owned(),
+            None => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_a_file_or_the_environment_and_are_never_shown() {
+        let url = "url = \"https://h/\"\n";
+        assert_eq!(login(url), "nothing");
+        assert_eq!(login(&format!("{url}user = \"mimeo\"\npassword = \"file:secret\"")), "password of mimeo");
+        assert_eq!(login(&format!("{url}token = \"${{SECRET}}\"")), "token");
+        assert_eq!(login(&format!("{url}proxy = \"http://u:${{SECRET}}@10.0.0.1:3128\"")), "nothing");
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_key_and_cure_and_without_the_secret() {
+        let cases = [
+            ("user = \"u\"", "2: stores.a.password: missing; user is of no use without it"),
+            ("password = \"s3cret\"", "2: stores.a.user: missing; password is of no use without it"),
+            ("user = \"a:b\"\npassword = \"s3cret\"", "4: stores.a.user: must be a name without ':'"),
+            ("user = \"u\"\npassword = \"\"", "5: stores.a.password: is empty"),
+            ("token = \"s3cret s3cret\"", "4: stores.a.token: is empty, or has a character"),
+            ("token = \"file:/nowhere/t\"", "4: stores.a.token: the secret file /nowhere/t cannot be read"),
+            ("user = \"u\"\npassword = \"p\"\ntoken = \"s3cret\"", "6: stores.a.token: there is a user too"),
+            ("cert_file = \"junk\"", "2: stores.a.key_file: missing; cert_file is of no use without it"),
+            ("key_file = \"junk\"", "2: stores.a.cert_file: missing; key_file is of no use without it"),
+            ("cert_file = \"junk\"\nkey_file = \"junk\"", "4: stores.a.cert_file: has no certificate in PEM"),
+            ("ca_file = \"junk\"", "4: stores.a.ca_file: has no certificate in PEM"),
+            ("ca_file = \"/nowhere/ca\"", "4: stores.a.ca_file: /nowhere/ca cannot be read"),
+            ("proxy = \"s3cret:3128\"", "4: stores.a.proxy: is no URL of a proxy; write it like"),
+            ("proxy = \"socks5://u:s3cret@h:1080\"", "4: stores.a.proxy: is no URL of a proxy; write it like"),
+        ];
+        for (section, expected) in cases {
+            let found = parse(&format!("url = \"https://h/\"\n{section}")).unwrap_err().to_string();
+            let told = found.split_once("mimeo.toml:").unwrap().1;
+            assert!(told.starts_with(expected) && found.lines().count() == 1, "{section}: {found}");
+            assert!(!found.contains("s3cret"), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_no_use_without_tls_is_a_mistake() {
+        let found = |section: &str| parse(section).map_or_else(|error| error.to_string(), |_| String::new());
+        let plain = "url = \"http://h/\"\nca_file = \"junk\"\n";
+        assert!(found(plain).contains("a.ca_file: is for https servers only"));
+        assert!(!found(&format!("{plain}read_url = \"https://h/\"")).contains("https servers only"));
+        let shown = "url = \"http://h/\"\ncert_file = \"junk\"\nkey_file = \"junk\"";
+        assert!(found(shown).contains("a.cert_file: is shown to https servers only"), "{}", found(shown));
+    }
+}

@@ -157,6 +157,11 @@ def test_who_is_not_believed_gets_nothing(nginx, pki):
         assert "answered 400" in refused(nginx.url, read_url, *BASIC, *shown)
 
 
+def test_a_key_of_another_certificate_is_found_before_anything_is_sent(nginx, pki):
+    mixed = f"cert_file={pki}/client.pem", f"key_file={pki}/stranger.key"
+    assert "is not the key of the certificate in cert_file" in refused(nginx.url, *mixed)
+
+
 def test_credentials_follow_no_redirect(nginx, pki):
     before = len(nginx.requests("PUT"))
     elsewhere = nginx.read_url.replace("/images/", "/elsewhere/")

@@ -1,7 +1,10 @@
 //! Runs a conformance suite against a real server, for `e2e/test_conformance.py`: no unit test has one.
 //!
-//! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
-//!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store http URL [KEY=VALUE…]`: a web server that takes PUT and DELETE below the URL, with the keys of a
+//!   store's section, from `read_url` to `proxy`. It is checked with small segments too, and what it says of itself is
+//!   printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store file DIRECTORY URL`: a directory, and a web server that shows it at the URL. It is checked with
+//!   small writes too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -11,6 +14,7 @@
 #![allow(clippy::print_stdout, reason = "it is a program")]
 
 use std::{
+    collections::BTreeMap,
     env,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -19,7 +23,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mimeo_adapters::{
     openstack::{Glance, OpenstackConfig},
-    stores::http::{HttpStore, HttpStoreConfig},
+    stores::{
+        base_url,
+        file::{FileStore, FileStoreConfig},
+        http::{self, Access, HttpStore, HttpStoreConfig, Login},
+    },
 };
 use mimeo_core::{ImageId, ports::Store};
 use mimeo_testkit::{
@@ -33,8 +41,8 @@ use serde_json::{Value, json};
 async fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["store", "http", url] => {
-            let config = HttpStoreConfig::new("store".parse().unwrap(), url, None).unwrap();
+        ["store", "http", url, ref options @ ..] => {
+            let config = http_config(url, options);
             conformance::store(&HttpStore::new(config.clone()).unwrap()).await;
             let store = HttpStore::new(config).unwrap().with_segment(16 << 10);
             conformance::store(&store).await;
@@ -42,12 +50,36 @@ async fn main() {
                 println!("resumes");
             }
         }
+        ["store", "file", path, read_url] => {
+            let read_url = base_url("read_url", read_url).unwrap();
+            let config = FileStoreConfig { name: "store".parse().unwrap(), path: path.into(), read_url };
+            let store = FileStore::new(config).unwrap();
+            conformance::store(&store).await;
+            conformance::store(&store.with_gathered(3 << 10)).await;
+        }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store http URL | conformance registry URL"),
+        _ => panic!("usage: conformance store http URL [KEY=VALUE…] | store file DIRECTORY URL | registry URL"),
     }
+}
+
+fn http_config(url: &str, options: &[&str]) -> HttpStoreConfig {
+    let options: BTreeMap<&str, &str> = options.iter().map(|option| option.split_once('=').unwrap()).collect();
+    let option = |key: &str| options.get(key).copied();
+    let pem = |key: &str| option(key).map(|path| std::fs::read(path).unwrap());
+    let basic = option("user").zip(option("password"));
+    let access = Access {
+        login: match (basic, option("token")) {
+            (Some((user, password)), _) => Some(Login::Basic { user: user.into(), password: password.into() }),
+            (None, token) => token.map(|token| Login::Bearer(token.into())),
+        },
+        identity: pem("cert_file").zip(pem("key_file")).map(|(cert, key)| http::identity(&cert, &key).unwrap()),
+        roots: pem("ca_file").map(|pem| http::certificates(&pem).unwrap()).unwrap_or_default(),
+        proxy: option("proxy").map(|url| http::proxy(url).unwrap()),
+    };
+    HttpStoreConfig { access, ..HttpStoreConfig::new("store".parse().unwrap(), url, option("read_url")).unwrap() }
 }
 
 /// Glance and a web server without the adapters, whose mistakes would otherwise hide themselves.

@@ -92,13 +92,8 @@ impl StoreKind {
     pub(crate) fn read_url(&self) -> Option<&Url> {
         match self {
             Self::Http(config) => config.read_url.as_ref(),
-            Self::File(_)
-            | Self::Sftp(_)
-            | Self::Rsync(_)
-            | Self::S3(_)
-            | Self::Swift(_)
-            | Self::Rbd(_)
-            | Self::Glance(_) => None,
+            Self::File(config) => Some(&config.read_url),
+            Self::Sftp(_) | Self::Rsync(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) | Self::Glance(_) => None,
         }
     }
 }

@@ -3,10 +3,12 @@
 //!
 //! Owns the connections to one server. It never asks whether what it stored is right: proving is the engine's.
 
+mod access;
 mod config;
 mod ranges;
 mod sink;
 mod store;
 
+pub use access::{Access, Login, certificates, identity, proxy};
 pub use config::HttpStoreConfig;
 pub use store::HttpStore;

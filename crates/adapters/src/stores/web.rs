@@ -30,7 +30,12 @@ pub(super) struct Web {
 impl Web {
     /// `url` as [`base_url`] gives it.
     pub(super) fn new(store: StoreName, url: Url) -> Result<Self> {
-        let client = built(&store, plain_client().redirect(as_glance_follows()))?;
+        Self::reached_by(plain_client(), store, url)
+    }
+
+    /// As [`new`](Self::new), by a client that is given: one that sends no credentials, because Glance sends none.
+    pub(super) fn reached_by(client: ClientBuilder, store: StoreName, url: Url) -> Result<Self> {
+        let client = built(&store, client.redirect(as_glance_follows()))?;
         Ok(Self { store, url, client })
     }
 
@@ -90,7 +95,14 @@ impl Web {
     }
 
     fn refused(&self, method: &Method, url: &Url, status: StatusCode) -> Error {
-        refused(&self.store, method, url, status)
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let cure =
+                    "Glance reads without credentials; let it and Mimeo read there, or name a read_url where they may";
+                Error::new(Reason::StoreRefused, format!("{}: {method} {url} answered {status}: {cure}", self.store))
+            }
+            _ => refused(&self.store, method, url, status),
+        }
     }
 }
 
@@ -109,7 +121,13 @@ pub(super) fn built(store: &StoreName, builder: ClientBuilder) -> Result<Client>
 /// An answer that is none of those hoped for.
 pub(super) fn refused(store: &StoreName, method: &Method, url: &Url, status: StatusCode) -> Error {
     let (reason, cure) = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+        StatusCode::UNAUTHORIZED => {
+            (Reason::StoreRefused, ": write the user and password, or the token, that it wants in the store's section")
+        }
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            (Reason::StoreRefused, ": write the user and password that the proxy wants in the store's proxy")
+        }
+        StatusCode::FORBIDDEN => {
             (Reason::StoreRefused, ": allow Mimeo's address, and let the server's user write there")
         }
         StatusCode::METHOD_NOT_ALLOWED => {

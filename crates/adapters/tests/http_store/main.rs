@@ -5,19 +5,24 @@ mod dav;
 mod ranges;
 mod server;
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::{Body, to_bytes},
     extract::Path,
-    http::{StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    response::IntoResponse,
     routing::any,
 };
 use bytes::Bytes;
 use dav::{Dav, dav};
 use futures::{StreamExt, TryStreamExt};
-use mimeo_adapters::stores::http::{HttpStore, HttpStoreConfig};
+use mimeo_adapters::stores::http::{Access, HttpStore, HttpStoreConfig, Login};
 use mimeo_core::{ObjectName, Reason, Result, ports::Store};
 use mimeo_testkit::{conformance, sample};
 use tokio::{io::AsyncReadExt, net::TcpListener, task::JoinSet, time::timeout};
@@ -60,8 +65,9 @@ async fn conforms_with_and_without_ranges() {
 #[tokio::test]
 async fn each_refusal_has_its_reason_store_and_cure() {
     let cases = [
-        (401, Reason::StoreRefused, "let the server's user write"),
+        (401, Reason::StoreRefused, "the user and password, or the token"),
         (403, Reason::StoreRefused, "allow Mimeo's address"),
+        (407, Reason::StoreRefused, "the proxy wants"),
         (405, Reason::StoreRefused, "dav_methods PUT DELETE"),
         (413, Reason::StoreFull, "client_max_body_size"),
         (507, Reason::StoreFull, "no room"),
@@ -119,8 +125,10 @@ async fn a_server_that_closes_early_is_an_error() {
     let store = store(&format!("http://{}/", listener.local_addr().unwrap()));
     let mut server = JoinSet::new();
     server.spawn(async move {
-        let (mut connection, _) = listener.accept().await.unwrap();
-        let _ = connection.read_exact(&mut vec![0; 100_000]).await;
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = timeout(Duration::from_millis(100), connection.read_exact(&mut vec![0; 100_000])).await;
+        }
     });
     assert_eq!(put(&store, 1000).await.unwrap_err().reason, Reason::StoreError);
 }
@@ -186,4 +194,92 @@ async fn the_location_and_all_reads_are_where_glance_reads() {
     let store = HttpStore::new(config).unwrap();
     assert_eq!(store.probe(&object()).await.unwrap(), Some(10));
     assert_eq!(store.location(&object()), format!("{read_url}{}", object()));
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_there_is_made_once_with_those_above_it() {
+    let (asked, there) = (Asked::default(), Arc::new(Mutex::new(BTreeSet::from(["/".to_owned()]))));
+    let seen = Arc::clone(&asked);
+    let answer = async move |method: Method, uri: Uri, body: Body| {
+        seen.lock().unwrap().push(format!("{method} {}", uri.path()));
+        let parent = |path: &str| path[..=path.trim_end_matches('/').rfind('/').unwrap()].to_owned();
+        let path = uri.path().to_owned();
+        let has_parent = there.lock().unwrap().contains(&parent(&path));
+        match (method.as_str(), has_parent) {
+            ("HEAD", _) => StatusCode::NOT_FOUND,
+            (_, false) => StatusCode::CONFLICT,
+            ("MKCOL", true) => match there.lock().unwrap().insert(path) {
+                true => StatusCode::CREATED,
+                false => StatusCode::METHOD_NOT_ALLOWED,
+            },
+            _ => {
+                let _ = to_bytes(body, usize::MAX).await;
+                StatusCode::CREATED
+            }
+        }
+    };
+    let server = server::serve(Router::new().fallback(answer)).await;
+    let store = store(&format!("{}/a/b", server.url));
+    for _ in 0..2 {
+        put(&store.clone(), 1).await.unwrap();
+    }
+    let put = format!("PUT /a/b/{}", object());
+    let expected = ["HEAD /a/b/", "MKCOL /a/b/", "MKCOL /a/", "MKCOL /a/b/", &put, &put];
+    assert_eq!(*asked.lock().unwrap(), expected);
+}
+
+/// What a server was asked, one line each.
+type Asked = Arc<Mutex<Vec<String>>>;
+
+#[tokio::test]
+async fn credentials_are_sent_where_it_writes_and_nowhere_else() {
+    let asked = Asked::default();
+    let seen = Arc::clone(&asked);
+    let answer = async move |method: Method, uri: Uri, headers: HeaderMap, body: Body| {
+        let login = headers.get(header::AUTHORIZATION).map_or("-", |value| value.to_str().unwrap());
+        seen.lock().unwrap().push(format!("{method} {} {login}", uri.path().split('/').nth(1).unwrap()));
+        let _ = to_bytes(body, usize::MAX).await;
+        match method {
+            Method::PUT => StatusCode::CREATED.into_response(),
+            Method::HEAD | Method::GET => sample::bits(10).into_response(),
+            _ => StatusCode::NO_CONTENT.into_response(),
+        }
+    };
+    let server = server::serve(Router::new().fallback(answer)).await;
+    let url = format!("{}/written/", server.url);
+    let basic = Login::Basic { user: "mimeo".into(), password: "s3cret".into() };
+    for (login, told) in [(basic, "Basic bWltZW86czNjcmV0"), (Login::Bearer("t0ken".into()), "Bearer t0ken")] {
+        for (read_url, place) in [(None, "written"), (Some(format!("{}/read/", server.url)), "read")] {
+            let config = HttpStoreConfig::new("http1".parse().unwrap(), &url, read_url.as_deref()).unwrap();
+            let access = Access { login: Some(login.clone()), ..Access::default() };
+            let config = HttpStoreConfig { access, ..config };
+            let shown = format!("{config:?}");
+            assert!(!shown.contains("s3cret") && !shown.contains("t0ken"), "{shown}");
+            let store = HttpStore::new(config).unwrap();
+            put(&store, 1).await.unwrap();
+            store.probe(&object()).await.unwrap();
+            drop(store.read(&object(), 0).await.unwrap());
+            store.delete(&object()).await.unwrap();
+            let expected = [
+                format!("HEAD written {told}"),
+                format!("PUT written {told}"),
+                format!("HEAD {place} -"),
+                format!("GET {place} -"),
+                format!("DELETE written {told}"),
+            ];
+            assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_readers_too_needs_a_read_url_and_says_so() {
+    let server = server::serve(Router::new().fallback(async || StatusCode::UNAUTHORIZED)).await;
+    for error in [
+        store(&server.url).probe(&object()).await.unwrap_err(),
+        store(&server.url).read(&object(), 0).await.err().unwrap(),
+    ] {
+        assert_eq!(error.reason, Reason::StoreRefused);
+        assert!(error.message.contains("name a read_url"), "{error}");
+    }
 }

@@ -153,8 +153,8 @@ fn an_unknown_key_names_the_nearest_known_one() {
     assert_eq!(
         mistakes(text),
         [
-            "etc/mimeo.toml:6: stores.http1.observe: unknown key; known: type, url, read_url, timeout, visibility, \
-             concurrency, bandwidth, hours",
+            "etc/mimeo.toml:6: stores.http1.observe: unknown key; known: type, url, read_url, user, password, \
+             token, cert_file, key_file, ca_file, proxy, timeout, visibility, concurrency, bandwidth, hours",
             "etc/mimeo.toml:7: stores.http1.ulr: unknown key; did you mean \"url\"?",
         ]
     );

@@ -122,14 +122,14 @@ impl HttpStore {
     }
 
     async fn put_byte(&self, url: &Url, at: u64, size: Option<u64>, byte: u8) -> Result<StatusCode> {
-        let put = self.writer.put(url.clone()).header(header::CONTENT_RANGE, content_range(at, 1, size));
+        let put = self.request(Method::PUT, url).header(header::CONTENT_RANGE, content_range(at, 1, size));
         let sent = put.body(vec![byte]).send().await;
         Ok(sent.map_err(|cause| self.failed(&Method::PUT, url, cause))?.status())
     }
 
     /// The object's size where it is written, or what was answered instead; 0: it is not there.
     async fn written_size(&self, url: &Url) -> Result<std::result::Result<u64, StatusCode>> {
-        let sent = self.writer.head(url.clone()).send().await;
+        let sent = self.request(Method::HEAD, url).send().await;
         let response = sent.map_err(|cause| self.failed(&Method::HEAD, url, cause))?;
         Ok(match response.status() {
             StatusCode::OK => Ok(content_length(&response).unwrap_or_default()),
@@ -140,7 +140,7 @@ impl HttpStore {
 
     async fn written_byte(&self, url: &Url, at: u64) -> Result<Option<u8>> {
         let failed = |cause| self.failed(&Method::GET, url, cause);
-        let get = self.writer.get(url.clone()).header(header::RANGE, format!("bytes={at}-{at}"));
+        let get = self.request(Method::GET, url).header(header::RANGE, format!("bytes={at}-{at}"));
         let mut response = get.send().await.map_err(failed)?;
         if response.status() != StatusCode::PARTIAL_CONTENT || range_start(&response) != Some(at) {
             return Ok(None);
@@ -192,7 +192,7 @@ impl RangedSink {
         let length = self.store.segment.min(self.size - self.position);
         let url = self.store.written(&self.object);
         let range = content_range(self.position, length, Some(self.size));
-        let put = self.store.writer.put(url.clone()).header(header::CONTENT_RANGE, range);
+        let put = self.store.request(Method::PUT, &url).header(header::CONTENT_RANGE, range);
         (HttpSink::start(put, self.store.name().clone(), url, Some(length)), length)
     }
 

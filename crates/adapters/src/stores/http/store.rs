@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Sink, Store},
 };
-use reqwest::{Client, Method, StatusCode, redirect};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, redirect};
+use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
@@ -12,7 +15,8 @@ use super::{
     sink::HttpSink,
 };
 use crate::{
-    stores::web::{Web, append, built, plain_client, refused},
+    http::CONNECT_TIMEOUT,
+    stores::web::{Web, append, built, refused},
     upload::unanswered,
 };
 
@@ -20,17 +24,24 @@ use crate::{
 pub struct HttpStore {
     config: HttpStoreConfig,
     /// For PUT and DELETE, which no redirect may lead elsewhere.
-    pub(super) writer: Client,
+    writer: Client,
     web: Web,
+    /// Set once the directory was looked for.
+    prepared: Arc<OnceCell<()>>,
     pub(super) ranges: Ranges,
     pub(super) segment: u64,
 }
 
 impl HttpStore {
     pub fn new(config: HttpStoreConfig) -> Result<Self> {
-        let writer = built(&config.name, plain_client().redirect(redirect::Policy::none()))?;
-        let web = Web::new(config.name.clone(), config.readable().clone())?;
-        Ok(Self { config, writer, web, ranges: Ranges::default(), segment: SEGMENT })
+        let access = &config.access;
+        let writer = built(&config.name, access.writer().redirect(redirect::Policy::none()))?;
+        let reader = match config.read_url {
+            Some(_) => access.reader(),
+            None => access.reader_of_the_same(),
+        };
+        let web = Web::reached_by(reader, config.name.clone(), config.readable().clone())?;
+        Ok(Self { config, writer, web, prepared: Arc::default(), ranges: Ranges::default(), segment: SEGMENT })
     }
 
     /// With other segments, so that a test need not send large objects.
@@ -43,11 +54,43 @@ impl HttpStore {
     /// The whole object in one request.
     pub(super) fn plain_put(&self, object: &ObjectName, size: Option<u64>) -> HttpSink {
         let url = self.written(object);
-        HttpSink::start(self.writer.put(url.clone()), self.config.name.clone(), url, size)
+        HttpSink::start(self.request(Method::PUT, &url), self.config.name.clone(), url, size)
+    }
+
+    /// One to where objects are written, with the credentials for it.
+    pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
+        self.config.access.logged_in(self.writer.request(method, url.clone()))
     }
 
     pub(super) fn written(&self, object: &ObjectName) -> Url {
         append(&self.config.url, object)
+    }
+
+    /// Makes the directory where the server says that there is none: Apache takes no PUT there. What goes wrong with it
+    /// shows at the PUT.
+    async fn prepare(&self) -> Result<()> {
+        let Ok(mkcol) = Method::from_bytes(b"MKCOL") else { return Ok(()) };
+        let (mut url, mut missing) = (self.config.url.clone(), Vec::new());
+        if self.status(&Method::HEAD, &url).await? != Some(StatusCode::NOT_FOUND) {
+            return Ok(());
+        }
+        while url.path() != "/" && self.status(&mkcol, &url).await? == Some(StatusCode::CONFLICT) {
+            let Ok(parent) = url.join("..") else { break };
+            missing.push(std::mem::replace(&mut url, parent));
+        }
+        while let Some(url) = missing.pop() {
+            self.status(&mkcol, &url).await?;
+        }
+        Ok(())
+    }
+
+    /// What the server answers to a request without a body; `None`: nothing that makes sense, or not soon.
+    async fn status(&self, method: &Method, url: &Url) -> Result<Option<StatusCode>> {
+        match self.request(method.clone(), url).timeout(CONNECT_TIMEOUT).send().await {
+            Ok(response) => Ok(Some(response.status())),
+            Err(cause) if cause.is_connect() => Err(self.failed(method, url, cause)),
+            Err(_) => Ok(None),
+        }
     }
 
     pub(super) fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {
@@ -75,6 +118,7 @@ impl Store for HttpStore {
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
+        self.prepared.get_or_try_init(|| self.prepare()).await?;
         match size {
             Some(size) if size >= 2 * self.segment && !self.ranges.are_not_taken() => {
                 Ok(Box::new(RangedSink::open(self.clone(), object.clone(), size)))
@@ -109,7 +153,7 @@ impl Store for HttpStore {
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let url = self.written(object);
-        let sent = self.writer.delete(url.clone()).send().await;
+        let sent = self.request(Method::DELETE, &url).send().await;
         match sent.map_err(|cause| self.failed(&Method::DELETE, &url, cause))?.status() {
             StatusCode::OK
             | StatusCode::ACCEPTED

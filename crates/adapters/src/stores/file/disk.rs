@@ -1,0 +1,144 @@
+//! The directory as it is written, by calls that block: they run on threads of their own.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use mimeo_core::{Error, ObjectName, Reason, Result, StoreName};
+use rustix::io::Errno;
+use tokio::task::spawn_blocking;
+
+/// One object's place in the directory.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    pub(super) store: StoreName,
+    pub(super) directory: PathBuf,
+    pub(super) object: ObjectName,
+}
+
+impl Disk {
+    pub(super) fn published(&self) -> PathBuf {
+        self.directory.join(self.object.as_str())
+    }
+
+    /// Where the object is until it is closed.
+    pub(super) fn part(&self) -> PathBuf {
+        self.directory.join(format!(".{}.part", self.object))
+    }
+
+    /// What was begun goes on when the future is dropped, to the end of this one call.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let disk = self.clone();
+        self.finished(spawn_blocking(move || call(&disk)).await)
+    }
+
+    /// What became of a call.
+    pub(super) fn finished<T>(&self, call: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+        call.map_err(|cause| {
+            let message = format!("{}: {} was not finished", self.store, self.object);
+            Error::new(Reason::StoreError, message).caused_by(cause)
+        })?
+    }
+
+    /// Whether so many bytes may still be written here. A file system that does not tell is believed to have room.
+    pub(super) fn has_room(&self, wanted: u64) -> Result<()> {
+        let told = rustix::fs::statvfs(&self.directory);
+        let told = told.map_err(|cause| self.failed("cannot look at", &self.directory, cause.into()))?;
+        let free = told.f_bavail.saturating_mul(told.f_frsize);
+        if told.f_blocks == 0 || wanted <= free {
+            return Ok(());
+        }
+        let (store, path) = (&self.store, self.directory.display());
+        let message = format!("{store}: {path} has {free} bytes free, and {wanted} are to be written: make room there");
+        Err(Error::new(Reason::StoreFull, message))
+    }
+
+    /// Makes the file the object, for good.
+    pub(super) fn publish(&self, file: &File, length: u64) -> Result<()> {
+        let (part, published) = (self.part(), self.published());
+        let failed = |cause| self.failed("cannot finish", &part, cause);
+        // Zeros that were left out at the end.
+        if file.metadata().map_err(failed)?.len() < length {
+            file.set_len(length).map_err(failed)?;
+        }
+        file.sync_all().map_err(failed)?;
+        fs::rename(&part, &published).map_err(|cause| self.failed("cannot publish", &published, cause))?;
+        self.sync_directory()
+    }
+
+    pub(super) fn sync_directory(&self) -> Result<()> {
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|cause| self.failed("cannot sync", &self.directory, cause))
+    }
+
+    pub(super) fn failed(&self, what: &str, path: &Path, cause: io::Error) -> Error {
+        let (reason, cure) = match cause.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                (Reason::StoreFull, ": make room there, or raise the quota")
+            }
+            ErrorKind::FileTooLarge => (Reason::StoreFull, ": the file system takes no file of this size"),
+            ErrorKind::PermissionDenied => (Reason::StoreRefused, ": let Mimeo's user write in the directory"),
+            ErrorKind::ReadOnlyFilesystem => (Reason::StoreRefused, ": mount the file system for writing"),
+            _ if cause.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                (Reason::StoreRefused, ": a symbolic link is in the object's place; remove it")
+            }
+            ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::StaleNetworkFileHandle => {
+                (Reason::StoreUnreachable, ": the file server does not answer; mount it anew")
+            }
+            ErrorKind::NotFound if !self.directory.is_dir() => {
+                (Reason::StoreError, ": the directory is not there; make or mount it, or correct the store's path")
+            }
+            _ => (Reason::StoreError, ""),
+        };
+        Error::new(reason, format!("{}: {what} {}{cure}", self.store, path.display())).caused_by(cause)
+    }
+}
+
+/// Nothing there is no error.
+pub(super) fn is_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_its_reason_store_and_cure() {
+        let image = "00000001-0000-4000-8000-000000000000".parse().unwrap();
+        let disk = |directory: &str| Disk {
+            store: "file1".parse().unwrap(),
+            directory: directory.into(),
+            object: ObjectName::new(&image, 1),
+        };
+        let cases = [
+            (Errno::NOSPC, Reason::StoreFull, "make room"),
+            (Errno::DQUOT, Reason::StoreFull, "quota"),
+            (Errno::FBIG, Reason::StoreFull, "no file of this size"),
+            (Errno::ACCESS, Reason::StoreRefused, "let Mimeo's user write"),
+            (Errno::PERM, Reason::StoreRefused, "let Mimeo's user write"),
+            (Errno::ROFS, Reason::StoreRefused, "for writing"),
+            (Errno::LOOP, Reason::StoreRefused, "symbolic link"),
+            (Errno::STALE, Reason::StoreUnreachable, "mount it anew"),
+            (Errno::IO, Reason::StoreError, "cannot write"),
+            (Errno::NOENT, Reason::StoreError, "cannot write"),
+        ];
+        for (errno, reason, hint) in cases {
+            let error = disk("/").failed("cannot write", Path::new("/x"), errno.into());
+            assert_eq!(error.reason, reason, "{}", error.chain());
+            assert!(error.message.starts_with("file1: cannot write /x") && error.message.contains(hint), "{error}");
+        }
+        let error = disk("/nowhere").failed("cannot make", Path::new("/nowhere/x"), Errno::NOENT.into());
+        assert_eq!(error.reason, Reason::StoreError);
+        assert!(error.message.contains("the directory is not there"), "{error}");
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
 //!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store rbd CONF_FILE USER POOL`: a pool of a Ceph cluster, whose keyring the file names. It is checked
+//!   with small objects and requests too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -19,7 +21,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mimeo_adapters::{
     openstack::{Glance, OpenstackConfig},
-    stores::http::{HttpStore, HttpStoreConfig},
+    stores::{
+        http::{HttpStore, HttpStoreConfig},
+        rbd::{RbdStore, RbdStoreConfig},
+    },
 };
 use mimeo_core::{ImageId, ports::Store};
 use mimeo_testkit::{
@@ -42,11 +47,19 @@ async fn main() {
                 println!("resumes");
             }
         }
+        ["store", "rbd", conf_file, user, pool] => {
+            let fsid = RbdStoreConfig::fsid_of(conf_file.as_ref()).unwrap();
+            let config = RbdStoreConfig::new("store".parse().unwrap(), pool.into(), fsid);
+            let config = RbdStoreConfig { conf_file: conf_file.into(), user: user.into(), ..config };
+            conformance::store(&RbdStore::new(config.clone()).unwrap()).await;
+            let store = RbdStore::new(RbdStoreConfig { order: 16, ..config }).unwrap().with_request(16 << 10);
+            conformance::store(&store).await;
+        }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store http URL | conformance registry URL"),
+        _ => panic!("usage: conformance store (http URL | rbd CONF_FILE USER POOL) | conformance registry URL"),
     }
 }
 

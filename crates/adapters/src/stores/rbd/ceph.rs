@@ -1,12 +1,7 @@
 //! The store's connection to its pool: made at the first use, and anew after it was lost. Blocking calls have threads
 //! of their own; what Ceph answers becomes an error with a reason.
 
-use std::{
-    future::Future,
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use mimeo_core::{Error, Reason, Result};
 use tokio::{runtime::Handle, sync::Mutex, task::spawn_blocking, time::timeout};
@@ -95,7 +90,9 @@ impl Ceph {
 }
 
 /// Runs on a thread that may block.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }
 

@@ -103,7 +103,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("ceph.conf");
         for (text, expected) in [
-            (format!("# a comment\n[global]\n\tmon host = [v1:10.0.0.1:6789]\n\tfsid = {FSID}\n[client]\n"), Some(FSID)),
+            (
+                format!("# a comment\n[global]\n\tmon host = [v1:10.0.0.1:6789]\n\tfsid = {FSID}\n[client]\n"),
+                Some(FSID),
+            ),
             (format!("[global]\nfsid={}\n", FSID.to_uppercase()), Some(FSID)),
             (format!("[mon]\nfsid = {FSID}\n"), None),
             ("[global]\nfsid = 7\n".into(), None),

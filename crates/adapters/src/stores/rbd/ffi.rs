@@ -7,6 +7,7 @@
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     io::{self, IoSlice},
+    mem::ManuallyDrop,
     ptr::{null, null_mut},
     sync::{Arc, OnceLock},
 };
@@ -172,7 +173,7 @@ impl Cluster {
         // A full pool is an error then; else its writers wait until somebody makes room.
         // SAFETY: the pool's handle was just opened.
         unsafe { (api.rados_set_osdmap_full_try)(raw) };
-        Ok(Pool { api, open: Some((Known(raw), self)), runtime })
+        Ok(Pool { api, open: Some((Known(raw), ManuallyDrop::new(self))), runtime })
     }
 }
 
@@ -186,8 +187,8 @@ impl Drop for Cluster {
 /// A pool with the cluster it is in.
 pub(super) struct Pool {
     api: &'static Api,
-    /// Until it is dropped.
-    open: Option<(Known, Cluster)>,
+    /// Until it is dropped. A runtime that has ended closes nothing any more, and so does not disconnect either.
+    open: Option<(Known, ManuallyDrop<Cluster>)>,
     runtime: Handle,
 }
 
@@ -239,7 +240,7 @@ impl Drop for Pool {
             if let Some((known, cluster)) = open {
                 // SAFETY: every image of the pool is closed: each holds the pool.
                 unsafe { (api.rados_ioctx_destroy)({ known }.0) };
-                drop(cluster);
+                drop(ManuallyDrop::into_inner(cluster));
             }
         });
     }
@@ -288,9 +289,7 @@ impl Image {
         let (key, mut value) = (CString::new(key)?, [0; 64]);
         let mut length = value.len() - 1;
         // SAFETY: the image is open; what is written fits the buffer, whose size is told, with its last byte 0.
-        done(unsafe {
-            (self.api().rbd_metadata_get)(self.raw(), key.as_ptr(), value.as_mut_ptr(), &raw mut length)
-        })?;
+        done(unsafe { (self.api().rbd_metadata_get)(self.raw(), key.as_ptr(), value.as_mut_ptr(), &raw mut length) })?;
         // SAFETY: the buffer ends with 0.
         Ok(unsafe { CStr::from_ptr(value.as_ptr()) }.to_string_lossy().into_owned())
     }
@@ -389,8 +388,8 @@ impl Image {
         let made = unsafe { (api.rbd_aio_create_completion)(request.cast(), ended, &raw mut completion) };
         // SAFETY: the request is nobody else's before `begin` has handed it over, and lives until `ended`, which comes
         // only after the library has taken what it needs of the buffers' list.
-        let begun = if made < 0 { made } else { begin(api, image, unsafe { &mut (*request).buffers }, completion) };
-        if begun < 0 {
+        let code = if made < 0 { made } else { begin(api, image, unsafe { &mut (*request).buffers }, completion) };
+        if code < 0 {
             // SAFETY: what was not begun never comes to `ended`: request and completion are still ours.
             let request = unsafe {
                 if made >= 0 {
@@ -398,7 +397,7 @@ impl Image {
                 }
                 Box::from_raw(request)
             };
-            let _ = request.answer.send(done(begun).map(|()| Bytes::new()));
+            let _ = request.answer.send(done(code).map(|()| Bytes::new()));
         }
         answered
     }

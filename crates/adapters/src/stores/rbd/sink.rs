@@ -80,10 +80,14 @@ impl RbdSink {
         Ok(())
     }
 
-    /// Waits for the oldest request. One that is dropped while it waits can be waited for again.
+    /// Waits for the oldest request, and can be called again where it was dropped. What comes after a request that
+    /// failed is of no use.
     async fn settle(&mut self) -> io::Result<()> {
         let Some((end, answer)) = self.requests.front_mut() else { return Ok(()) };
-        answered(answer).await?;
+        if let Err(cause) = answered(answer).await {
+            self.requests.clear();
+            return Err(cause);
+        }
         self.stored = *end;
         self.requests.pop_front();
         Ok(())
@@ -106,7 +110,8 @@ impl RbdSink {
         if self.position <= self.capacity {
             return Ok(());
         }
-        let (image, more) = (Arc::clone(&self.image), self.position.clamp(IN_FLIGHT as u64 * self.sizes.request, GROWTH));
+        let (image, more) =
+            (Arc::clone(&self.image), self.position.clamp(IN_FLIGHT as u64 * self.sizes.request, GROWTH));
         let capacity = self.position + more;
         blocking(move || image.resize(capacity)).await?;
         self.capacity = capacity;
@@ -149,15 +154,14 @@ impl RbdSink {
     }
 
     async fn give_up(mut self) {
-        if self.settle_all().await.is_ok() {
-            let (image, stored) = (self.image, self.stored);
-            // What was not noted is written again.
-            let _ = blocking(move || {
-                image.set_metadata(WRITTEN, &stored.to_string())?;
-                closed(image)
-            })
-            .await;
-        }
+        // What is not noted is written again.
+        let _ = self.settle_all().await;
+        let (image, stored) = (self.image, self.stored);
+        let _ = blocking(move || {
+            image.set_metadata(WRITTEN, &stored.to_string())?;
+            closed(image)
+        })
+        .await;
     }
 }
 
@@ -206,7 +210,7 @@ impl Sink for RbdSink {
     }
 
     async fn abort(self: Box<Self>) {
-        let _ = timeout(CONNECT_TIMEOUT, tokio::spawn(self.give_up())).await;
+        let _ = timeout(CONNECT_TIMEOUT, self.give_up()).await;
     }
 }
 

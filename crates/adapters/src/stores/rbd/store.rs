@@ -21,9 +21,9 @@ pub(super) const SNAPSHOT: &str = "snap";
 pub(super) const WRITTEN: &str = "mimeo.written";
 
 /// What is read or written at once, unless the image's objects are smaller.
-const REQUEST: u64 = 4 << 20;
-/// So many requests of one reader or writer are under way.
-pub(super) const IN_FLIGHT: usize = 4;
+const REQUEST: u64 = 1 << 20;
+/// So many requests of one reader or writer are under way: that, with one that is gathered, is what it holds.
+pub(super) const IN_FLIGHT: usize = 8;
 /// After how many more bytes it is noted how far the image was written.
 const NOTED_EVERY: u64 = 16 << 20;
 
@@ -211,19 +211,21 @@ impl From<io::Error> for Held {
 fn remove(pool: &Arc<Pool>, name: &str) -> Result<(), Held> {
     if let Some(published) = found(pool.open_read_only(name, Some(SNAPSHOT)))? {
         let clones = published.children()?;
-        published.close()?;
         if !clones.is_empty() {
             return Err(Held::Clones(clones));
         }
         let image = pool.open(name)?;
-        let unprotected = match image.unprotect(SNAPSHOT) {
+        match found(image.unprotect(SNAPSHOT)) {
             // It was not protected.
-            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => Ok(()),
-            // A clone was made meanwhile; the next try will name it.
-            Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy => return Err(Held::Clones(Vec::new())),
-            unprotected => found(unprotected).map(drop),
-        };
-        unprotected.and_then(|()| found(image.remove_snapshot(SNAPSHOT)))?;
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => {}
+            // A clone was made meanwhile.
+            Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy => {
+                return Err(Held::Clones(published.children()?));
+            }
+            unprotected => drop(unprotected?),
+        }
+        found(image.remove_snapshot(SNAPSHOT))?;
+        published.close()?;
         image.close()?;
     }
     found(pool.remove(name)).map(drop).map_err(|cause| match cause.kind() {

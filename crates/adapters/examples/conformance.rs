@@ -5,6 +5,10 @@
 //!   printed: `resumes` where it takes ranged PUTs.
 //! - `conformance store file DIRECTORY URL`: a directory, and a web server that shows it at the URL. It is checked with
 //!   small writes too.
+//! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
+//!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store rbd CONF_FILE USER POOL`: a pool of a Ceph cluster, whose keyring the file names. It is checked
+//!   with small objects and requests too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -27,6 +31,8 @@ use mimeo_adapters::{
         base_url,
         file::{FileStore, FileStoreConfig},
         http::{self, Access, HttpStore, HttpStoreConfig, Login},
+        http::{HttpStore, HttpStoreConfig},
+        rbd::{RbdStore, RbdStoreConfig},
     },
 };
 use mimeo_core::{ImageId, ports::Store};
@@ -56,12 +62,20 @@ async fn main() {
             let store = FileStore::new(config).unwrap();
             conformance::store(&store).await;
             conformance::store(&store.with_gathered(3 << 10)).await;
+        ["store", "rbd", conf_file, user, pool] => {
+            let fsid = RbdStoreConfig::fsid_of(conf_file.as_ref()).unwrap();
+            let config = RbdStoreConfig::new("store".parse().unwrap(), pool.into(), fsid);
+            let config = RbdStoreConfig { conf_file: conf_file.into(), user: user.into(), ..config };
+            conformance::store(&RbdStore::new(config.clone()).unwrap()).await;
+            let store = RbdStore::new(RbdStoreConfig { order: 16, ..config }).unwrap().with_request(16 << 10);
+            conformance::store(&store).await;
         }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
         _ => panic!("usage: conformance store http URL [KEY=VALUE…] | store file DIRECTORY URL | registry URL"),
+        _ => panic!("usage: conformance store (http URL | rbd CONF_FILE USER POOL) | conformance registry URL"),
     }
 }
 

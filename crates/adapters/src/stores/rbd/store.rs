@@ -1,45 +1,250 @@
+use std::{io, mem, sync::Arc};
+
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, future::ready, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Sink, Store},
 };
 
-use super::RbdStoreConfig;
+use super::{
+    RbdStoreConfig,
+    ceph::{Ceph, answered},
+    ffi::{Image, Pool},
+    sink::RbdSink,
+};
 
-#[derive(Debug, Clone)]
+/// The snapshot's name is Glance's.
+pub(super) const SNAPSHOT: &str = "snap";
+/// The image's metadata that tells how many bytes of an image that was never published are there.
+pub(super) const WRITTEN: &str = "mimeo.written";
+
+/// What is read or written at once, unless the image's objects are smaller.
+const REQUEST: u64 = 1 << 20;
+/// So many requests of one reader or writer are under way: that, with one that is gathered, is what it holds.
+pub(super) const IN_FLIGHT: usize = 8;
+/// After how many more bytes it is noted how far the image was written.
+const NOTED_EVERY: u64 = 16 << 20;
+
 pub struct RbdStore {
-    config: RbdStoreConfig,
+    ceph: Ceph,
+    sizes: Sizes,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// A power of two, and no more than an object of the image.
+    pub(super) request: u64,
+    pub(super) noted_every: u64,
 }
 
 impl RbdStore {
+    /// Connects to nothing yet.
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
-        Ok(Self { config })
+        let request = REQUEST.min(1 << config.order);
+        Ok(Self { ceph: Ceph::new(config), sizes: Sizes { request, noted_every: NOTED_EVERY } })
+    }
+
+    /// With other requests, a power of two, so that a test need not send large objects.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_request(self, bytes: u64) -> Self {
+        Self { sizes: Sizes { request: bytes, noted_every: bytes }, ..self }
+    }
+
+    /// For messages, as `rbd` itself takes it.
+    fn spec(&self, object: &ObjectName) -> String {
+        format!("{}/{object}", self.ceph.config.pool)
+    }
+
+    async fn opened(&self, object: &ObjectName, snapshot: Option<&'static str>) -> Result<(Arc<Image>, u64)> {
+        let (spec, name) = (self.spec(object), object.to_string());
+        let open = move |pool: &Arc<Pool>| {
+            let Some(image) = found(pool.open_read_only(&name, snapshot))? else { return Ok(None) };
+            let length = if snapshot.is_some() { image.size()? } else { written(&image)? };
+            Ok(Some((Arc::new(image), length)))
+        };
+        self.ceph.ask(&format!("opening {spec}"), open).await?.ok_or_else(|| {
+            let message = format!("{}: there is no {spec}: the object is gone", self.name());
+            Error::new(Reason::ObjectMissing, message)
+        })
+    }
+
+    /// Reads up to `end` with a few requests ahead.
+    fn stream(&self, spec: String, image: Arc<Image>, offset: u64, end: u64) -> ByteStream {
+        let (ceph, request) = (self.ceph.clone(), self.sizes.request);
+        let reads = stream::unfold(offset, move |at| {
+            let next = (at / request + 1) * request;
+            ready((at < end).then(|| ((at, next.min(end) - at), next)))
+        });
+        let read = move |(at, length): (u64, u64)| {
+            let answer = usize::try_from(length).map(|length| image.read(at, length));
+            async move { answered(&mut answer.map_err(io::Error::other)?).await }
+        };
+        let until_an_error = move |failed: &mut bool, read: io::Result<Bytes>| {
+            let over = mem::replace(failed, read.is_err());
+            let read = read.map_err(|cause| ceph.failed(&format!("reading {spec}"), cause));
+            ready((!over).then_some(read))
+        };
+        reads.map(read).buffered(IN_FLIGHT).scan(false, until_an_error).boxed()
     }
 }
 
 #[async_trait]
 impl Store for RbdStore {
     fn name(&self) -> &StoreName {
-        &self.config.name
+        &self.ceph.config.name
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        object.to_string()
+        self.ceph.config.location(object)
     }
 
-    async fn open(&self, _object: &ObjectName, _size: Option<u64>) -> Result<Box<dyn Sink>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    fn is_sparse(&self) -> bool {
+        true
     }
 
-    async fn read(&self, _object: &ObjectName, _offset: u64) -> Result<ByteStream> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    fn resumes(&self) -> Option<bool> {
+        Some(true)
     }
 
-    async fn probe(&self, _object: &ObjectName) -> Result<Option<u64>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
+        let (spec, name, order) = (self.spec(object), object.to_string(), self.ceph.config.order.cast_signed());
+        let made = move |pool: &Arc<Pool>| {
+            pool.create(&name, size.unwrap_or(0), order)?;
+            pool.open(&name)
+        };
+        let image = self.ceph.ask(&format!("making {spec}"), made).await?;
+        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, self.sizes, image, size, 0)))
     }
 
-    async fn delete(&self, _object: &ObjectName) -> Result<()> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn kept(&self, object: &ObjectName) -> Result<u64> {
+        let (spec, name) = (self.spec(object), object.to_string());
+        let kept = move |pool: &Arc<Pool>| {
+            if let Some(published) = found(pool.open_read_only(&name, Some(SNAPSHOT)))? {
+                return published.close().map(|()| 0);
+            }
+            let Some(image) = found(pool.open_read_only(&name, None))? else { return Ok(0) };
+            let kept = written(&image)?;
+            image.close().map(|()| kept)
+        };
+        self.ceph.ask(&format!("asking what is kept of {spec}"), kept).await
+    }
+
+    async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {
+        let (image, kept) = self.opened(object, None).await?;
+        Ok(Some(self.stream(self.spec(object), image, 0, kept)))
+    }
+
+    async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
+        let (spec, name) = (self.spec(object), object.to_string());
+        let reopened = move |pool: &Arc<Pool>| {
+            let image = pool.open(&name)?;
+            // Not more is kept from here on. What may be behind it goes with the end of the image.
+            image.set_metadata(WRITTEN, &offset.to_string())?;
+            image.resize(offset)?;
+            image.resize(size.unwrap_or(offset))?;
+            Ok(image)
+        };
+        let image = self.ceph.work(&format!("going on with {spec}"), reopened).await?;
+        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, self.sizes, image, size, offset)))
+    }
+
+    async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
+        let (image, size) = self.opened(object, Some(SNAPSHOT)).await?;
+        Ok(self.stream(self.spec(object), image, offset, size))
+    }
+
+    async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
+        let (spec, name) = (self.spec(object), object.to_string());
+        let probe = move |pool: &Arc<Pool>| {
+            let Some(image) = found(pool.open_read_only(&name, Some(SNAPSHOT)))? else { return Ok(None) };
+            let size = image.size()?;
+            image.close().map(|()| Some(size))
+        };
+        self.ceph.ask(&format!("asking for {spec}"), probe).await
+    }
+
+    async fn delete(&self, object: &ObjectName) -> Result<()> {
+        let (spec, name) = (self.spec(object), object.to_string());
+        let what = format!("removing {spec}");
+        match self.ceph.work(&what, move |pool| Ok(remove(pool, &name))).await? {
+            Ok(()) => Ok(()),
+            Err(Held::Clones(clones)) => {
+                let (store, count, clones) = (self.name(), clones.len(), clones.join(", "));
+                let message = format!("{store}: {spec} is held by {count} clones ({clones}): it goes after them");
+                Err(Error::new(Reason::StoreInUse, message))
+            }
+            Err(Held::Snapshots) => {
+                let message = format!(
+                    "{}: {spec} has snapshots that Mimeo did not make: `rbd snap ls --all {spec}` shows them",
+                    self.name()
+                );
+                Err(Error::new(Reason::StoreInUse, message))
+            }
+            Err(Held::Open) => {
+                let message =
+                    format!("{}: {spec} is open elsewhere: `rbd status {spec}` tells where; end that", self.name());
+                Err(Error::new(Reason::StoreError, message))
+            }
+            Err(Held::Failed(cause)) => Err(self.ceph.failed(&what, cause)),
+        }
+    }
+}
+
+/// Why an image could not be removed.
+enum Held {
+    Clones(Vec<String>),
+    Snapshots,
+    Open,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Held {
+    fn from(cause: io::Error) -> Self {
+        Self::Failed(cause)
+    }
+}
+
+/// Removes the image with its snapshot. Nothing is touched of one that has clones.
+fn remove(pool: &Arc<Pool>, name: &str) -> Result<(), Held> {
+    if let Some(published) = found(pool.open_read_only(name, Some(SNAPSHOT)))? {
+        let clones = published.children()?;
+        if !clones.is_empty() {
+            return Err(Held::Clones(clones));
+        }
+        let image = pool.open(name)?;
+        match found(image.unprotect(SNAPSHOT)) {
+            // It was not protected.
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidInput => {}
+            // A clone was made meanwhile.
+            Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy => {
+                return Err(Held::Clones(published.children()?));
+            }
+            unprotected => drop(unprotected?),
+        }
+        found(image.remove_snapshot(SNAPSHOT))?;
+        published.close()?;
+        image.close()?;
+    }
+    found(pool.remove(name)).map(drop).map_err(|cause| match cause.kind() {
+        io::ErrorKind::ResourceBusy => Held::Open,
+        io::ErrorKind::DirectoryNotEmpty => Held::Snapshots,
+        _ => Held::Failed(cause),
+    })
+}
+
+/// How much of an image that was never published is there.
+fn written(image: &Image) -> io::Result<u64> {
+    let noted = found(image.metadata(WRITTEN))?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(image.size()?.min(noted))
+}
+
+/// `None` for what is not there.
+fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        answer => answer.map(Some),
     }
 }

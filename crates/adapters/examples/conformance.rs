@@ -2,6 +2,8 @@
 //!
 //! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
 //!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store swift AUTH_URL USER KEY CONTAINER [PROJECT]`: a Swift that is logged in to by version 1, or with
+//!   a project by Keystone. It is checked with small segments too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -19,7 +21,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mimeo_adapters::{
     openstack::{Glance, OpenstackConfig},
-    stores::http::{HttpStore, HttpStoreConfig},
+    stores::{
+        http::{HttpStore, HttpStoreConfig},
+        swift::{SwiftCredentials, SwiftLogin, SwiftStore, SwiftStoreConfig},
+    },
 };
 use mimeo_core::{ImageId, ports::Store};
 use mimeo_testkit::{
@@ -42,11 +47,37 @@ async fn main() {
                 println!("resumes");
             }
         }
+        ["store", "swift", url, user, key, container] => {
+            let credentials = SwiftCredentials::tempauth(url, user, key.into()).unwrap();
+            swift(SwiftLogin::TempAuth(credentials), container).await;
+        }
+        ["store", "swift", url, user, key, container, project] => {
+            let credentials = SwiftCredentials::new(url, project, user, key.into()).unwrap();
+            let login = SwiftLogin::Keystone { credentials, user_domain: None, project_domain: None };
+            swift(login, container).await;
+        }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store http URL | conformance registry URL"),
+        _ => panic!("usage: conformance store http|swift … | conformance registry URL"),
+    }
+}
+
+async fn swift(login: SwiftLogin, container: &str) {
+    let config = SwiftStoreConfig {
+        name: "store".parse().unwrap(),
+        login,
+        region: None,
+        interface: None,
+        container: container.to_owned(),
+        segment_size: 128 << 20,
+        create_container: true,
+        ca_file: None,
+    };
+    conformance::store(&SwiftStore::new(config.clone()).unwrap()).await;
+    for segment_size in [16 << 10, 100_000] {
+        conformance::store(&SwiftStore::new(SwiftStoreConfig { segment_size, ..config.clone() }).unwrap()).await;
     }
 }
 

@@ -102,14 +102,11 @@ impl fmt::Debug for SwiftCredentials {
 
 /// As Python quotes it, and `/` too: Glance's driver would take that for the end of the host.
 fn quoted(text: &str) -> String {
-    let mut quoted = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => quoted.push(char::from(byte)),
-            _ => quoted.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    quoted
+    let letter = |byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(letter).collect()
 }
 
 #[cfg(test)]

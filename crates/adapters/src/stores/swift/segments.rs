@@ -15,13 +15,11 @@ pub(super) fn prefix(object: &ObjectName) -> String {
 }
 
 pub(super) fn segment(object: &ObjectName, number: u32) -> Result<String> {
-    match number {
-        1..=LAST => Ok(format!("{object}-{number:05}")),
-        _ => {
-            let message = format!("{object} would have more than {LAST} segments: raise segment_size");
-            Err(Error::new(Reason::StoreError, message))
-        }
+    if number > LAST {
+        let message = format!("{object} would have more than {LAST} segments: raise segment_size");
+        return Err(Error::new(Reason::StoreError, message));
     }
+    Ok(format!("{object}-{number:05}"))
 }
 
 /// The number that an object's name in a listing says, where it is a segment of `object`.

@@ -136,17 +136,12 @@ impl Sink for SwiftSink {
         if self.size.is_some_and(|size| self.position != size) {
             return Err(self.misfit(self.position));
         }
-        match self.segments {
-            Some(_) => {
-                self.end_put().await?;
-                self.publish().await?;
-            }
-            None => {
-                if self.put.is_none() {
-                    self.begin().await?;
-                }
-                self.end_put().await?;
-            }
+        if self.segments.is_none() && self.put.is_none() {
+            self.begin().await?;
+        }
+        self.end_put().await?;
+        if self.segments.is_some() {
+            self.publish().await?;
         }
         Ok(Receipt::default())
     }

@@ -9,6 +9,8 @@
 //!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
 //! - `conformance store rbd CONF_FILE USER POOL`: a pool of a Ceph cluster, whose keyring the file names. It is checked
 //!   with small objects and requests too.
+//! - `conformance store swift AUTH_URL USER KEY CONTAINER [PROJECT]`: a Swift that is logged in to by version 1, or with
+//!   a project by Keystone. It is checked with small segments too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -33,6 +35,8 @@ use mimeo_adapters::{
         http::{self, Access, HttpStore, HttpStoreConfig, Login},
         http::{HttpStore, HttpStoreConfig},
         rbd::{RbdStore, RbdStoreConfig},
+        http::{HttpStore, HttpStoreConfig},
+        swift::{SwiftCredentials, SwiftLogin, SwiftStore, SwiftStoreConfig},
     },
 };
 use mimeo_core::{ImageId, ports::Store};
@@ -69,6 +73,14 @@ async fn main() {
             conformance::store(&RbdStore::new(config.clone()).unwrap()).await;
             let store = RbdStore::new(RbdStoreConfig { order: 16, ..config }).unwrap().with_request(16 << 10);
             conformance::store(&store).await;
+        ["store", "swift", url, user, key, container] => {
+            let credentials = SwiftCredentials::tempauth(url, user, key.into()).unwrap();
+            swift(SwiftLogin::TempAuth(credentials), container).await;
+        }
+        ["store", "swift", url, user, key, container, project] => {
+            let credentials = SwiftCredentials::new(url, project, user, key.into()).unwrap();
+            let login = SwiftLogin::Keystone { credentials, user_domain: None, project_domain: None };
+            swift(login, container).await;
         }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
@@ -76,6 +88,24 @@ async fn main() {
         }
         _ => panic!("usage: conformance store http URL [KEY=VALUE…] | store file DIRECTORY URL | registry URL"),
         _ => panic!("usage: conformance store (http URL | rbd CONF_FILE USER POOL) | conformance registry URL"),
+        _ => panic!("usage: conformance store http|swift … | conformance registry URL"),
+    }
+}
+
+async fn swift(login: SwiftLogin, container: &str) {
+    let config = SwiftStoreConfig {
+        name: "store".parse().unwrap(),
+        login,
+        region: None,
+        interface: None,
+        container: container.to_owned(),
+        segment_size: 128 << 20,
+        create_container: true,
+        ca_file: None,
+    };
+    conformance::store(&SwiftStore::new(config.clone()).unwrap()).await;
+    for segment_size in [16 << 10, 100_000] {
+        conformance::store(&SwiftStore::new(SwiftStoreConfig { segment_size, ..config.clone() }).unwrap()).await;
     }
 }
 

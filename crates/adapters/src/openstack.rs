@@ -8,9 +8,17 @@ mod config;
 mod glance;
 mod session;
 mod source;
+#[cfg(feature = "swift")]
+mod tempauth;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use config::OpenstackConfig;
+#[cfg(feature = "swift")]
+pub(crate) use config::{Endpoint, Login, named_cloud, trust};
 pub use glance::Glance;
+#[cfg(feature = "swift")]
+pub(crate) use session::{Access, Session};
+#[cfg(feature = "swift")]
+pub(crate) use tempauth::TempAuth;

@@ -5,6 +5,9 @@ use openstack_sdk::config::{CloudConfig, ConfigFile};
 use reqwest::{Certificate, ClientBuilder};
 use url::Url;
 
+#[cfg(feature = "swift")]
+use super::tempauth::TempAuth;
+
 /// The `[openstack]` section. What it leaves open comes from clouds.yaml, or from the `OS_*` variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenstackConfig {
@@ -23,22 +26,29 @@ pub struct OpenstackConfig {
     pub insecure: Option<bool>,
 }
 
-/// How to reach the image service: the section, clouds.yaml and the environment put together.
-pub(super) enum Login {
+/// How to reach a service: a section, clouds.yaml and the environment put together.
+pub(crate) enum Login {
     /// Nobody asks who we are.
     None {
         endpoint: String,
     },
     Keystone {
         cloud: Box<CloudConfig>,
-        image: Endpoint,
+        service: Endpoint,
     },
+    #[cfg(feature = "swift")]
+    TempAuth(TempAuth),
 }
 
-/// Where the image service is.
-pub(super) enum Endpoint {
+/// Where the service is.
+pub(crate) enum Endpoint {
     At(String),
-    InCatalogue { interface: String, region: Option<String> },
+    /// `service` is a type, as in `image`.
+    InCatalogue {
+        service: &'static str,
+        interface: String,
+        region: Option<String>,
+    },
 }
 
 impl OpenstackConfig {
@@ -69,11 +79,11 @@ impl OpenstackConfig {
                  OS_AUTH_URL with the other OS_* variables",
             )),
             _ => {
-                let image = match endpoint {
+                let service = match endpoint {
                     Some(endpoint) => Endpoint::At(checked(&endpoint)?),
-                    None => Endpoint::InCatalogue { interface, region },
+                    None => Endpoint::InCatalogue { service: "image", interface, region },
                 };
-                Ok(Login::Keystone { cloud: Box::new(cloud), image })
+                Ok(Login::Keystone { cloud: Box::new(cloud), service })
             }
         }
     }
@@ -81,7 +91,7 @@ impl OpenstackConfig {
     fn cloud(&self) -> Result<CloudConfig> {
         let from_file = self.cloud.clone().or_else(|| variable("OS_CLOUD"));
         match from_file.filter(|_| self.auth_type.as_deref() != Some("none")) {
-            Some(name) => named_cloud(&name),
+            Some(name) => named_cloud("[openstack]", &name),
             None => {
                 CloudConfig::from_env().map_err(|cause| invalid("the OS_* variables cannot be read").caused_by(cause))
             }
@@ -89,7 +99,8 @@ impl OpenstackConfig {
     }
 }
 
-fn named_cloud(name: &str) -> Result<CloudConfig> {
+/// `section` is where the name was written, for messages.
+pub(crate) fn named_cloud(section: &str, name: &str) -> Result<CloudConfig> {
     // The SDK knows OS_CLIENT_CONFIG_PATH; every other OpenStack client knows this one.
     let clouds = variable("OS_CLIENT_CONFIG_FILE").map(PathBuf::from);
     let files = ConfigFile::new_with_user_specified_configs(clouds, None::<PathBuf>);
@@ -100,16 +111,16 @@ fn named_cloud(name: &str) -> Result<CloudConfig> {
         known.sort();
         invalid(&match known.is_empty() {
             true => format!(
-                "[openstack] cloud = {name:?}: no clouds.yaml is found here, in ~/.config/openstack or in /etc/openstack; \
+                "{section} cloud = {name:?}: no clouds.yaml is found here, in ~/.config/openstack or in /etc/openstack; \
                  write one, name it in OS_CLIENT_CONFIG_FILE, or use the OS_* variables"
             ),
-            false => format!("[openstack] cloud = {name:?}: clouds.yaml has no such cloud; it has {}", known.join(", ")),
+            false => format!("{section} cloud = {name:?}: clouds.yaml has no such cloud; it has {}", known.join(", ")),
         })
     })
 }
 
 /// What concerns TLS, for the client that moves bits and metadata; the SDK takes it for its own from the cloud.
-pub(super) fn trust(mut client: ClientBuilder, cloud: &CloudConfig) -> Result<ClientBuilder> {
+pub(crate) fn trust(mut client: ClientBuilder, cloud: &CloudConfig) -> Result<ClientBuilder> {
     if let Some(path) = &cloud.cacert {
         let unreadable = || invalid(&format!("the certificates in {path} cannot be read"));
         let bundle = fs::read(path).map_err(|cause| unreadable().caused_by(cause))?;

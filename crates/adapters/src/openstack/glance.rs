@@ -55,7 +55,7 @@ impl Glance {
     pub(super) fn with_login(login: Login) -> Result<Self> {
         let builder = match &login {
             Login::Keystone { cloud, .. } => trust(client(), cloud)?,
-            Login::None { .. } => client(),
+            _ => client(),
         };
         let failed = |cause| Error::new(Reason::NotAllowed, "no HTTP client can be made").caused_by(cause);
         Ok(Self(Arc::new(Shared { session: Session::new(login), http: builder.build().map_err(failed)? })))

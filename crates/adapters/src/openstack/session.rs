@@ -1,4 +1,4 @@
-//! The token's life: who we are at the moment, and where the image service is.
+//! The token's life: who we are at the moment, and where the service is.
 
 use std::{
     error::Error as StdError,
@@ -17,26 +17,26 @@ use tokio::{sync::Mutex, time::Instant};
 use super::config::{Endpoint, Login, checked};
 use crate::http::CONNECT_TIMEOUT;
 
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A token is renewed so long before its end, or after nine tenths of a short life.
 const MARGIN: Duration = Duration::from_mins(2);
 
 /// What a request needs. Its `Debug` shows no token.
 #[derive(Debug, Clone)]
-pub(super) struct Access {
-    /// The image service's URL, without version or trailing slash.
-    pub(super) endpoint: String,
-    pub(super) token: Option<HeaderValue>,
+pub(crate) struct Access {
+    /// The service's URL, without version or trailing slash.
+    pub(crate) endpoint: String,
+    pub(crate) token: Option<HeaderValue>,
     /// The token's own project.
-    pub(super) project: Option<String>,
-    renew_at: Option<Instant>,
+    pub(crate) project: Option<String>,
+    pub(super) renew_at: Option<Instant>,
     /// Tells one login from the next.
-    login: u64,
+    pub(super) login: u64,
 }
 
 /// Logs in at the first use and whenever it must, once for all who wait.
-pub(super) struct Session {
+pub(crate) struct Session {
     how: Login,
     access: Mutex<State>,
     failures: AtomicU64,
@@ -50,7 +50,7 @@ struct State {
 }
 
 impl Session {
-    pub(super) fn new(how: Login) -> Self {
+    pub(crate) fn new(how: Login) -> Self {
         Self { how, access: Mutex::default(), failures: AtomicU64::new(0) }
     }
 
@@ -59,12 +59,12 @@ impl Session {
         matches!(self.how, Login::None { .. })
     }
 
-    pub(super) async fn access(&self) -> Result<Access> {
+    pub(crate) async fn access(&self) -> Result<Access> {
         self.access_unless(|access| access.renew_at.is_some_and(|at| at <= Instant::now())).await
     }
 
     /// Another access than `refused`, which was answered with a 401.
-    pub(super) async fn renewed(&self, refused: &Access) -> Result<Access> {
+    pub(crate) async fn renewed(&self, refused: &Access) -> Result<Access> {
         self.access_unless(|access| access.login == refused.login).await
     }
 
@@ -95,8 +95,10 @@ impl Session {
     }
 
     async fn log_in(&self, login: u64) -> Result<Access> {
-        let (cloud, image) = match &self.how {
-            Login::Keystone { cloud, image } => (cloud, image),
+        let (cloud, service) = match &self.how {
+            Login::Keystone { cloud, service } => (cloud, service),
+            #[cfg(feature = "swift")]
+            Login::TempAuth(tempauth) => return tempauth.log_in(login).await,
             Login::None { endpoint } => {
                 let endpoint = endpoint.clone();
                 return Ok(Access { endpoint, token: None, project: None, renew_at: None, login });
@@ -114,15 +116,15 @@ impl Session {
             .map_err(|cause| unusable("gave a token that fits no header").caused_by(cause))?;
         token.set_sensitive(true);
         let info = keystone.get_auth_info().ok_or_else(|| unusable("says nothing of its token"))?.token;
-        let endpoint = match image {
+        let endpoint = match service {
             Endpoint::At(endpoint) => endpoint.clone(),
-            Endpoint::InCatalogue { interface, region } => {
-                let none = || not_in_catalogue(cloud, interface, region.as_deref());
-                checked(&in_catalogue(&keystone, interface, region.as_deref()).ok_or_else(none)?)?
+            Endpoint::InCatalogue { service, interface, region } => {
+                let none = || not_in_catalogue(cloud, service, interface, region.as_deref());
+                checked(&in_catalogue(&keystone, service, interface, region.as_deref()).ok_or_else(none)?)?
             }
         };
         let lifetime = info.issued_at.and_then(|issued| (info.expires_at - issued).to_std().ok());
-        let renew_at = lifetime.map(|life| Instant::now() + life.saturating_sub(MARGIN.min(life / 10)));
+        let renew_at = lifetime.map(renewal);
         Ok(Access {
             endpoint,
             token: Some(token),
@@ -133,21 +135,29 @@ impl Session {
     }
 }
 
-fn in_catalogue(keystone: &AsyncOpenStack, interface: &str, region: Option<&str>) -> Option<String> {
+/// When a token that was given now, for so long, is to be exchanged.
+pub(super) fn renewal(life: Duration) -> Instant {
+    Instant::now() + life.saturating_sub(MARGIN.min(life / 10))
+}
+
+fn in_catalogue(keystone: &AsyncOpenStack, kind: &str, interface: &str, region: Option<&str>) -> Option<String> {
     let services = keystone.get_token_catalog().unwrap_or_default();
     let endpoints =
-        services.into_iter().filter(|service| service.service_type == "image").flat_map(|image| image.endpoints);
+        services.into_iter().filter(|service| service.service_type == kind).flat_map(|service| service.endpoints);
     let fits = |told: Option<&str>| region.is_none() || told == region;
     let mut endpoints =
         endpoints.filter(|endpoint| endpoint.interface == interface && fits(endpoint.region.as_deref()));
     endpoints.next().map(|endpoint| endpoint.url)
 }
 
-fn not_in_catalogue(cloud: &CloudConfig, interface: &str, region: Option<&str>) -> Error {
+fn not_in_catalogue(cloud: &CloudConfig, service: &str, interface: &str, region: Option<&str>) -> Error {
     let region = region.map_or("any region".to_owned(), |region| format!("region {region}"));
+    let section = match service {
+        "image" => "[openstack] interface or region, or set endpoint",
+        _ => "the store's interface or region",
+    };
     let message = format!(
-        "the catalogue of {} has no {interface} endpoint of type image in {region}: correct [openstack] interface or \
-         region, or set endpoint",
+        "the catalogue of {} has no {interface} endpoint of type {service} in {region}: correct {section}",
         place(cloud)
     );
     Error::new(Reason::NotAllowed, message)

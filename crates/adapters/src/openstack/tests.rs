@@ -75,8 +75,9 @@ impl TestCloud {
             .with_state(cloud.clone());
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let image = Endpoint::InCatalogue { interface: interface.into(), region: Some(region.into()) };
-        let glance = Glance::with_login(Login::Keystone { cloud: Box::new(config), image }).unwrap();
+        let service =
+            Endpoint::InCatalogue { service: "image", interface: interface.into(), region: Some(region.into()) };
+        let glance = Glance::with_login(Login::Keystone { cloud: Box::new(config), service }).unwrap();
         Self { cloud, glance, _server: server }
     }
 

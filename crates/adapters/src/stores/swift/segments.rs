@@ -1,0 +1,136 @@
+//! The segments of a large object, as Glance's driver names them.
+
+use mimeo_core::{Error, ObjectName, Reason, Result};
+use reqwest::Method;
+use serde::Deserialize;
+use url::form_urlencoded;
+
+use super::account::{Account, At};
+
+/// The largest number that its name has room for: names are read in their order.
+const LAST: u32 = 99_999;
+
+pub(super) fn prefix(object: &ObjectName) -> String {
+    format!("{object}-")
+}
+
+pub(super) fn segment(object: &ObjectName, number: u32) -> Result<String> {
+    if number > LAST {
+        let message = format!("{object} would have more than {LAST} segments: raise segment_size");
+        return Err(Error::new(Reason::StoreError, message));
+    }
+    Ok(format!("{object}-{number:05}"))
+}
+
+/// The number that an object's name in a listing says, where it is a segment of `object`.
+fn number(object: &ObjectName, name: &str) -> Option<u32> {
+    let digits = name.strip_prefix(object.as_str())?.strip_prefix('-')?;
+    (digits.len() == 5 && digits.bytes().all(|digit| digit.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) number: u32,
+    pub(super) bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    name: String,
+    bytes: u64,
+}
+
+/// All segments of the object that the container lists, in their order. None where there is no container.
+pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<Segment>> {
+    let prefix = prefix(object);
+    let (mut segments, mut marker) = (Vec::new(), String::new());
+    loop {
+        let query = query(&prefix, &marker);
+        let response = account.send(&Method::GET, At::Container(&query), |get| get).await?;
+        match response.status().as_u16() {
+            200 => {}
+            204 | 404 => return Ok(segments),
+            _ => return Err(account.refused(&Method::GET, &response)),
+        }
+        let unreadable = |cause: reqwest::Error| {
+            Error::new(Reason::StoreError, format!("the listing of {prefix} cannot be read"))
+                .caused_by(cause.without_url())
+        };
+        let page: Vec<Listed> = response.json().await.map_err(unreadable)?;
+        match page.last() {
+            Some(last) if last.name > marker => marker.clone_from(&last.name),
+            _ => return Ok(segments),
+        }
+        let known = page
+            .iter()
+            .filter_map(|listed| number(object, &listed.name).map(|number| Segment { number, bytes: listed.bytes }));
+        segments.extend(known);
+    }
+}
+
+fn query(prefix: &str, marker: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs([("format", "json"), ("prefix", prefix), ("marker", marker)]).finish()
+}
+
+/// Those from the first on without a gap.
+pub(super) fn unbroken(segments: &[Segment]) -> &[Segment] {
+    let whole = segments.iter().zip(1..).take_while(|(segment, number)| segment.number == *number).count();
+    &segments[..whole]
+}
+
+/// How many whole segments there are before `offset`, and how many bytes of the next one are. `None`: not so many
+/// bytes are there.
+pub(super) fn place(segments: &[Segment], offset: u64) -> Option<(u32, u64)> {
+    let (mut whole, mut rest) = (0, offset);
+    for segment in segments {
+        if rest < segment.bytes {
+            return Some((whole, rest));
+        }
+        whole = segment.number;
+        rest -= segment.bytes;
+    }
+    (rest == 0).then_some((whole, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use mimeo_core::ImageId;
+
+    use super::*;
+
+    fn object() -> ObjectName {
+        let id: ImageId = "5f0c2a30-6f1c-4a2a-9a1e-6b8f5f0b4c11".parse().unwrap();
+        ObjectName::new(&id, 7)
+    }
+
+    fn segments(sizes: &[(u32, u64)]) -> Vec<Segment> {
+        sizes.iter().map(|&(number, bytes)| Segment { number, bytes }).collect()
+    }
+
+    #[test]
+    fn a_segment_is_known_by_its_exact_name() {
+        let object = object();
+        assert_eq!(number(&object, &segment(&object, 12).unwrap()), Some(12));
+        for other in ["", "-", "-1", "-000001", "-0000a", "-+0001", "00001"] {
+            assert_eq!(number(&object, &format!("{object}{other}")), None, "{other}");
+        }
+        assert_eq!(number(&object, "another-00001"), None);
+        assert!(segment(&object, 100_000).is_err());
+    }
+
+    #[test]
+    fn what_follows_a_gap_is_not_kept() {
+        assert_eq!(unbroken(&segments(&[(1, 5), (2, 5), (4, 5)])).len(), 2);
+        assert!(unbroken(&segments(&[(2, 5)])).is_empty());
+    }
+
+    #[test]
+    fn an_offset_has_its_place_in_a_segment() {
+        let segments = segments(&[(1, 5), (2, 5), (3, 2)]);
+        for (offset, found) in [(0, (0, 0)), (4, (0, 4)), (5, (1, 0)), (7, (1, 2)), (10, (2, 0)), (12, (3, 0))] {
+            assert_eq!(place(&segments, offset), Some(found), "{offset}");
+        }
+        assert_eq!(place(&segments, 13), None);
+    }
+}

@@ -2,6 +2,9 @@
 //!
 //! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
 //!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store s3 ENDPOINT BUCKET`: a bucket, with the keys of `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. With
+//!   `small-parts` behind it also with parts of 25,000 bytes, for which the server must be set up (radosgw:
+//!   `rgw_multipart_min_part_size`).
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -19,7 +22,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mimeo_adapters::{
     openstack::{Glance, OpenstackConfig},
-    stores::http::{HttpStore, HttpStoreConfig},
+    stores::{
+        base_url,
+        http::{HttpStore, HttpStoreConfig},
+        s3::{self, S3Credentials, S3Store, S3StoreConfig, UrlStyle},
+    },
 };
 use mimeo_core::{ImageId, ports::Store};
 use mimeo_testkit::{
@@ -42,12 +49,41 @@ async fn main() {
                 println!("resumes");
             }
         }
+        ["store", "s3", endpoint, bucket, ref small @ ..] => {
+            let store = s3(endpoint, bucket);
+            conformance::store(&store).await;
+            if *small == ["small-parts"] {
+                conformance::store(&store.with_part(25_000)).await;
+            }
+            println!("resumes");
+        }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store http URL | conformance registry URL"),
+        _ => panic!(
+            "usage: conformance store http URL | conformance store s3 ENDPOINT BUCKET [small-parts] | conformance registry URL"
+        ),
     }
+}
+
+fn s3(endpoint: &str, bucket: &str) -> S3Store {
+    let endpoint = base_url("endpoint", endpoint).unwrap();
+    let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let config = S3StoreConfig {
+        name: "store".parse().unwrap(),
+        bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, bucket, "us-east-1").unwrap(),
+        endpoint,
+        prefix: String::new(),
+        credentials: S3Credentials {
+            access_key: variable("AWS_ACCESS_KEY_ID"),
+            secret_key: variable("AWS_SECRET_ACCESS_KEY").into(),
+            session_token: None,
+        },
+        authorities: Vec::new(),
+        location_credentials: false,
+    };
+    S3Store::new(config).unwrap()
 }
 
 /// Glance and a web server without the adapters, whose mistakes would otherwise hide themselves.

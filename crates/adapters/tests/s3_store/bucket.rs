@@ -204,7 +204,7 @@ fn of_object(content: &mut Content, key: String, kind: &str, headers: &HeaderMap
         (_, None) => error(404, "NoSuchKey"),
         (_, Some(bits)) => {
             let range = headers.get(header::RANGE).map(|range| range.to_str().unwrap());
-            let from =
+            let from: Option<usize> =
                 range.map(|range| range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap());
             match from {
                 None => bits.clone().into_response(),

@@ -11,6 +11,9 @@
 //!   with small objects and requests too.
 //! - `conformance store swift AUTH_URL USER KEY CONTAINER [PROJECT]`: a Swift that is logged in to by version 1, or with
 //!   a project by Keystone. It is checked with small segments too.
+//! - `conformance store s3 ENDPOINT BUCKET`: a bucket, with the keys of `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. With
+//!   `small-parts` behind it also with parts of 25,000 bytes, for which the server must be set up (radosgw:
+//!   `rgw_multipart_min_part_size`).
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -37,6 +40,8 @@ use mimeo_adapters::{
         rbd::{RbdStore, RbdStoreConfig},
         http::{HttpStore, HttpStoreConfig},
         swift::{SwiftCredentials, SwiftLogin, SwiftStore, SwiftStoreConfig},
+        http::{HttpStore, HttpStoreConfig},
+        s3::{self, S3Credentials, S3Store, S3StoreConfig, UrlStyle},
     },
 };
 use mimeo_core::{ImageId, ports::Store};
@@ -81,6 +86,13 @@ async fn main() {
             let credentials = SwiftCredentials::new(url, project, user, key.into()).unwrap();
             let login = SwiftLogin::Keystone { credentials, user_domain: None, project_domain: None };
             swift(login, container).await;
+        ["store", "s3", endpoint, bucket, ref small @ ..] => {
+            let store = s3(endpoint, bucket);
+            conformance::store(&store).await;
+            if *small == ["small-parts"] {
+                conformance::store(&store.with_part(25_000)).await;
+            }
+            println!("resumes");
         }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
@@ -124,6 +136,29 @@ fn http_config(url: &str, options: &[&str]) -> HttpStoreConfig {
         proxy: option("proxy").map(|url| http::proxy(url).unwrap()),
     };
     HttpStoreConfig { access, ..HttpStoreConfig::new("store".parse().unwrap(), url, option("read_url")).unwrap() }
+        _ => panic!(
+            "usage: conformance store http URL | conformance store s3 ENDPOINT BUCKET [small-parts] | conformance registry URL"
+        ),
+    }
+}
+
+fn s3(endpoint: &str, bucket: &str) -> S3Store {
+    let endpoint = base_url("endpoint", endpoint).unwrap();
+    let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let config = S3StoreConfig {
+        name: "store".parse().unwrap(),
+        bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, bucket, "us-east-1").unwrap(),
+        endpoint,
+        prefix: String::new(),
+        credentials: S3Credentials {
+            access_key: variable("AWS_ACCESS_KEY_ID"),
+            secret_key: variable("AWS_SECRET_ACCESS_KEY").into(),
+            session_token: None,
+        },
+        authorities: Vec::new(),
+        location_credentials: false,
+    };
+    S3Store::new(config).unwrap()
 }
 
 /// Glance and a web server without the adapters, whose mistakes would otherwise hide themselves.

@@ -1,7 +1,14 @@
 //! S3 and what speaks its protocol: multipart uploads, which can be gone on with.
+//!
+//! Every request is signed in its URL, so that bodies pass without being hashed first; messages show the URL alone. The
+//! server's ETags are no proof of what it stored: proving is the engine's.
 
+mod answer;
+mod api;
 mod config;
+mod sink;
 mod store;
 
-pub use config::S3StoreConfig;
+pub use config::{InvalidS3Value, S3Credentials, S3StoreConfig, bucket, certificates, prefix};
+pub use rusty_s3::{Bucket, UrlStyle};
 pub use store::S3Store;

@@ -96,6 +96,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// What a variable of the environment holds; `None` also where that is nothing.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        (self.document.environment)(name).filter(|value| !value.trim().is_empty())
+    }
+
     /// The keys of its own, each with the position of its name.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         let table = self.layers.first().map(|layer| layer.table);

@@ -1,19 +1,75 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use futures::{StreamExt, stream};
 use mimeo_core::{
-    Error, ObjectName, Reason, Result, StoreName,
+    CHUNK, Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Sink, Store},
 };
+use reqwest::{Method, StatusCode};
+use rusty_s3::actions::PartsContent;
 
-use super::S3StoreConfig;
+use super::{
+    S3StoreConfig,
+    api::Api,
+    sink::{HeldSink, MOST_PARTS, Parts, PartsSink, WholeSink},
+};
+use crate::{http::range_start, stores::web::content_length, stream::skipping};
+
+/// What is held in memory of an object of unknown size: at least the 5 MiB that a part must have.
+const HELD: usize = 8 << 20;
 
 #[derive(Debug, Clone)]
 pub struct S3Store {
-    config: S3StoreConfig,
+    config: Arc<S3StoreConfig>,
+    api: Api,
+    /// What the parts of an object have, as long as they are not too many. Where a copy goes on is at a multiple of
+    /// [`CHUNK`], and a part cannot be begun in its middle: so it is one of these.
+    part: u64,
+    held: usize,
 }
 
 impl S3Store {
     pub fn new(config: S3StoreConfig) -> Result<Self> {
-        Ok(Self { config })
+        let api = Api::new(&config)?;
+        Ok(Self { config: Arc::new(config), api, part: CHUNK, held: HELD })
+    }
+
+    /// With other parts, so that a test need not send large objects.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_part(self, bytes: u32) -> Self {
+        Self { part: bytes.into(), held: bytes as usize, ..self }
+    }
+
+    /// The upload that has the most of this key, with its parts from the first on.
+    async fn upload(&self, key: &str) -> Result<Option<(String, Vec<PartsContent>)>> {
+        let mut uploads = Vec::new();
+        for id in self.api.uploads(key).await? {
+            let parts = without_gap(self.api.parts(key, &id).await?);
+            uploads.push((id, parts));
+        }
+        Ok(uploads.into_iter().max_by_key(|(_, parts)| size_of(parts)))
+    }
+
+    /// Its parts cannot be read, and what is there of the one that `offset` is in cannot be kept.
+    async fn give_up(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Error {
+        let key = self.config.key(object);
+        let what = self.api.what(&Method::PUT, &key);
+        let size = size.map_or("unknown".into(), |size| size.to_string());
+        let message = format!("{what}: no part of the upload ends at byte {offset} of {size}; it begins anew");
+        let error = Error::new(Reason::StoreError, message);
+        match self.abort_uploads(&key).await {
+            Ok(()) => error,
+            Err(cause) => error.caused_by(cause),
+        }
+    }
+
+    async fn abort_uploads(&self, key: &str) -> Result<()> {
+        for id in self.api.uploads(key).await? {
+            self.api.abort(key, &id).await?;
+        }
+        Ok(())
     }
 }
 
@@ -24,22 +80,128 @@ impl Store for S3Store {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        object.to_string()
+        self.config.location(object)
     }
 
-    async fn open(&self, _object: &ObjectName, _size: Option<u64>) -> Result<Box<dyn Sink>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    fn resumes(&self) -> Option<bool> {
+        Some(true)
     }
 
-    async fn read(&self, _object: &ObjectName, _offset: u64) -> Result<ByteStream> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
+        let (api, key) = (self.api.clone(), self.config.key(object));
+        Ok(match size {
+            None => Box::new(HeldSink::open(api, key, self.held)),
+            Some(size) if size <= self.part => Box::new(WholeSink::open(&api, &key, size)),
+            Some(size) => Box::new(PartsSink::new(Parts::begin(api, key).await?, size, part_size(size, self.part), 0)),
+        })
     }
 
-    async fn probe(&self, _object: &ObjectName) -> Result<Option<u64>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn kept(&self, object: &ObjectName) -> Result<u64> {
+        let upload = self.upload(&self.config.key(object)).await?;
+        let of_use = |parts: &[PartsContent]| parts.first().is_some_and(|part| part.size.is_multiple_of(self.part));
+        Ok(upload.map_or(0, |(_, parts)| if of_use(&parts) { size_of(&parts) } else { 0 }))
     }
 
-    async fn delete(&self, _object: &ObjectName) -> Result<()> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    /// Nobody can read the parts of an upload.
+    async fn read_kept(&self, _object: &ObjectName) -> Result<Option<ByteStream>> {
+        Ok(None)
+    }
+
+    /// Where no part ends at `offset`, as may be with parts of more than a [`CHUNK`], what was kept is removed, so that
+    /// the copy can begin anew.
+    async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
+        let key = self.config.key(object);
+        let (Some(total), Some((id, mut parts))) = (size, self.upload(&key).await?) else {
+            return Err(self.give_up(object, size, offset).await);
+        };
+        let part_size = part_size(total, self.part);
+        parts.truncate(usize::try_from(offset.div_ceil(part_size)).unwrap_or(usize::MAX));
+        let ends_there = offset == total || offset < total && offset.is_multiple_of(part_size);
+        if !ends_there || size_of(&parts) != offset {
+            return Err(self.give_up(object, size, offset).await);
+        }
+        let etags = parts.into_iter().map(|part| part.etag).collect();
+        let parts = Parts::resume(self.api.clone(), key, id, etags);
+        Ok(Box::new(PartsSink::new(parts, total, part_size, offset)))
+    }
+
+    async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
+        let key = self.config.key(object);
+        let Some(response) = self.api.get(&key, offset).await? else {
+            // Nothing from there on: how much there should be is the reader's to know.
+            return Ok(stream::empty().boxed());
+        };
+        let what = self.api.what(&Method::GET, &key);
+        let skip = match response.status() {
+            StatusCode::OK => offset,
+            _ if range_start(&response) == Some(offset) => 0,
+            status => {
+                let message = format!("{what} answered {status} with another range than from {offset}");
+                return Err(Error::new(Reason::StoreError, message));
+            }
+        };
+        Ok(skipping(response.bytes_stream(), skip, move |cause| {
+            let message = format!("{what}: the connection broke while it was read");
+            Error::new(Reason::StoreError, message).caused_by(cause.without_url())
+        }))
+    }
+
+    async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
+        let key = self.config.key(object);
+        let Some(response) = self.api.head(&key).await? else {
+            return Ok(None);
+        };
+        let what = self.api.what(&Method::HEAD, &key);
+        let untold = || Error::new(Reason::StoreError, format!("{what} tells no Content-Length, which Glance needs"));
+        content_length(&response).map(Some).ok_or_else(untold)
+    }
+
+    /// First the uploads: one of them may just become the object.
+    async fn delete(&self, object: &ObjectName) -> Result<()> {
+        let key = self.config.key(object);
+        self.abort_uploads(&key).await?;
+        self.api.delete(&key).await
+    }
+}
+
+/// The parts from the first on, as far as none is missing and all are of one size; the last may be shorter.
+fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
+    let (mut found, mut size) = (Vec::new(), None);
+    for (number, part) in (1..).zip(parts) {
+        let full = *size.get_or_insert(part.size);
+        if part.number != number || part.size > full {
+            break;
+        }
+        let is_last = part.size < full;
+        found.push(part);
+        if is_last {
+            break;
+        }
+    }
+    found
+}
+
+fn size_of(parts: &[PartsContent]) -> u64 {
+    parts.iter().map(|part| part.size).sum()
+}
+
+/// `least`, or as many times that as keep the parts of an object of this size from being too many.
+fn part_size(size: u64, least: u64) -> u64 {
+    size.div_ceil(MOST_PARTS).next_multiple_of(least).max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_any_size_has_no_more_parts_than_may_be_each_of_whole_chunks() {
+        for size in [1, CHUNK, CHUNK + 1, MOST_PARTS * CHUNK] {
+            assert_eq!(part_size(size, CHUNK), CHUNK);
+        }
+        for size in [MOST_PARTS * CHUNK + 1, 1 << 40, 5 << 40] {
+            let part = part_size(size, CHUNK);
+            assert!(size.div_ceil(part) <= MOST_PARTS && part.is_multiple_of(CHUNK) && part > CHUNK, "{size}: {part}");
+        }
     }
 }

@@ -1,0 +1,205 @@
+//! The requests, each signed, sent, and its answer checked.
+
+use std::{iter, time::Duration};
+
+use mimeo_core::{Error, Reason, Result, StoreName};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header, redirect};
+use rusty_s3::{
+    Bucket, Credentials, Method as Verb, S3Action,
+    actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListParts, PartsContent},
+    signing::sign,
+};
+use secrecy::ExposeSecret;
+use url::Url;
+
+use super::{
+    S3StoreConfig,
+    answer::{Answer, elements, first, refused},
+};
+use crate::{
+    stores::web::{built, plain_client},
+    upload::unanswered,
+};
+
+/// How long a signature holds. Servers let clocks differ by as much.
+const VALID: Duration = Duration::from_mins(15);
+
+/// A probe answers at once or not at all, as that of any web server.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone)]
+pub(super) struct Api {
+    store: StoreName,
+    bucket: Bucket,
+    credentials: Credentials,
+    client: Client,
+}
+
+impl Api {
+    pub(super) fn new(config: &S3StoreConfig) -> Result<Self> {
+        let builder = plain_client().redirect(redirect::Policy::none());
+        let client = built(&config.name, builder.tls_certs_merge(config.authorities.clone()))?;
+        let (key, secret) = (config.credentials.access_key.clone(), config.credentials.secret_key.expose_secret());
+        let credentials = match &config.credentials.session_token {
+            Some(token) => Credentials::new_with_token(key, secret, token.expose_secret()),
+            None => Credentials::new(key, secret),
+        };
+        Ok(Self { store: config.name.clone(), bucket: config.bucket.clone(), credentials, client })
+    }
+
+    // -- whole objects ---------------------------------------------------------------------------------------------
+
+    pub(super) fn put(&self, key: &str) -> RequestBuilder {
+        self.client.put(self.bucket.put_object(Some(&self.credentials), key).sign(VALID))
+    }
+
+    /// `None`: it is not there.
+    pub(super) async fn head(&self, key: &str) -> Result<Option<Response>> {
+        let head = self.client.head(self.bucket.head_object(Some(&self.credentials), key).sign(VALID));
+        let what = self.what(&Method::HEAD, key);
+        let response = head.timeout(PROBE_TIMEOUT).send().await.map_err(|cause| unanswered(&what, cause))?;
+        match response.status() {
+            StatusCode::OK => Ok(Some(response)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(refused(&what, status, "")),
+        }
+    }
+
+    /// The object from `offset` on; `None`: it ends there.
+    pub(super) async fn get(&self, key: &str, offset: u64) -> Result<Option<Response>> {
+        let mut get = self.client.get(self.bucket.get_object(Some(&self.credentials), key).sign(VALID));
+        if offset > 0 {
+            get = get.header(header::RANGE, format!("bytes={offset}-"));
+        }
+        let what = self.what(&Method::GET, key);
+        let response = get.send().await.map_err(|cause| unanswered(&what, cause))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Some(response)),
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(None),
+            status => {
+                let answer = Answer::of(what, response).await?;
+                match answer.code() {
+                    Some("NoSuchKey") => {
+                        let message = format!("{} answered {status}: the object is gone", answer.what);
+                        Err(Error::new(Reason::ObjectMissing, message))
+                    }
+                    _ => Err(answer.refused()),
+                }
+            }
+        }
+    }
+
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        let delete = self.client.delete(self.bucket.delete_object(Some(&self.credentials), key).sign(VALID));
+        let answer = Answer::to(self.what(&Method::DELETE, key), delete).await?;
+        if answer.code() == Some("NoSuchKey") { Ok(()) } else { answer.success().map(drop) }
+    }
+
+    // -- multipart uploads -----------------------------------------------------------------------------------------
+
+    /// Begins an upload; its id.
+    pub(super) async fn create(&self, key: &str) -> Result<String> {
+        let create = self.client.post(self.bucket.create_multipart_upload(Some(&self.credentials), key).sign(VALID));
+        let answer = Answer::to(self.what(&Method::POST, key), create).await?.success()?;
+        let created = CreateMultipartUpload::parse_response(&answer.body);
+        Ok(created.map_err(|cause| answer.unreadable().caused_by(cause))?.upload_id().to_owned())
+    }
+
+    pub(super) fn part(&self, key: &str, upload: &str, number: u16) -> RequestBuilder {
+        self.client.put(self.bucket.upload_part(Some(&self.credentials), key, number, upload).sign(VALID))
+    }
+
+    /// Makes the object of its parts. The answer may begin as a success before it is one.
+    pub(super) async fn complete(&self, key: &str, upload: &str, etags: &[String]) -> Result<()> {
+        let etags = etags.iter().map(String::as_str);
+        let action = self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags);
+        let complete = self.client.post(action.sign(VALID)).body(action.body());
+        let answer = Answer::to(self.what(&Method::POST, key), complete).await?.success()?;
+        match CompleteMultipartUploadResponse::parse(&answer.body) {
+            Ok(_) => Ok(()),
+            Err(_) if answer.code().is_some() => Err(answer.refused()),
+            Err(cause) => Err(answer.unreadable().caused_by(cause)),
+        }
+    }
+
+    pub(super) async fn abort(&self, key: &str, upload: &str) -> Result<()> {
+        let action = self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
+        let abort = self.client.delete(action.sign(VALID));
+        let answer = Answer::to(self.what(&Method::DELETE, key), abort).await?;
+        if answer.code() == Some("NoSuchUpload") { Ok(()) } else { answer.success().map(drop) }
+    }
+
+    /// The ids of the uploads of this key that nobody has ended.
+    pub(super) async fn uploads(&self, key: &str) -> Result<Vec<String>> {
+        let (mut found, mut next) = (Vec::new(), None::<(String, String)>);
+        loop {
+            let list = self.client.get(self.list_uploads(key, next.as_ref()));
+            let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
+            if !answer.body.contains("<ListMultipartUploadsResult") {
+                return Err(answer.unreadable());
+            }
+            let body = &answer.body;
+            let of_key = elements(body, "Upload").filter(|upload| first(upload, "Key") == Some(key));
+            found.extend(of_key.filter_map(|upload| first(upload, "UploadId")).map(str::to_owned));
+            if first(body, "IsTruncated") != Some("true") {
+                return Ok(found);
+            }
+            let marker = |name| first(body, name).unwrap_or_default().to_owned();
+            let last = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
+            // The keys come in their order, and those that follow begin with this one.
+            if last.0 != key || next.as_ref() == Some(&last) {
+                return Ok(found);
+            }
+            next = Some(last);
+        }
+    }
+
+    /// Signed by hand: rusty-s3 does not have this one.
+    #[expect(clippy::disallowed_methods, reason = "the time of a signature decides nothing")]
+    fn list_uploads(&self, key: &str, after: Option<&(String, String)>) -> Url {
+        let marker = |name, value: fn(&(String, String)) -> &String| after.map(|last| (name, value(last).as_str()));
+        let query = marker("key-marker", |last| &last.0)
+            .into_iter()
+            .chain(iter::once(("prefix", key)))
+            .chain(marker("upload-id-marker", |last| &last.1))
+            .chain(iter::once(("uploads", "")));
+        let (bucket, credentials) = (&self.bucket, &self.credentials);
+        sign(
+            &jiff::Timestamp::now(),
+            Verb::Get,
+            bucket.base_url().clone(),
+            credentials.key(),
+            credentials.secret(),
+            credentials.token(),
+            bucket.region(),
+            VALID.as_secs(),
+            query,
+            iter::empty(),
+        )
+    }
+
+    /// The parts that an upload has, in the order of their numbers.
+    pub(super) async fn parts(&self, key: &str, upload: &str) -> Result<Vec<PartsContent>> {
+        let (mut found, mut after) = (Vec::new(), 0);
+        loop {
+            let mut list = self.bucket.list_parts(Some(&self.credentials), key, upload);
+            list.set_part_number_marker(after);
+            let list = self.client.get(list.sign(VALID));
+            let answer = Answer::to(self.what(&Method::GET, key), list).await?.success()?;
+            let page = ListParts::parse_response(&answer.body);
+            let page = page.map_err(|cause| answer.unreadable().caused_by(cause))?;
+            found.extend(page.parts);
+            match page.next_part_number_marker {
+                Some(last) if last > after => after = last,
+                _ => break,
+            }
+        }
+        found.sort_by_key(|part| part.number);
+        Ok(found)
+    }
+
+    /// The request without its signature.
+    pub(super) fn what(&self, method: &Method, key: &str) -> String {
+        format!("{}: {method} {}", self.store, self.bucket.object_url(key))
+    }
+}

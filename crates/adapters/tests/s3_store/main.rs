@@ -1,0 +1,228 @@
+//! The S3 store against a small server of its own, good and bad. What a real one says to it is `e2e/`'s to find out.
+#![cfg(feature = "s3")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bucket;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bucket::{Bucket, Server};
+use mimeo_adapters::stores::{
+    base_url,
+    s3::{self, S3Credentials, S3Store, S3StoreConfig, UrlStyle},
+};
+use mimeo_core::{
+    ObjectName, Reason, Result,
+    ports::{Sink, Store},
+};
+use mimeo_testkit::{conformance, sample};
+use tokio::{net::TcpListener, time::timeout};
+
+/// So that small objects are large.
+const PART: u32 = 25_000;
+const SIZE: u64 = 110_000;
+
+fn store(url: &str) -> S3Store {
+    let endpoint = base_url("endpoint", url).unwrap();
+    let config = S3StoreConfig {
+        name: "s3".parse().unwrap(),
+        bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, "images", "us-east-1").unwrap(),
+        endpoint,
+        prefix: "mimeo-".into(),
+        credentials: S3Credentials { access_key: "AK".into(), secret_key: "s3cret".into(), session_token: None },
+        authorities: Vec::new(),
+        location_credentials: false,
+    };
+    S3Store::new(config).unwrap()
+}
+
+fn in_parts(server: &Server) -> S3Store {
+    store(&server.url).with_part(PART)
+}
+
+fn object() -> ObjectName {
+    ObjectName::new(&sample::id(1), 1)
+}
+
+fn key() -> String {
+    format!("mimeo-{}", object())
+}
+
+/// Writes what an object of [`SIZE`] has from `from` to `to`.
+async fn fill(sink: &mut Box<dyn Sink>, from: usize, to: usize) -> Result<()> {
+    let bits = sample::bits(usize::try_from(SIZE).unwrap());
+    for at in (from..to).step_by(7000) {
+        sink.write(bits.slice(at..to.min(at + 7000))).await?;
+    }
+    Ok(())
+}
+
+async fn put(store: &S3Store, size: Option<u64>) -> Result<()> {
+    let mut sink = store.open(&object(), size).await?;
+    fill(&mut sink, 0, 110_000).await?;
+    sink.close().await.map(drop)
+}
+
+#[tokio::test]
+async fn conforms_with_whole_objects_and_with_parts() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    conformance::store(&store(&server.url)).await;
+    assert!(!bucket.content.lock().unwrap().seen.contains("create"));
+    conformance::store(&in_parts(&server)).await;
+    assert!(bucket.content.lock().unwrap().seen.contains("list parts"));
+    assert!(bucket.is_empty());
+}
+
+#[tokio::test]
+async fn each_kind_of_request_that_is_refused_has_its_reason_and_no_secret() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    let (whole, parts) = (store(&server.url), in_parts(&server));
+    let refusals = [
+        (403, "InvalidAccessKeyId", Reason::StoreRefused),
+        (403, "QuotaExceeded", Reason::StoreFull),
+        (404, "NoSuchBucket", Reason::StoreError),
+        (503, "SlowDown", Reason::StoreError),
+    ];
+    for (status, code, reason) in refusals {
+        for kind in ["put", "create", "part", "complete", "get", "delete", "abort", "list uploads", "list parts"] {
+            bucket.content.lock().unwrap().refusals = BTreeMap::new();
+            parts.delete(&object()).await.unwrap();
+            if matches!(kind, "abort" | "list parts") {
+                drop(parts.open(&object(), Some(SIZE)).await.unwrap());
+            }
+            bucket.content.lock().unwrap().refusals = BTreeMap::from([(kind, (status, code))]);
+            let error = match kind {
+                "put" => put(&whole, Some(SIZE)).await,
+                "get" => parts.read(&object(), 1).await.map(drop),
+                "delete" | "abort" => parts.delete(&object()).await,
+                "list uploads" | "list parts" => parts.kept(&object()).await.map(drop),
+                _ => put(&parts, Some(SIZE)).await,
+            };
+            let error = error.unwrap_err();
+            let text = error.chain();
+            assert!(error.reason == reason && text.contains(code) && text.contains("s3: "), "{kind}: {text}");
+            assert!(!text.contains("X-Amz") && !text.contains("s3cret"), "{text}");
+        }
+    }
+    bucket.content.lock().unwrap().refusals = BTreeMap::from([("head", (403, "AccessDenied"))]);
+    assert_eq!(whole.probe(&object()).await.unwrap_err().reason, Reason::StoreRefused);
+}
+
+#[tokio::test]
+async fn an_error_in_a_successful_answer_to_the_last_request_is_an_error() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    bucket.content.lock().unwrap().refusals = BTreeMap::from([("complete", (200, "InternalError"))]);
+    let error = put(&in_parts(&server), Some(SIZE)).await.unwrap_err();
+    assert!(error.reason == Reason::StoreError && error.message.contains("InternalError"), "{error}");
+}
+
+#[tokio::test]
+async fn a_part_is_sent_while_the_answer_to_the_one_before_is_still_to_come() {
+    for size in [Some(SIZE), None] {
+        let mut bucket = Bucket::new();
+        bucket.overlap = true;
+        let server = bucket.served().await;
+        timeout(Duration::from_secs(20), put(&in_parts(&server), size)).await.unwrap().unwrap();
+        assert_eq!(bucket.content.lock().unwrap().objects[&key()], sample::bits(110_000));
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_ends_where_a_part_is_missing_or_short() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    let store = in_parts(&server);
+    for (parts, kept) in [
+        (&[(1, 25_000), (2, 25_000), (4, 25_000)][..], 50_000),
+        (&[(2, 25_000)], 0),
+        (&[(1, 25_000), (2, 10_000), (3, 25_000)], 35_000),
+        (&[(1, 25_000), (2, 30_000)], 25_000),
+        // Of a copy of unknown size, which cannot be gone on with.
+        (&[(1, 8_000), (2, 8_000)], 0),
+        (&[], 0),
+    ] {
+        let sizes = parts.iter().map(|(number, size)| (*number, sample::bits(*size)));
+        let upload = ((key(), "2~a".to_owned()), sizes.collect());
+        bucket.content.lock().unwrap().uploads = BTreeMap::from([upload]);
+        assert_eq!(store.kept(&object()).await.unwrap(), kept, "{parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_goes_on_from_the_end_of_a_part_and_begins_anew_from_elsewhere() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    let store = in_parts(&server);
+    let begin = async || {
+        let mut sink = store.open(&object(), Some(SIZE)).await.unwrap();
+        fill(&mut sink, 0, 101_000).await.unwrap();
+        sink.abort().await;
+        // Two more of it, of which one is as good as nothing.
+        drop(store.open(&object(), Some(SIZE)).await.unwrap());
+        assert_eq!(store.kept(&object()).await.unwrap() % 25_000, 0);
+    };
+    begin().await;
+    let mut sink = store.resume(&object(), Some(SIZE), 50_000).await.unwrap();
+    fill(&mut sink, 50_000, 110_000).await.unwrap();
+    sink.close().await.unwrap();
+    assert_eq!(bucket.content.lock().unwrap().objects[&key()], sample::bits(110_000));
+    for (size, offset) in [(Some(SIZE), 40_000), (Some(SIZE), 110_000), (None, 50_000), (Some(10_000), 50_000)] {
+        begin().await;
+        let error = store.resume(&object(), size, offset).await.err().unwrap();
+        assert!(error.reason == Reason::StoreError && error.message.contains("begins anew"), "{error}");
+        assert!(bucket.content.lock().unwrap().uploads.is_empty());
+        assert_eq!(store.kept(&object()).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn deleting_ends_every_upload_of_the_key_and_none_of_another() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    let other = (format!("{}0", key()), "2~b".to_owned());
+    bucket.content.lock().unwrap().uploads.insert(other.clone(), BTreeMap::new());
+    for _ in 0..7 {
+        drop(in_parts(&server).open(&object(), Some(SIZE)).await.unwrap());
+    }
+    in_parts(&server).delete(&object()).await.unwrap();
+    let content = bucket.content.lock().unwrap();
+    assert_eq!(content.uploads.keys().collect::<Vec<_>>(), [&other]);
+}
+
+#[tokio::test]
+async fn nobody_there_is_unreachable_and_the_signature_is_not_shown() {
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let whole = store(&format!("http://{port}/"));
+    for store in [whole.clone().with_part(PART), whole] {
+        let errors = [
+            put(&store, Some(SIZE)).await.unwrap_err(),
+            put(&store, None).await.unwrap_err(),
+            store.probe(&object()).await.unwrap_err(),
+            store.kept(&object()).await.unwrap_err(),
+            store.delete(&object()).await.unwrap_err(),
+            store.read(&object(), 0).await.err().unwrap(),
+        ];
+        for error in errors {
+            assert_eq!(error.reason, Reason::StoreUnreachable, "{error}");
+            assert!(!error.chain().contains("X-Amz"), "{}", error.chain());
+        }
+        let shown = format!("{store:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn another_server_than_one_of_s3_is_told_so() {
+    let router = axum::Router::new().fallback(async || "<html>hello</html>");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let store = store(&url).with_part(PART);
+    for error in [put(&store, Some(SIZE)).await.unwrap_err(), store.kept(&object()).await.unwrap_err()] {
+        assert!(error.reason == Reason::StoreError && error.message.contains("correct endpoint"), "{error}");
+    }
+}

@@ -2,6 +2,11 @@
 //!
 //! - `conformance store http URL`: a web server that takes PUT and DELETE below the URL. It is checked with small segments
 //!   too, and what it says of itself is printed: `resumes` where it takes ranged PUTs.
+//! - `conformance store sftp HOST PORT USER PATH READ_URL KNOWN_HOSTS LOGIN`: an SSH server whose directory the web
+//!   server at READ_URL exports. LOGIN is a key file, `agent`, or `password`, which `STORE_PASSWORD` holds. It is checked
+//!   with small requests too.
+//! - `conformance store rsync TARGET READ_URL SPOOL [PORT KEY_FILE KNOWN_HOSTS]`: a directory behind an SSH server, or a
+//!   module of rsync's daemon, whose password `STORE_PASSWORD` holds. It is checked with small deltas too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -19,7 +24,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mimeo_adapters::{
     openstack::{Glance, OpenstackConfig},
-    stores::http::{HttpStore, HttpStoreConfig},
+    stores::{
+        base_url,
+        http::{HttpStore, HttpStoreConfig},
+        rsync::{RsyncStore, RsyncStoreConfig, RsyncTarget},
+        sftp::{SftpStore, SftpStoreConfig},
+    },
 };
 use mimeo_core::{ImageId, ports::Store};
 use mimeo_testkit::{
@@ -42,11 +52,45 @@ async fn main() {
                 println!("resumes");
             }
         }
+        ["store", "sftp", host, port, user, path, read_url, known_hosts, login] => {
+            let config = SftpStoreConfig {
+                name: "store".parse().unwrap(),
+                host: host.to_owned(),
+                port: port.parse().unwrap(),
+                user: user.to_owned(),
+                path: path.to_owned(),
+                read_url: base_url("read_url", read_url).unwrap(),
+                key_file: (!matches!(login, "agent" | "password")).then(|| login.into()),
+                key_passphrase: None,
+                agent: login == "agent",
+                password: env::var("STORE_PASSWORD").ok().filter(|_| login == "password").map(Into::into),
+                known_hosts: known_hosts.into(),
+            };
+            let store = SftpStore::new(config).unwrap();
+            conformance::store(&store).await;
+            conformance::store(&store.with_request(1000)).await;
+        }
+        ["store", "rsync", target, read_url, spool, ref ssh @ ..] => {
+            let config = RsyncStoreConfig {
+                name: "store".parse().unwrap(),
+                target: RsyncTarget::parse(target).unwrap(),
+                read_url: base_url("read_url", read_url).unwrap(),
+                spool: spool.into(),
+                spool_size: 1 << 30,
+                password: env::var("STORE_PASSWORD").ok().filter(|_| ssh.is_empty()).map(Into::into),
+                port: ssh.first().map(|port| port.parse().unwrap()),
+                key_file: ssh.get(1).map(Into::into),
+                known_hosts: ssh.get(2).map(Into::into),
+            };
+            let store = RsyncStore::new(config).unwrap();
+            conformance::store(&store).await;
+            conformance::store(&store.with_delta_from(1)).await;
+        }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store http URL | conformance registry URL"),
+        _ => panic!("usage: conformance store TYPE … | conformance registry URL; see the first lines of its source"),
     }
 }
 

@@ -90,7 +90,9 @@ impl StoreKind {
     pub(crate) fn read_url(&self) -> Option<&Url> {
         match self {
             Self::Http(config) => config.read_url.as_ref(),
-            Self::File(_) | Self::Sftp(_) | Self::Rsync(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) => None,
+            Self::Sftp(config) => Some(&config.read_url),
+            Self::Rsync(config) => Some(&config.read_url),
+            Self::File(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) => None,
         }
     }
 }

@@ -64,7 +64,7 @@ impl RsyncTarget {
             };
         }
         match text.split_once(":/") {
-            Some((login, directory)) if is_login(login) => {
+            Some((login, directory)) if is_login(login) && !directory.starts_with('/') => {
                 let directory = format!("/{}/", directory.trim_matches('/')).replace("//", "/");
                 Ok(Self::Ssh { login: login.to_owned(), directory })
             }

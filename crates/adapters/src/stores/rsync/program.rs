@@ -119,10 +119,8 @@ fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &str) -> Erro
         _ if has(&["No space left on device", "Disk quota exceeded", "File too large"]) => {
             (Reason::StoreFull, "; make room there".to_owned())
         }
-        _ if has(&["auth failed", "password"]) => {
-            (Reason::StoreRefused, "; correct the user in target, and password".to_owned())
-        }
-        _ if has(&["Permission denied (", "Too many authentication failures"]) => {
+        _ if has(&["auth failed"]) => (Reason::StoreRefused, "; correct the user in target, and password".to_owned()),
+        Some(255) if has(&["Permission denied", "Too many authentication failures"]) => {
             (Reason::StoreRefused, "; add the key of key_file to the user's authorized_keys there".to_owned())
         }
         _ if has(&["Permission denied", "Operation not permitted", "read only", "Read-only file system"]) => {

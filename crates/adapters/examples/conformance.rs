@@ -14,6 +14,11 @@
 //! - `conformance store s3 ENDPOINT BUCKET`: a bucket, with the keys of `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. With
 //!   `small-parts` behind it also with parts of 25,000 bytes, for which the server must be set up (radosgw:
 //!   `rgw_multipart_min_part_size`).
+//! - `conformance store sftp HOST PORT USER PATH READ_URL KNOWN_HOSTS LOGIN`: an SSH server whose directory the web
+//!   server at READ_URL exports. LOGIN is a key file, `agent`, or `password`, which `STORE_PASSWORD` holds. It is checked
+//!   with small requests too.
+//! - `conformance store rsync TARGET READ_URL SPOOL [PORT KEY_FILE KNOWN_HOSTS]`: a directory behind an SSH server, or a
+//!   module of rsync's daemon, whose password `STORE_PASSWORD` holds. It is checked with small deltas too.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's as above, and give no more than three images per page
 //!   (`api_limit_max`).
@@ -42,6 +47,9 @@ use mimeo_adapters::{
         swift::{SwiftCredentials, SwiftLogin, SwiftStore, SwiftStoreConfig},
         http::{HttpStore, HttpStoreConfig},
         s3::{self, S3Credentials, S3Store, S3StoreConfig, UrlStyle},
+        http::{HttpStore, HttpStoreConfig},
+        rsync::{RsyncStore, RsyncStoreConfig, RsyncTarget},
+        sftp::{SftpStore, SftpStoreConfig},
     },
 };
 use mimeo_core::{ImageId, ports::Store};
@@ -93,6 +101,39 @@ async fn main() {
                 conformance::store(&store.with_part(25_000)).await;
             }
             println!("resumes");
+        ["store", "sftp", host, port, user, path, read_url, known_hosts, login] => {
+            let config = SftpStoreConfig {
+                name: "store".parse().unwrap(),
+                host: host.to_owned(),
+                port: port.parse().unwrap(),
+                user: user.to_owned(),
+                path: path.to_owned(),
+                read_url: base_url("read_url", read_url).unwrap(),
+                key_file: (!matches!(login, "agent" | "password")).then(|| login.into()),
+                key_passphrase: None,
+                agent: login == "agent",
+                password: env::var("STORE_PASSWORD").ok().filter(|_| login == "password").map(Into::into),
+                known_hosts: known_hosts.into(),
+            };
+            let store = SftpStore::new(config).unwrap();
+            conformance::store(&store).await;
+            conformance::store(&store.with_request(1000)).await;
+        }
+        ["store", "rsync", target, read_url, spool, ref ssh @ ..] => {
+            let config = RsyncStoreConfig {
+                name: "store".parse().unwrap(),
+                target: RsyncTarget::parse(target).unwrap(),
+                read_url: base_url("read_url", read_url).unwrap(),
+                spool: spool.into(),
+                spool_size: 1 << 30,
+                password: env::var("STORE_PASSWORD").ok().filter(|_| ssh.is_empty()).map(Into::into),
+                port: ssh.first().map(|port| port.parse().unwrap()),
+                key_file: ssh.get(1).map(Into::into),
+                known_hosts: ssh.get(2).map(Into::into),
+            };
+            let store = RsyncStore::new(config).unwrap();
+            conformance::store(&store).await;
+            conformance::store(&store.with_delta_from(1)).await;
         }
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
@@ -101,6 +142,7 @@ async fn main() {
         _ => panic!("usage: conformance store http URL [KEY=VALUE…] | store file DIRECTORY URL | registry URL"),
         _ => panic!("usage: conformance store (http URL | rbd CONF_FILE USER POOL) | conformance registry URL"),
         _ => panic!("usage: conformance store http|swift … | conformance registry URL"),
+        _ => panic!("usage: conformance store TYPE … | conformance registry URL; see the first lines of its source"),
     }
 }
 

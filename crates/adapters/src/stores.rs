@@ -11,6 +11,8 @@ pub mod rsync;
 pub mod s3;
 #[cfg(feature = "sftp")]
 pub mod sftp;
+#[cfg(any(feature = "sftp", feature = "rsync"))]
+mod ssh;
 #[cfg(feature = "swift")]
 pub mod swift;
 mod web;

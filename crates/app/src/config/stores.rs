@@ -7,6 +7,7 @@ mod rbd;
 mod rsync;
 mod s3;
 mod sftp;
+mod ssh;
 mod swift;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};

@@ -1,7 +1,140 @@
+use std::{fmt, path::PathBuf};
+
 use mimeo_core::StoreName;
+use secrecy::SecretString;
+use url::Url;
 
 /// One store's section, checked.
 #[derive(Debug, Clone)]
 pub struct RsyncStoreConfig {
     pub name: StoreName,
+    pub target: RsyncTarget,
+    /// The web server that exports the target: the location, and what Mimeo probes and reads back.
+    pub read_url: Url,
+    /// A directory of this machine, in which the store has one of its own.
+    pub spool: PathBuf,
+    /// Bytes of all objects together that wait in the spool.
+    pub spool_size: u64,
+    /// For a daemon.
+    pub password: Option<SecretString>,
+    /// For SSH, as the other two.
+    pub key_file: Option<PathBuf>,
+    /// Where not ssh's own.
+    pub known_hosts: Option<PathBuf>,
+    pub port: Option<u16>,
+}
+
+/// The directory that rsync writes to. Shown as rsync takes it, with a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RsyncTarget {
+    Ssh { login: String, directory: String },
+    Daemon(Url),
+}
+
+/// A text that is no target of rsync. The message has the rule, and the text without any password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{text}\" {rule}")]
+pub struct InvalidTarget {
+    text: String,
+    rule: &'static str,
+}
+
+impl RsyncTarget {
+    pub fn parse(text: &str) -> Result<Self, InvalidTarget> {
+        let shown = match text.rsplit_once('@') {
+            Some((_, host)) if text.contains("://") => format!("rsync://***@{host}"),
+            _ => text.to_owned(),
+        };
+        let refuse = |rule| Err(InvalidTarget { text: shown.clone(), rule });
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return refuse("must be one word");
+        }
+        if text.starts_with("rsync:") {
+            return match Url::parse(text) {
+                Ok(url) if url.password().is_some() => refuse("must not carry the password: write it in `password`"),
+                Ok(url) if url.host().is_none() || url.path().trim_matches('/').is_empty() => {
+                    refuse("has no host or no module; write it as rsync://user@host/module/")
+                }
+                Ok(url) if url.query().is_some() || url.fragment().is_some() => refuse("must have no '?' or '#'"),
+                Ok(mut url) => {
+                    url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
+                    Ok(Self::Daemon(url))
+                }
+                Err(_) => refuse("is not a URL; write it as rsync://user@host/module/"),
+            };
+        }
+        match text.split_once(":/") {
+            Some((login, directory)) if is_login(login) && !directory.starts_with('/') => {
+                let directory = format!("/{}/", directory.trim_matches('/')).replace("//", "/");
+                Ok(Self::Ssh { login: login.to_owned(), directory })
+            }
+            _ => refuse("is no target; write it as user@host:/dir/ or rsync://user@host/module/"),
+        }
+    }
+
+    /// Without the user.
+    pub(super) fn host(&self) -> &str {
+        match self {
+            Self::Ssh { login, .. } => login.rsplit_once('@').map_or(login.as_str(), |(_, host)| host),
+            Self::Daemon(url) => url.host_str().unwrap_or_default(),
+        }
+    }
+}
+
+/// `user@host` or `host`; an IPv6 address has brackets. No option for ssh, no second protocol.
+fn is_login(text: &str) -> bool {
+    let (user, host) = text.rsplit_once('@').unwrap_or(("user", text));
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let plain =
+        |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(['/', '@', '[', ']', '\'', '"']);
+    plain(user) && !user.contains(':') && bare.map_or_else(|| plain(host) && !host.contains(':'), plain)
+}
+
+impl fmt::Display for RsyncTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ssh { login, directory } => write!(f, "{login}:{directory}"),
+            Self::Daemon(url) => url.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_directory_behind_ssh_or_in_a_module() {
+        let cases = [
+            ("mimeo@host:/srv/images", "mimeo@host:/srv/images/"),
+            ("host:/srv/images/", "host:/srv/images/"),
+            ("mimeo@[fe80::1]:/", "mimeo@[fe80::1]:/"),
+            ("rsync://mimeo@host/images", "rsync://mimeo@host/images/"),
+            ("rsync://host:8730/images/deep/", "rsync://host:8730/images/deep/"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(RsyncTarget::parse(text).map(|target| target.to_string()), Ok(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_by_its_rule() {
+        let cases = [
+            ("", "is no target"),
+            ("/srv/images/", "is no target"),
+            ("host::images/", "is no target"),
+            ("-oProxyCommand=x:/srv/", "is no target"),
+            ("user@-x:/srv/", "is no target"),
+            ("http://host:/srv/", "is no target"),
+            ("host:/a b/", "must be one word"),
+            ("rsync://host/", "has no host or no module"),
+            ("rsync://host/images/?a", "must have no '?'"),
+        ];
+        for (text, rule) in cases {
+            let error = RsyncTarget::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("\"{text}\" {rule}")), "{error}");
+        }
+        let error = RsyncTarget::parse("rsync://user:s3cret@host/images/").unwrap_err().to_string();
+        assert!(error.contains("must not carry the password") && !error.contains("s3cret"), "{error}");
+    }
 }

@@ -1,19 +1,84 @@
+use std::{
+    ffi::OsString,
+    ops::RangeInclusive,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+};
+
 use async_trait::async_trait;
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Receipt, Sink, Store},
 };
 
-use super::RsyncStoreConfig;
+use super::{RsyncStoreConfig, program::run, sink::RsyncSink, spool::Spool};
+use crate::stores::web::Web;
+
+/// Where the server keeps what it has of a file when the connection breaks.
+const PARTIAL: &str = ".mimeo-partial";
+
+/// The sizes at which an older object of the image is looked for, to send only what differs. Less is sent as soon as
+/// it is found; and of more the server would have to read so much first that it would seem to stand still.
+const DELTA: RangeInclusive<u64> = (16 << 20)..=(8 << 30);
 
 #[derive(Debug, Clone)]
 pub struct RsyncStore {
-    config: RsyncStoreConfig,
+    pub(super) config: Arc<RsyncStoreConfig>,
+    web: Web,
+    pub(super) spool: Spool,
+    delta: RangeInclusive<u64>,
 }
 
 impl RsyncStore {
     pub fn new(config: RsyncStoreConfig) -> Result<Self> {
-        Ok(Self { config })
+        let web = Web::new(config.name.clone(), config.read_url.clone())?;
+        let spool = Spool::new(&config.name, &config.spool, config.spool_size);
+        Ok(Self { config: Arc::new(config), web, spool, delta: DELTA })
+    }
+
+    /// Looks for older objects at other sizes, so that a test need not send large ones.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_delta_from(self, bytes: u64) -> Self {
+        Self { delta: bytes..=*DELTA.end(), ..self }
+    }
+
+    /// Sends the file, which has the object's name. The server writes it aside and renames it when it is complete.
+    pub(super) async fn send(&self, object: &ObjectName, file: &Path, size: u64, sent: &AtomicU64) -> Result<()> {
+        let partial = format!("--partial-dir={PARTIAL}");
+        let mut arguments: Vec<OsString> =
+            ["-s", "--no-human-readable", "--info=progress2", "--outbuf=N", "--chmod=F644", &partial]
+                .map(Into::into)
+                .into();
+        if self.delta.contains(&size) && self.has_older(object).await? {
+            arguments.push("--fuzzy".into());
+        }
+        arguments.extend(["--".into(), file.into()]);
+        run(&self.config, &arguments, sent).await.map(drop)
+    }
+
+    /// Whether another object of the same image is there. Without one rsync would compare with some other image.
+    async fn has_older(&self, object: &ObjectName) -> Result<bool> {
+        let image = object.image();
+        let include = format!("--include=/{image}.*");
+        let arguments = ["-s", "--list-only", "-r", &include, "--exclude=*", "--"].map(Into::into);
+        let listed = run(&self.config, &arguments, &AtomicU64::new(0)).await?;
+        Ok(listed.contains(image.as_str()))
+    }
+
+    /// What the web server tells of an object that was sent.
+    pub(super) async fn published(&self, object: &ObjectName, size: u64) -> Result<Receipt> {
+        let found = match self.probe(object).await? {
+            Some(found) if found == size => return Ok(Receipt { size: Some(size) }),
+            Some(found) => format!("has {found} bytes of {size}"),
+            None => "is not there".to_owned(),
+        };
+        let message = format!(
+            "{}: rsync has sent {object}, but it {found} at {}; target and read_url must show the same directory",
+            self.config.name,
+            self.location(object)
+        );
+        Err(Error::new(Reason::StoreError, message))
     }
 }
 
@@ -24,22 +89,39 @@ impl Store for RsyncStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        object.to_string()
+        self.web.location(object).into()
     }
 
-    async fn open(&self, _object: &ObjectName, _size: Option<u64>) -> Result<Box<dyn Sink>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    fn is_sparse(&self) -> bool {
+        true
     }
 
-    async fn read(&self, _object: &ObjectName, _offset: u64) -> Result<ByteStream> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(RsyncSink::open(self.clone(), object.clone(), size).await?))
     }
 
-    async fn probe(&self, _object: &ObjectName) -> Result<Option<u64>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
+        self.web.read(object, offset).await
     }
 
-    async fn delete(&self, _object: &ObjectName) -> Result<()> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
+        self.web.probe(object).await
+    }
+
+    /// Makes the target like an empty directory, as far as the object's own names are concerned: those under which it
+    /// is published, kept in part, and written aside.
+    async fn delete(&self, object: &ObjectName) -> Result<()> {
+        let mut empty = self.spool.empty().await?.into_os_string();
+        empty.push("/");
+        let mut arguments: Vec<OsString> = vec!["-s".into(), "-r".into(), "--delete".into()];
+        let own = [
+            format!("/{object}"),
+            format!("/.{object}.??????"),
+            format!("/{PARTIAL}/"),
+            format!("/{PARTIAL}/{object}"),
+        ];
+        arguments.extend(own.map(|name| format!("--include={name}").into()));
+        arguments.extend(["--exclude=*".into(), "--".into(), empty]);
+        run(&self.config, &arguments, &AtomicU64::new(0)).await.map(drop)
     }
 }

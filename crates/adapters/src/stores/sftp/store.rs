@@ -1,19 +1,65 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Sink, Store},
 };
+use russh_sftp::protocol::OpenFlags;
 
-use super::SftpStoreConfig;
+use super::{SftpStoreConfig, connection::Connection, sink::SftpSink};
+use crate::stores::web::Web;
+
+/// More makes nothing faster.
+const MOST_REQUEST: u32 = 128 << 10;
+
+/// How many requests are under way while a kept part is read.
+const READS: usize = 16;
 
 #[derive(Debug, Clone)]
 pub struct SftpStore {
-    config: SftpStoreConfig,
+    config: Arc<SftpStoreConfig>,
+    web: Web,
+    /// Bytes at most of one request.
+    request: u32,
+}
+
+/// The two files of an object.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    /// For messages.
+    pub(super) what: String,
+    pub(super) object: String,
+    /// Hidden from those who list the directory; most web servers give no such file.
+    pub(super) part: String,
 }
 
 impl SftpStore {
     pub fn new(config: SftpStoreConfig) -> Result<Self> {
-        Ok(Self { config })
+        let web = Web::new(config.name.clone(), config.read_url.clone())?;
+        Ok(Self { config: Arc::new(config), web, request: MOST_REQUEST })
+    }
+
+    /// With other requests, so that a test need not send large objects.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_request(self, bytes: u32) -> Self {
+        Self { request: bytes, ..self }
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        Connection::new(self.config.clone(), self.request).await
+    }
+
+    fn names(&self, object: &ObjectName) -> Names {
+        let path = &self.config.path;
+        Names {
+            what: format!("{}: {}/{object}", self.config.name, self.config.address()),
+            object: format!("{path}/{object}"),
+            part: format!("{path}/.{object}.part"),
+        }
     }
 }
 
@@ -24,22 +70,90 @@ impl Store for SftpStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        object.to_string()
+        self.web.location(object).into()
     }
 
-    async fn open(&self, _object: &ObjectName, _size: Option<u64>) -> Result<Box<dyn Sink>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    fn is_sparse(&self) -> bool {
+        true
     }
 
-    async fn read(&self, _object: &ObjectName, _offset: u64) -> Result<ByteStream> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    fn resumes(&self) -> Option<bool> {
+        Some(true)
     }
 
-    async fn probe(&self, _object: &ObjectName) -> Result<Option<u64>> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
+        let (connection, names) = (self.connect().await?, self.names(object));
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+        let handle = connection.open(&names.part, flags).await?;
+        Ok(Box::new(SftpSink::new(connection, names, handle, size, 0)))
     }
 
-    async fn delete(&self, _object: &ObjectName) -> Result<()> {
-        Err(Error::new(Reason::StoreError, "not built yet"))
+    async fn kept(&self, object: &ObjectName) -> Result<u64> {
+        let size = self.connect().await?.size(&self.names(object).part).await?;
+        Ok(size.unwrap_or_default())
+    }
+
+    async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {
+        let (connection, part) = (self.connect().await?, self.names(object).part);
+        let Some(size) = connection.size(&part).await? else {
+            let message = format!("{}: nothing was kept of {object}", self.config.name);
+            return Err(Error::new(Reason::ObjectMissing, message));
+        };
+        let handle = connection.open(&part, OpenFlags::READ).await?;
+        let kept = Arc::new(Kept { connection, handle, part, size });
+        let step = kept.connection.request as usize;
+        let reads = stream::iter((0..size).step_by(step)).map(move |offset| {
+            let kept = kept.clone();
+            async move { kept.read(offset).await }
+        });
+        Ok(Some(reads.buffered(READS).boxed()))
+    }
+
+    async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
+        let (connection, names) = (self.connect().await?, self.names(object));
+        let handle = connection.open(&names.part, OpenFlags::WRITE).await?;
+        connection.resize(&handle, &names.part, offset).await?;
+        Ok(Box::new(SftpSink::new(connection, names, handle, size, offset)))
+    }
+
+    async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
+        self.web.read(object, offset).await
+    }
+
+    async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
+        self.web.probe(object).await
+    }
+
+    async fn delete(&self, object: &ObjectName) -> Result<()> {
+        let (connection, names) = (self.connect().await?, self.names(object));
+        connection.remove(&names.part).await?;
+        connection.remove(&names.object).await
+    }
+}
+
+/// A part file while it is read.
+struct Kept {
+    connection: Connection,
+    handle: String,
+    part: String,
+    size: u64,
+}
+
+impl Kept {
+    /// What one request asks for, though the server may give it in pieces.
+    async fn read(&self, offset: u64) -> Result<Bytes> {
+        let length = u64::from(self.connection.request).min(self.size - offset);
+        let mut bytes = Vec::new();
+        loop {
+            let got = bytes.len() as u64;
+            let left = u32::try_from(length.saturating_sub(got)).unwrap_or_default();
+            if left == 0 {
+                return Ok(bytes.into());
+            }
+            match self.connection.sftp.read(self.handle.as_str(), offset + got, left).await {
+                Ok(data) => bytes.extend_from_slice(&data.data),
+                Err(cause) => return Err(self.connection.failed("read", &self.part, cause).await),
+            }
+        }
     }
 }

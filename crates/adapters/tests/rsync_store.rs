@@ -1,0 +1,265 @@
+//! The rsync store with the real rsync program (Debian's package `rsync`) and its daemon.
+#![cfg(feature = "rsync")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{Path as Name, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use mimeo_adapters::stores::{
+    base_url,
+    rsync::{RsyncStore, RsyncStoreConfig, RsyncTarget},
+};
+use mimeo_core::{
+    ObjectName, Reason, Result,
+    ports::{Receipt, Store},
+};
+use mimeo_testkit::{conformance, sample};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    task::JoinSet,
+};
+
+const PASSWORD: &str = "s3cret";
+
+/// rsync's daemon with one module, and a web server that shows its files.
+struct Server {
+    directory: TempDir,
+    port: u16,
+    read_url: String,
+    _daemon: Child,
+    _web: JoinSet<()>,
+}
+
+impl Server {
+    async fn start(options: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["images", "spool"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::write(path("secrets"), format!("mimeo:{PASSWORD}\n")).unwrap();
+        fs::set_permissions(path("secrets"), fs::Permissions::from_mode(0o600)).unwrap();
+        let (images, secrets) = (path("images"), path("secrets"));
+        // Run by root the daemon would write as nobody.
+        let owner = fs::metadata(&images).unwrap();
+        let module = format!(
+            "uid = {}\ngid = {}\nuse chroot = no\nreverse lookup = no\n[images]\npath = {}\nread only = no\nauth users = mimeo\n\
+             secrets file = {}\n{options}\n",
+            owner.uid(),
+            owner.gid(),
+            images.display(),
+            secrets.display()
+        );
+        fs::write(path("conf"), module).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut daemon = Command::new("rsync");
+        daemon.args(["--daemon", "--no-detach", "--address=127.0.0.1", &format!("--port={port}"), "--config"]);
+        daemon.arg(path("conf")).stdin(Stdio::null()).kill_on_drop(true);
+        let daemon = daemon.spawn().expect("rsync is installed");
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let read_url = format!("http://{}/", web.local_addr().unwrap());
+        let router = Router::new().route("/{name}", get(show)).with_state(images);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(web, router).await.unwrap() });
+        Self { directory, port, read_url, _daemon: daemon, _web: tasks }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self) -> RsyncStoreConfig {
+        RsyncStoreConfig {
+            name: "far".parse().unwrap(),
+            target: RsyncTarget::parse(&format!("rsync://mimeo@127.0.0.1:{}/images/", self.port)).unwrap(),
+            read_url: base_url("read_url", &self.read_url).unwrap(),
+            spool: self.path("spool"),
+            spool_size: 10 << 20,
+            password: Some(PASSWORD.into()),
+            key_file: None,
+            known_hosts: None,
+            port: None,
+        }
+    }
+
+    fn store(&self) -> RsyncStore {
+        RsyncStore::new(self.config()).unwrap()
+    }
+}
+
+async fn show(Name(name): Name<String>, State(images): State<PathBuf>, headers: HeaderMap) -> Response {
+    let Ok(bits) = fs::read(images.join(name)) else { return StatusCode::NOT_FOUND.into_response() };
+    let range = headers.get("range").map(|range| range.to_str().unwrap());
+    let from: usize = range.map_or(0, |range| range.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap());
+    match range {
+        Some(_) if from >= bits.len() => StatusCode::RANGE_NOT_SATISFIABLE.into_response(),
+        Some(_) => {
+            let range = format!("bytes {from}-{}/{}", bits.len() - 1, bits.len());
+            (StatusCode::PARTIAL_CONTENT, [("content-range", range)], bits[from..].to_vec()).into_response()
+        }
+        None => bits.into_response(),
+    }
+}
+
+fn object(attempt: u64) -> ObjectName {
+    ObjectName::new(&sample::id(1), attempt)
+}
+
+async fn put(store: &RsyncStore, attempt: u64, bits: &Bytes) -> Result<Receipt> {
+    let mut sink = store.open(&object(attempt), Some(bits.len() as u64)).await?;
+    sink.write(bits.clone()).await?;
+    sink.close().await
+}
+
+/// All files below, in order, without the directory's own path.
+fn files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap()) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.path().is_dir() {
+            true => found.extend(files(&entry.path()).into_iter().map(|below| format!("{name}/{below}"))),
+            false => found.push(name),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn conforms_with_and_without_deltas_and_leaves_the_spool_empty() {
+    let server = Server::start("").await;
+    conformance::store(&server.store()).await;
+    conformance::store(&server.store().with_delta_from(1)).await;
+    assert_eq!((files(&server.path("images")), files(&server.path("spool"))), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn another_attempt_sends_only_what_differs() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let options = format!("transfer logging = yes\nlog file = {}\nlog format = %f %b", log.path().display());
+    let server = Server::start(&options).await;
+    let store = server.store().with_delta_from(1);
+    let bits = sample::bits(3_000_000);
+    put(&store, 1, &bits).await.unwrap();
+    let changed: Bytes = [&bits[..1_000_000], b"other bits", &bits[1_000_010..]].concat().into();
+    put(&store, 2, &changed).await.unwrap();
+    assert_eq!(fs::read(server.path("images").join(object(2).as_str())).unwrap(), changed);
+    let received = |attempt| {
+        let lines = fs::read_to_string(log.path()).unwrap();
+        let line = lines.lines().find(|line| line.contains(object(attempt).as_str())).unwrap().to_owned();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(received(1) >= 3_000_000, "{}", received(1));
+    assert!(received(2) < 100_000, "{}", received(2));
+}
+
+#[tokio::test]
+async fn deletes_what_is_left_of_an_object_and_no_other_file() {
+    let server = Server::start("").await;
+    let images = server.path("images");
+    for directory in [".mimeo-partial", "deep"] {
+        fs::create_dir(images.join(directory)).unwrap();
+    }
+    let own = object(1);
+    let left = [format!("{own}"), format!(".{own}.aB3xY9"), format!(".mimeo-partial/{own}")];
+    let mut foreign = [
+        "notes".to_owned(),
+        format!("{own}0"),
+        format!("{}", object(2)),
+        format!(".{own}.longer-name"),
+        format!(".{}.aB3xY9", object(2)),
+        format!("deep/{own}"),
+        format!(".mimeo-partial/{}", object(2)),
+        ".mimeo-partial/notes".to_owned(),
+    ];
+    for name in left.iter().chain(&foreign) {
+        fs::write(images.join(name), "x").unwrap();
+    }
+    server.store().delete(&own).await.unwrap();
+    foreign.sort();
+    assert_eq!(files(&images), foreign);
+}
+
+#[tokio::test]
+async fn tells_how_much_has_travelled() {
+    let server = Server::start("").await;
+    let store = server.store();
+    let mut sink = store.open(&object(1), Some(1_000_000)).await.unwrap();
+    sink.write(sample::bits(1_000_000)).await.unwrap();
+    let sent = sink.sent().unwrap();
+    assert_eq!(sent.load(Ordering::Relaxed), 0);
+    assert_eq!(sink.close().await.unwrap().size, Some(1_000_000));
+    assert_eq!(sent.load(Ordering::Relaxed), 1_000_000);
+}
+
+#[tokio::test]
+async fn what_others_may_not_read_here_the_web_server_may_read_there() {
+    let server = Server::start("").await;
+    let store = server.store();
+    let mut sink = store.open(&object(1), None).await.unwrap();
+    sink.write(sample::bits(10)).await.unwrap();
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(server.path("spool").join("mimeo-far").join(object(1).as_str())), 0o600);
+    sink.close().await.unwrap();
+    assert_eq!(mode(server.path("images").join(object(1).as_str())), 0o644);
+}
+
+#[tokio::test]
+async fn refusals_have_their_reason_and_no_secret() {
+    let server = Server::start("").await;
+    let (mut wrong, mut missing, mut gone) = (server.config(), server.config(), server.config());
+    wrong.password = Some("wr0ng".into());
+    missing.target = RsyncTarget::parse(&format!("rsync://mimeo@127.0.0.1:{}/other/", server.port)).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    gone.target = RsyncTarget::parse(&format!("rsync://mimeo@127.0.0.1:{free}/images/")).unwrap();
+    let cases = [
+        (wrong, Reason::StoreRefused, "password"),
+        (missing, Reason::StoreRefused, "module"),
+        (gone, Reason::StoreUnreachable, "refused"),
+    ];
+    for (config, reason, hint) in cases {
+        let store = RsyncStore::new(config).unwrap();
+        for error in [put(&store, 1, &sample::bits(10)).await.unwrap_err(), store.delete(&object(1)).await.unwrap_err()]
+        {
+            let text = error.chain();
+            assert_eq!(error.reason, reason, "{text}");
+            assert!(text.starts_with("far: rsync to rsync://mimeo@127.0.0.1:") && text.contains(hint), "{text}");
+            assert!(!text.contains("wr0ng") && !text.contains(PASSWORD), "{text}");
+        }
+        assert!(!format!("{store:?}").contains("wr0ng"));
+    }
+    let strict = Server::start("refuse options = delete").await;
+    let error = strict.store().delete(&object(1)).await.unwrap_err();
+    assert!(error.reason == Reason::StoreRefused && error.chain().contains("rsyncd.conf"), "{}", error.chain());
+    let readable = Server::start("read only = yes").await;
+    let error = put(&readable.store(), 1, &sample::bits(10)).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreRefused, "{}", error.chain());
+}
+
+#[tokio::test]
+async fn what_the_web_server_does_not_show_is_no_success() {
+    let (server, other) = (Server::start("").await, Server::start("").await);
+    let config = RsyncStoreConfig { read_url: base_url("read_url", &other.read_url).unwrap(), ..server.config() };
+    let error = put(&RsyncStore::new(config).unwrap(), 1, &sample::bits(10)).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreError);
+    assert!(error.chain().contains("must show the same directory"), "{}", error.chain());
+}

@@ -93,10 +93,9 @@ impl StoreKind {
         match self {
             Self::Http(config) => config.read_url.as_ref(),
             Self::File(config) => Some(&config.read_url),
-            Self::Sftp(_) | Self::Rsync(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) | Self::Glance(_) => None,
             Self::Sftp(config) => Some(&config.read_url),
             Self::Rsync(config) => Some(&config.read_url),
-            Self::File(_) | Self::S3(_) | Self::Swift(_) | Self::Rbd(_) => None,
+            Self::S3(_) | Self::Swift(_) | Self::Rbd(_) | Self::Glance(_) => None,
         }
     }
 }

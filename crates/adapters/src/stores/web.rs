@@ -39,11 +39,6 @@ impl Web {
         Ok(Self { store, url, client })
     }
 
-    /// What an object's name is appended to.
-    pub(super) fn url(&self) -> &Url {
-        &self.url
-    }
-
     pub(super) fn location(&self, object: &ObjectName) -> Url {
         append(&self.url, object)
     }

@@ -1,6 +1,6 @@
 //! The rsync store with the real rsync program (Debian's package `rsync`) and its daemon.
 #![cfg(feature = "rsync")]
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::{
     fs,
@@ -262,4 +262,33 @@ async fn what_the_web_server_does_not_show_is_no_success() {
     let error = put(&RsyncStore::new(config).unwrap(), 1, &sample::bits(10)).await.unwrap_err();
     assert_eq!(error.reason, Reason::StoreError);
     assert!(error.chain().contains("must show the same directory"), "{}", error.chain());
+}
+
+/// The programs of this machine that were started with this word among their arguments.
+fn programs_with(word: &str) -> usize {
+    let has =
+        |entry: &fs::DirEntry| fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| line.contains(word));
+    fs::read_dir("/proc").unwrap().flatten().filter(has).count()
+}
+
+#[tokio::test]
+async fn giving_up_ends_the_program_and_empties_the_spool() {
+    let mut server = Server::start("").await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    server.port = silent.local_addr().unwrap().port();
+    let target = format!("rsync://mimeo@127.0.0.1:{}/images/", server.port);
+    let store = server.store();
+    let mut sink = store.open(&object(1), None).await.unwrap();
+    sink.write(sample::bits(10)).await.unwrap();
+    let mut closing = JoinSet::new();
+    closing.spawn(sink.close());
+    let _connection = silent.accept().await.unwrap();
+    assert_eq!((programs_with(&target), files(&server.path("spool")).len()), (1, 1));
+    closing.shutdown().await;
+    let gone = async {
+        while programs_with(&target) > 0 || !files(&server.path("spool")).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
 }

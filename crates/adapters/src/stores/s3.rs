@@ -1,7 +1,7 @@
 //! S3 and what speaks its protocol: multipart uploads, which can be gone on with.
 //!
 //! Every request is signed in its URL, so that bodies pass without being hashed first; messages show the URL alone. The
-//! server's ETags are no proof of what it stored: proving is the engine's.
+//! server's `ETag`s are no proof of what it stored: proving is the engine's.
 
 mod answer;
 mod api;

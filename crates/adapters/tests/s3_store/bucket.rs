@@ -85,12 +85,12 @@ async fn uploads(State(bucket): State<Bucket>, Query(query): Query<Parameters>) 
     let (prefix, after) = (marker("prefix"), (marker("key-marker"), marker("upload-id-marker")));
     let mut found = content.uploads.keys().filter(|at| at.0.starts_with(&prefix) && **at > after).peekable();
     let mut list = String::new();
-    let mut last = None;
+    let mut end = None;
     for (key, id) in found.by_ref().take(PAGE) {
         write!(list, "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Owner><ID>o</ID></Owner></Upload>").unwrap();
-        last = Some((key, id));
+        end = Some((key, id));
     }
-    if let (Some((key, id)), true) = (last, found.peek().is_some()) {
+    if let (Some((key, id)), true) = (end, found.peek().is_some()) {
         let next = format!("<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>{id}</NextUploadIdMarker>");
         list = format!("{next}<IsTruncated>true</IsTruncated>{list}");
     }
@@ -177,14 +177,14 @@ fn of_upload(
         _ => {
             let after: u16 = query.get("part-number-marker").map_or(0, |marker| marker.parse().unwrap());
             let mut found = parts.iter().filter(|(number, _)| **number > after).peekable();
-            let (mut list, mut last) = (String::new(), after);
+            let (mut list, mut end) = (String::new(), after);
             for (number, bits) in found.by_ref().take(PAGE) {
                 let size = bits.len();
                 write!(list, "<Part><PartNumber>{number}</PartNumber><LastModified>-</LastModified>").unwrap();
                 write!(list, "<ETag>&quot;{number}&quot;</ETag><Size>{size}</Size></Part>").unwrap();
-                last = *number;
+                end = *number;
             }
-            let next = format!("<NextPartNumberMarker>{last}</NextPartNumberMarker>");
+            let next = format!("<NextPartNumberMarker>{end}</NextPartNumberMarker>");
             let truncated = format!("<MaxParts>3</MaxParts><IsTruncated>{}</IsTruncated>", found.peek().is_some());
             format!("<ListPartsResult {XMLNS}>{next}{truncated}{list}</ListPartsResult>").into_response()
         }

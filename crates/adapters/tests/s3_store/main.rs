@@ -184,6 +184,7 @@ async fn deleting_ends_every_upload_of_the_key_and_none_of_another() {
     let server = bucket.served().await;
     let other = (format!("{}0", key()), "2~b".to_owned());
     bucket.content.lock().unwrap().uploads.insert(other.clone(), BTreeMap::new());
+    assert_eq!(in_parts(&server).kept(&object()).await.unwrap(), 0);
     for _ in 0..7 {
         drop(in_parts(&server).open(&object(), Some(SIZE)).await.unwrap());
     }

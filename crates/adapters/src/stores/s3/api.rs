@@ -145,12 +145,12 @@ impl Api {
                 return Ok(found);
             }
             let marker = |name| first(body, name).unwrap_or_default().to_owned();
-            let last = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
+            let end = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
             // The keys come in their order, and those that follow begin with this one.
-            if last.0 != key || next.as_ref() == Some(&last) {
+            if end.0 != key || next.as_ref() == Some(&end) {
                 return Ok(found);
             }
-            next = Some(last);
+            next = Some(end);
         }
     }
 
@@ -190,7 +190,7 @@ impl Api {
             let page = page.map_err(|cause| answer.unreadable().caused_by(cause))?;
             found.extend(page.parts);
             match page.next_part_number_marker {
-                Some(last) if last > after => after = last,
+                Some(next) if next > after => after = next,
                 _ => break,
             }
         }

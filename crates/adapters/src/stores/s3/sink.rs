@@ -87,7 +87,7 @@ impl Parts {
         Ok(Self::resume(api, key, id, Vec::new()))
     }
 
-    /// Behind the parts that have these ETags.
+    /// Behind the parts that have these `ETag`s.
     pub(super) fn resume(api: Api, key: String, id: String, etags: Vec<String>) -> Self {
         Self { api, key, id, etags, unanswered: None }
     }

@@ -71,12 +71,14 @@ pub(crate) struct StoreConfig {
     pub facts: StoreFacts,
     /// How long it may move no byte before a copy counts as stalled.
     pub timeout: Duration,
+    /// Glance's own id of it, for its locations.
+    pub backend: Option<String>,
 }
 
 /// A store's type, with the keys of its own.
 #[derive(Debug, Clone)]
 pub(crate) enum StoreKind {
-    Http(HttpStoreConfig),
+    Http(Box<HttpStoreConfig>),
     File(FileStoreConfig),
     S3(S3StoreConfig),
     Swift(SwiftStoreConfig),

@@ -79,13 +79,13 @@ fn settings(config: Config) -> Settings {
 }
 
 fn store_part(config: &StoreConfig) -> Result<Option<StorePart>> {
-    Ok(store(config)?.map(|store| StorePart { store, timeout: config.timeout }))
+    Ok(store(config)?.map(|store| StorePart { store, timeout: config.timeout, backend: config.backend.clone() }))
 }
 
 /// `None` for a store that only Glance can write.
 pub(crate) fn store(config: &StoreConfig) -> Result<Option<Arc<dyn Store>>> {
     Ok(Some(match config.kind.clone() {
-        StoreKind::Http(config) => Arc::new(HttpStore::new(config)?),
+        StoreKind::Http(config) => Arc::new(HttpStore::new(*config)?),
         StoreKind::File(config) => Arc::new(FileStore::new(config)?),
         StoreKind::S3(config) => Arc::new(S3Store::new(config)?),
         StoreKind::Swift(config) => Arc::new(SwiftStore::new(config)?),

@@ -44,8 +44,10 @@ pub struct Image {
 }
 
 impl Image {
+    /// Whether the URL is among its locations. Glance cuts the credentials off an s3 URL before it keeps it.
     pub fn has_location(&self, url: &str) -> bool {
-        self.locations.iter().any(|location| location.url == url)
+        let bare = bare(url);
+        self.locations.iter().any(|location| location.url == url || location.url == bare)
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -86,6 +88,13 @@ pub struct Location {
 }
 
 impl Location {
+    /// The same, for Glance's own store of this id.
+    #[must_use]
+    pub fn of_backend(mut self, backend: &str) -> Self {
+        self.metadata.insert("store".to_owned(), Value::from(backend));
+        self
+    }
+
     /// Glance's own id of the store that it takes the location for.
     pub fn backend(&self) -> Option<&str> {
         self.metadata.get("store")?.as_str()
@@ -98,19 +107,33 @@ impl Location {
     }
 }
 
+/// A URL without its credentials: which place it is, whoever asks.
+pub fn bare(url: &str) -> String {
+    match userinfo(url) {
+        Some((scheme, place)) => format!("{scheme}{place}"),
+        None => url.to_owned(),
+    }
+}
+
 /// A URL as people are shown it. A location's may carry the credentials that Glance's driver needs, where the operator
 /// allows that; and whatever somebody mistyped into a URL may be a password.
 pub fn without_credentials(url: &str) -> String {
+    match userinfo(url) {
+        Some((scheme, place)) => format!("{scheme}***@{place}"),
+        None => url.to_owned(),
+    }
+}
+
+/// What is before and behind a URL's credentials; none where it has none.
+fn userinfo(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.find("//").map_or(("", url), |at| url.split_at(at + 2));
     // Glance writes a secret into s3 and swift URLs as it is, with any slash that it has.
     let host = rest.split('/').next().unwrap_or(rest);
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let is_host = host.ends_with(']') || host.rsplit_once(':').is_none_or(|(_, port)| is_port(port));
     let is_plain = scheme.starts_with("http") && !host.contains('@') && is_host;
-    match rest.rsplit_once('@').filter(|_| !is_plain) {
-        Some((_, place)) => format!("{scheme}***@{place}"),
-        None => url.to_owned(),
-    }
+    let (_, place) = rest.rsplit_once('@').filter(|_| !is_plain)?;
+    Some((scheme, place))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -181,7 +204,7 @@ as_glance_spells!(ImageStatus, Visibility);
 
 #[cfg(test)]
 mod tests {
-    use super::without_credentials;
+    use super::{bare, without_credentials};
 
     #[test]
     fn no_credentials_of_a_url_are_shown() {
@@ -196,6 +219,7 @@ mod tests {
         ];
         for (url, shown) in cases {
             assert_eq!(without_credentials(url), shown);
+            assert_eq!(bare(url), shown.replace("***@", ""));
         }
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use mimeo_core::{
-    Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName, without_credentials,
+    Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName, bare,
+    without_credentials,
 };
 
 use crate::{
@@ -49,11 +50,11 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
         let (part, object) = (engine.stores.get(store)?, replica.object.as_ref()?);
         let (size, url) = (replica.size?, replica.url.as_ref()?);
         Some(async move {
-            let answer = match part.store.location(object) == *url {
+            let answer = match bare(&part.store.location(object)) == bare(url) {
                 true => prove::probe(part, object, size, PROBE_LIMIT).await,
                 false => Err(moved(store, url)),
             };
-            (store, Location::ours(url, store), answer)
+            (store, part.in_glance(Location::ours(url, store)), answer)
         })
     });
     let mut answering = Vec::new();

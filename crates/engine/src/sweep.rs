@@ -11,7 +11,8 @@ use std::{
 
 use futures::future::join_all;
 use mimeo_core::{
-    Change, DirtyMark, ImageId, Object, ObjectState, Record, Result, StoreName, Timestamp, without_credentials,
+    Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Result, StoreName, Timestamp, bare,
+    without_credentials,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -141,7 +142,7 @@ fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
             _ => return None,
         };
         // Where the store is at another place by now, a removal there would prove nothing of the bits here.
-        let is_here = part.store.location(&object.name) == object.url;
+        let is_here = bare(&part.store.location(&object.name)) == bare(&object.url);
         is_here.then(|| Candidate { object: object.clone(), due, why })
     };
     record.objects.iter().filter_map(candidate).collect()
@@ -165,11 +166,17 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
             }
         }
     }
-    join_all(by_store.into_values().map(|objects| remove_from_store(engine, objects))).await.into_iter().collect()
+    let removals = join_all(by_store.into_values().map(|objects| remove_from_store(engine, objects))).await;
+    for in_use in removals {
+        past.resting.extend(in_use?.into_iter().map(|url| (url, Instant::now())));
+    }
+    Ok(())
 }
 
-/// One after the other, until the store fails: it is asked again at the next sweep.
-async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> {
+/// One after the other, until the store fails: it is asked again at the next sweep. Gives the URLs of those that others
+/// are built on.
+async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<String>> {
+    let mut in_use = Vec::new();
     for object in objects {
         let id = object.name.image();
         if object.state == ObjectState::Kept && engine.registry.look(&id).await?.is_some() {
@@ -178,14 +185,20 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
         }
         let Some(part) = engine.stores.get(&object.store) else { continue };
         if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
-            let (store, object) = (&object.store, &object.name);
-            tracing::warn!(%store, %object, error = error.chain(), "could not remove it yet");
-            return Ok(());
+            let (store, name) = (&object.store, &object.name);
+            tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
+            engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
+            if error.reason != Reason::StoreInUse {
+                break;
+            }
+            in_use.push(object.url);
+            continue;
         }
+        engine.health.lock().not_removed.remove(&(object.store.clone(), object.name.clone()));
         tracing::info!(store = %object.store, object = %object.name, "removed");
         engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
     }
-    Ok(())
+    Ok(in_use)
 }
 
 /// The image is there after all: the next look takes the tombstone away.
@@ -199,15 +212,20 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 /// What the next sweeps are to do.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
+    let not_removed = engine.health.lock().not_removed.clone();
+    let why = |candidate: &Candidate| {
+        let failure = not_removed.get(&(candidate.object.store.clone(), candidate.object.name.clone()));
+        failure.map_or(candidate.why.into(), |failure| format!("{}; not removed yet: {failure}", candidate.why))
+    };
     while let Some(records) = walk.next().await? {
         entries.extend(records.iter().flat_map(|record| {
             candidates(engine, record).into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),
                 name: record.image.name.clone(),
-                store: candidate.object.store,
-                object: candidate.object.name.to_string(),
                 due: candidate.due,
-                why: candidate.why.into(),
+                why: why(&candidate),
+                object: candidate.object.name.to_string(),
+                store: candidate.object.store,
             })
         }));
     }

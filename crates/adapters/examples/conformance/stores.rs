@@ -31,11 +31,12 @@ pub(crate) fn of(kind: &str, options: &[&str]) -> Stores {
         ("s3", [endpoint, bucket, small @ ..]) => s3(endpoint, bucket, *small == ["small-parts"]),
         // A Swift that is logged in to by version 1, or with a project by Keystone.
         ("swift", [url, user, container]) => {
-            swift(SwiftLogin::TempAuth(SwiftCredentials::tempauth(url, user, password().into()).unwrap()), container)
+            let credentials = SwiftCredentials::tempauth(url, user, password().into()).unwrap();
+            swift(&SwiftLogin::TempAuth(credentials), container)
         }
         ("swift", [url, user, container, project]) => {
             let credentials = SwiftCredentials::new(url, project, user, password().into()).unwrap();
-            swift(SwiftLogin::Keystone { credentials, user_domain: None, project_domain: None }, container)
+            swift(&SwiftLogin::Keystone { credentials, user_domain: None, project_domain: None }, container)
         }
         // A directory behind an SSH server, and the web server that shows it; the login is a key file, `agent` or `password`.
         ("sftp", [host, port, user, path, read_url, known_hosts, login]) => {
@@ -119,7 +120,7 @@ fn s3(endpoint: &str, bucket: &str, small_parts: bool) -> Stores {
     stores
 }
 
-fn swift(login: SwiftLogin, container: &str) -> Stores {
+fn swift(login: &SwiftLogin, container: &str) -> Stores {
     let sizes = [128 << 20, 16 << 10, 100_000];
     let store = |segment_size| {
         let config = SwiftStoreConfig {

@@ -154,7 +154,7 @@ impl russh::server::Handler for Client {
         let (stream, files) = (self.channel.take().unwrap().into_stream(), self.files.clone());
         self.tasks.spawn(async move {
             russh_sftp::server::run(stream, Sftp(files)).await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Handler for Sftp {
         }
         self.0.with(&path, |bits| {
             if flags.contains(OpenFlags::TRUNCATE) {
-                bits.clear()
+                bits.clear();
             }
         })?;
         Ok(Handle { id, handle: path })

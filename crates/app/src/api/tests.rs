@@ -44,7 +44,7 @@ fn engine(registry: FakeRegistry) -> Arc<Engine> {
         registry: Arc::new(registry),
         ledger: Arc::new(MemoryLedger::default()),
         clock: Arc::new(FakeClock::at(sample::time(0))),
-        stores: vec![StorePart { store: Arc::new(store), timeout: LONG }],
+        stores: vec![StorePart { store: Arc::new(store), timeout: LONG, backend: None }],
     };
     let backoff = Backoff { first: LONG, max: LONG };
     let settings = Settings {

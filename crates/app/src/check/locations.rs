@@ -54,7 +54,12 @@ pub(super) async fn register_all(trial: &Trial<'_>, report: &mut Report<'_>, wri
 }
 
 async fn register(trial: &Trial<'_>, id: &ImageId, part: &Part<'_>, url: &str) -> Result<()> {
-    trial.glance.add_locations(id, &[Location::ours(url, part.name())]).await?;
+    let location = Location::ours(url, part.name());
+    let location = match &part.config.backend {
+        Some(backend) => location.of_backend(backend),
+        None => location,
+    };
+    trial.glance.add_locations(id, &[location]).await?;
     let lost = || {
         let message = "Glance took the location, and does not show it: another writer removed it";
         Error::new(Reason::LocationLost, message)
@@ -84,9 +89,13 @@ async fn read_through(trial: &Trial<'_>, id: &ImageId, part: &Part<'_>, url: &st
     match trial.glance.download(id).await {
         Ok(bits) if bits == trial.bits => report.ok(step, "the same bytes"),
         Ok(_) => {
-            report.fail(step, "other bytes than were uploaded", format!("look at {url} from the host of glance-api"));
+            let cure = format!("look at {} from the host of glance-api", without_credentials(url));
+            report.fail(step, "other bytes than were uploaded", cure);
         }
-        Err(error) => report.fail(step, error.chain(), format!("let the host of glance-api read {url}")),
+        Err(error) => {
+            let cure = format!("let the host of glance-api read {}", without_credentials(url));
+            report.fail(step, error.chain(), cure);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mimeo_core::{Error, ImageId, ObjectName, Reason, Result, ports::Store};
+use mimeo_core::{Error, ImageId, ObjectName, Reason, Result, ports::Store, without_credentials};
 
 use super::{
     report::Report,
@@ -40,7 +40,7 @@ async fn write(trial: &mut Trial<'_>, image: &ImageId, at: usize, report: &mut R
     }
     match part.within(read_back(&*store, &object, &trial.bits)).await {
         Ok(()) => {
-            report.ok(format!("{}: write and read", part.name()), url);
+            report.ok(format!("{}: write and read", part.name()), without_credentials(&url));
             true
         }
         Err(error) => {

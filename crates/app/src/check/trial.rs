@@ -8,6 +8,7 @@ use mimeo_adapters::openstack::Glance;
 use mimeo_core::{
     Change, Error, ImageId, Object, ObjectName, ObjectState, Reason, Result, StoreName, Timestamp,
     ports::{ByteStream, Clock, Ledger, Store},
+    without_credentials,
 };
 use uuid::Uuid;
 
@@ -116,7 +117,7 @@ impl<'a> Trial<'a> {
             match part.within(part.store.delete(&object.name)).await {
                 Ok(()) => gone.push(Change::ObjectGone(object.store, object.name)),
                 Err(error) => {
-                    let seen = format!("{} may be left: {}", object.url, error.chain());
+                    let seen = format!("{} may be left: {}", without_credentials(&object.url), error.chain());
                     report.warn(format!("{}: clean up", object.store), seen, "serve removes it once the store answers");
                     self.objects.push(object);
                 }

@@ -142,14 +142,18 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
-    Kind { name: "http", keys: http::KEYS, read: |own| http::read(own).map(StoreKind::Http) },
+    Kind {
+        name: "http",
+        keys: http::KEYS,
+        read: |own| http::read(own).map(|config| StoreKind::Http(Box::new(config))),
+    },
     Kind { name: "file", keys: file::KEYS, read: |own| file::read(own).map(StoreKind::File) },
     Kind { name: "s3", keys: s3::KEYS, read: |own| s3::read(own).map(StoreKind::S3) },
     Kind { name: "swift", keys: swift::KEYS, read: |own| swift::read(own).map(StoreKind::Swift) },
     Kind { name: "rbd", keys: rbd::KEYS, read: |own| rbd::read(own).map(StoreKind::Rbd) },
     Kind { name: "sftp", keys: sftp::KEYS, read: |own| sftp::read(own).map(StoreKind::Sftp) },
     Kind { name: "rsync", keys: rsync::KEYS, read: |own| rsync::read(own).map(StoreKind::Rsync) },
-    Kind { name: "glance", keys: glance::KEYS, read: |own| glance::read(own).map(StoreKind::Glance) },
+    Kind { name: "glance", keys: glance::KEYS, read: |own| Some(StoreKind::Glance(glance::read(own))) },
 ];
 
 impl StoreKind {
@@ -182,12 +186,24 @@ fn store(own: &Own<'_>) -> Option<(StoreConfig, StoreLimits)> {
     let visibility = section.get("visibility").and_then(|item| list(&item, visibility));
     let timeout = section.value("timeout", Duration::from_mins(1), above_zero);
     let limits = limits::store(section);
+    let backend = backend(section);
     let kind = (kind?.read)(own)?;
-    let backend = match &kind {
+    let delegated = match &kind {
         StoreKind::Glance(backend) => Some(backend.clone()),
         _ => None,
     };
-    Some((StoreConfig { kind, facts: StoreFacts { name: own.name.clone(), visibility, backend }, timeout }, limits))
+    let facts = StoreFacts { name: own.name.clone(), visibility, backend: delegated };
+    Some((StoreConfig { kind, facts, timeout, backend: backend? }, limits))
+}
+
+/// Glance's own id of the store, for the types that Glance has too.
+fn backend(section: &Section<'_>) -> Option<Option<String>> {
+    let Some(item) = section.get("backend") else { return Some(None) };
+    let read = |text: &str| match text.trim().is_empty() {
+        true => Err("is empty; give the store's id as in glance-api.conf, or leave the key out".to_owned()),
+        false => Ok(text.to_owned()),
+    };
+    item.parse(read).map(Some)
 }
 
 fn visibility(item: &Item<'_>) -> Option<Visibility> {

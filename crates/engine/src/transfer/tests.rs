@@ -251,7 +251,7 @@ async fn run(case: &Case) -> Outcome {
         let feed = transfer.feed(manner.slow);
         let (paces, image) = (&paces, &image);
         feeds.push(async move {
-            let part = StorePart { store: Arc::new(store), timeout: Duration::from_mins(1) };
+            let part = StorePart { store: Arc::new(store), timeout: Duration::from_mins(1), backend: None };
             let line = Board::default().show(&image.id, part.store.name(), Phase::Copying, None);
             let slow = Arc::new(Semaphore::new(1));
             let health = Health::default();

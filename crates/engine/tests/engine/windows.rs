@@ -171,7 +171,7 @@ fn engine(registry: Arc<dyn Registry>, stores: Vec<Arc<dyn Store>>, window: usiz
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
     };
-    let part = |store| StorePart { store, timeout: Duration::from_secs(5) };
+    let part = |store| StorePart { store, timeout: Duration::from_secs(5), backend: None };
     let parts = Parts {
         registry,
         ledger: Arc::new(MemoryLedger::default()),

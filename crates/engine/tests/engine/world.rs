@@ -198,9 +198,9 @@ fn engine(
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
     };
-    let parts = stores
-        .iter()
-        .map(|store| StorePart { store: Arc::new(store.clone()) as Arc<dyn Store>, timeout: Duration::from_secs(5) });
+    let timeout = Duration::from_secs(5);
+    let part = |store: &FakeStore| StorePart { store: Arc::new(store.clone()), timeout, backend: None };
+    let parts = stores.iter().map(part);
     let parts = Parts {
         registry: Arc::new(registry.clone()),
         ledger: Arc::clone(ledger) as _,

@@ -6,19 +6,14 @@ use super::Own;
 pub(super) const KEYS: &[&str] = &["backend"];
 
 /// Glance's id of the store: the section's name unless it says another.
-pub(super) fn read(own: &Own<'_>) -> Option<String> {
+pub(super) fn read(own: &Own<'_>) -> String {
     for key in ["concurrency", "bandwidth"] {
         if let Some(item) = own.section.own(key) {
             item.wrong("Glance itself writes to this store, at its own pace; remove the key");
         }
     }
-    match own.section.get("backend") {
-        Some(item) => item.parse(|text| match text.is_empty() {
-            true => Err("is empty; give the store's id as in glance-api.conf, or leave the key out".to_owned()),
-            false => Ok(text.to_owned()),
-        }),
-        None => Some(own.name.to_string()),
-    }
+    let named = own.section.get("backend").and_then(|item| item.text());
+    named.unwrap_or_else(|| own.name.to_string())
 }
 
 /// What no other store may have too, each with its key.

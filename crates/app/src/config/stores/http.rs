@@ -1,5 +1,4 @@
 //! A store of the type `http`.
-#![expect(clippy::option_option, reason = "a mistake, no key and a value are three things")]
 
 use std::fs;
 

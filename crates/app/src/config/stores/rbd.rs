@@ -1,13 +1,13 @@
 //! A store of the type `rbd`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mimeo_adapters::stores::rbd::RbdStoreConfig;
 
 use super::{Item, Own};
 use crate::config::units;
 
-pub(super) const KEYS: &[&str] = &["pool", "user", "conf_file", "keyring", "fsid", "chunk_size"];
+pub(super) const KEYS: &[&str] = &["backend", "pool", "user", "conf_file", "keyring", "fsid", "chunk_size"];
 
 pub(super) fn read(own: &Own<'_>) -> Option<RbdStoreConfig> {
     let section = &own.section;
@@ -31,7 +31,7 @@ pub(super) fn places(config: &RbdStoreConfig) -> Vec<(&'static str, String)> {
 }
 
 /// The one that is given, else the one that Ceph's own file tells.
-fn fsid(own: &Own<'_>, conf_file: &PathBuf) -> Option<String> {
+fn fsid(own: &Own<'_>, conf_file: &Path) -> Option<String> {
     if let Some(item) = own.section.get("fsid") {
         return item.parse(|text| RbdStoreConfig::valid_fsid(text).map_err(|rule| format!("\"{text}\" {rule}")));
     }

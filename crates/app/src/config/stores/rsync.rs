@@ -61,7 +61,6 @@ pub(super) fn places(config: &RsyncStoreConfig) -> Vec<(&'static str, String)> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
     use crate::config::{Config, ConfigError, StoreKind};
 
     fn parse(more: &str) -> Result<Config, ConfigError> {

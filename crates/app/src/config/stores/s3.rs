@@ -10,6 +10,7 @@ use url::Url;
 use super::{Item, Own};
 
 pub(super) const KEYS: &[&str] = &[
+    "backend",
     "endpoint",
     "bucket",
     "prefix",
@@ -111,16 +112,12 @@ fn of_profile(own: &Own<'_>, name: &str) -> Result<S3Credentials, String> {
         ini::Error::Parse(error) => format!("{} has a mistake in line {}", path.display(), error.line + 1),
     })?;
     let found = |key: &str| file.section(Some(name))?.get(key).filter(|value| !value.is_empty()).map(str::to_owned);
-    match (found("aws_access_key_id"), found("aws_secret_access_key")) {
-        (Some(access_key), Some(secret_key)) => {
-            let session_token = found("aws_session_token").map(Into::into);
-            Ok(S3Credentials { access_key, secret_key: secret_key.into(), session_token })
-        }
-        _ => {
-            let path = path.display();
-            Err(format!("{path} has no section [{name}] with aws_access_key_id and aws_secret_access_key"))
-        }
-    }
+    let (Some(access_key), Some(secret_key)) = (found("aws_access_key_id"), found("aws_secret_access_key")) else {
+        let path = path.display();
+        return Err(format!("{path} has no section [{name}] with aws_access_key_id and aws_secret_access_key"));
+    };
+    let session_token = found("aws_session_token").map(Into::into);
+    Ok(S3Credentials { access_key, secret_key: secret_key.into(), session_token })
 }
 
 fn authorities(own: &Own<'_>, item: &Item<'_>) -> Option<Vec<Certificate>> {

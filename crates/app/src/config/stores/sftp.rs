@@ -2,7 +2,7 @@
 
 use mimeo_adapters::stores::sftp::SftpStoreConfig;
 
-use super::{Own, ssh};
+use super::{Item, Own, ssh};
 
 pub(super) const KEYS: &[&str] =
     &["host", "port", "user", "path", "read_url", "key_file", "key_passphrase", "agent", "password", "known_hosts"];
@@ -20,7 +20,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
     let path = path.and_then(|item| item.parse(directory));
     let read_url = own.url("read_url", "where a web server exports the directory, like \"http://10.0.0.11/images/\"");
     let port = section.value("port", 22, ssh::port);
-    let agent = section.value("agent", false, |item| item.boolean());
+    let agent = section.value("agent", false, Item::boolean);
     let key_file = ssh::file_if_given(own, "key_file");
     let (key_passphrase, password) = (secret("key_passphrase"), secret("password"));
     let known_hosts = ssh::path_if_given(own, "known_hosts");

@@ -8,6 +8,7 @@ use super::{Item, Own};
 use crate::config::units;
 
 pub(super) const KEYS: &[&str] = &[
+    "backend",
     "auth_url",
     "auth_version",
     "user",

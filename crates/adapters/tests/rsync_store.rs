@@ -96,6 +96,7 @@ impl Server {
             spool_size: 10 << 20,
             password: Some(PASSWORD.into()),
             key_file: None,
+            bandwidth: None,
             known_hosts: None,
             port: None,
         }

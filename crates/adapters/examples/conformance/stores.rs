@@ -145,6 +145,7 @@ fn rsync(target: &str, read_url: &str, spool: &str, ssh: &[&str]) -> Stores {
         read_url: base("read_url", read_url),
         spool: spool.into(),
         spool_size: 1 << 30,
+        bandwidth: None,
         password: ssh.is_empty().then(|| password().into()),
         port: ssh.first().map(|port| port.parse().unwrap()),
         key_file: ssh.get(1).map(Into::into),

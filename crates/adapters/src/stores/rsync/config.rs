@@ -1,4 +1,4 @@
-use std::{fmt, path::PathBuf};
+use std::{fmt, num::NonZeroU64, path::PathBuf};
 
 use mimeo_core::StoreName;
 use secrecy::SecretString;
@@ -15,6 +15,8 @@ pub struct RsyncStoreConfig {
     pub spool: PathBuf,
     /// Bytes of all objects together that wait in the spool.
     pub spool_size: u64,
+    /// What rsync may send, in bytes per second.
+    pub bandwidth: Option<NonZeroU64>,
     /// For a daemon.
     pub password: Option<SecretString>,
     /// For SSH, as the other two.

@@ -53,6 +53,10 @@ impl RsyncStore {
         if self.delta.contains(&size) && self.has_older(object).await? {
             arguments.push("--fuzzy".into());
         }
+        if let Some(bandwidth) = self.config.bandwidth {
+            // rsync counts in units of 1024 bytes, and takes 0 for no limit.
+            arguments.push(format!("--bwlimit={}", bandwidth.get().div_ceil(1024)).into());
+        }
         arguments.extend(["--".into(), file.into()]);
         run(&self.config, &arguments, sent).await.map(drop)
     }

@@ -37,6 +37,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<RsyncStoreConfig> {
         read_url: read_url?,
         spool: spool?,
         spool_size: spool_size?,
+        bandwidth: section.get("bandwidth").and_then(|item| item.parse(units::bandwidth)),
         password: password.map_or(Some(None), |given| given.map(|text| Some(text.into())))?,
         key_file: key_file?,
         known_hosts: known_hosts?,

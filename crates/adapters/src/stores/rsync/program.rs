@@ -162,6 +162,7 @@ mod tests {
             password: Some("s3cret".into()),
             key_file: Some("/etc/it's a key%".into()),
             known_hosts: Some("/etc/known hosts".into()),
+            bandwidth: None,
             port: Some(2222),
         }
     }

@@ -9,9 +9,9 @@ from .base import Server, free_port, listens
 class Nginx(Server):
     name = "nginx"
 
-    def __init__(self, parent: Path, name: str):
+    def __init__(self, parent: Path, name: str, port: int | None = None):
         super().__init__(parent, name)
-        self.port = free_port()
+        self.port = port or free_port()
         self.data = self.dir / "data"
         (self.data / "images").mkdir(parents=True)
         # An upload is written here and renamed into place when it is whole: the same file system, or nginx copies.
@@ -61,3 +61,17 @@ http {{
             return []
         lines = self.access_log.read_text().splitlines()
         return [line for line in lines if line.split()[1] == method and name in line.split()[2]]
+
+
+class Exporter(Nginx):
+    """Shows a directory that others write to: read-only, as Glance reads what comes by SFTP, rsync or a mount."""
+
+    def __init__(self, parent: Path, name: str, shown: Path, port: int | None = None):
+        self.shown = shown
+        super().__init__(parent, name, port)
+        self.objects = shown
+
+    def _conf(self) -> str:
+        location = "location / { dav_methods PUT DELETE; create_full_put_path on; }"
+        assert location in super()._conf()
+        return super()._conf().replace(location, f"location /images/ {{ alias {self.shown}/; }}")

@@ -10,6 +10,7 @@ from .ceph import Ceph
 from .keystone import SECRET, Keystone
 
 USER = "mimeo"
+MIN_PART = 25_000  # bytes: so that a small object can have many parts
 
 
 class RadosGateway(Server):
@@ -35,6 +36,7 @@ class RadosGateway(Server):
             "rgw_enable_apis": "s3, swift, swift_auth, admin", "rgw_enable_usage_log": "false",
             "rgw_run_sync_thread": "false", "rgw_dynamic_resharding": "false", "rgw_thread_pool_size": 64,
             "rgw_gc_obj_min_wait": 5, "rgw_gc_processor_period": 5,  # what is deleted is soon gone
+            "rgw_multipart_min_part_size": MIN_PART,
             "rgw_swift_account_in_url": "true", "rgw_swift_url": self.url,
             "rgw_keystone_url": self.keystone.url.removesuffix("/v3"), "rgw_keystone_api_version": 3,
             "rgw_keystone_admin_user": "admin", "rgw_keystone_admin_password": SECRET,

@@ -81,6 +81,7 @@ impl Files {
         tasks.spawn(async move {
             let mut clients = JoinSet::new();
             while let Ok((mut stream, _)) = ssh.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let (config, client) =
                     (config.clone(), Client { files: files.clone(), channel: None, tasks: JoinSet::new() });
                 clients.spawn(async move {

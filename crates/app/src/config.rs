@@ -21,14 +21,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_adapters::{
-    events::rabbitmq::RabbitConfig,
-    openstack::OpenstackConfig,
-    stores::{
-        file::FileStoreConfig, http::HttpStoreConfig, rbd::RbdStoreConfig, rsync::RsyncStoreConfig, s3::S3StoreConfig,
-        sftp::SftpStoreConfig, swift::SwiftStoreConfig,
-    },
-};
+use mimeo_adapters::{events::rabbitmq::RabbitConfig, openstack::OpenstackConfig, stores::http::HttpStoreConfig};
 use mimeo_core::{
     Backoff, Limits,
     policy::{Rules, StoreFacts},
@@ -79,12 +72,18 @@ pub(crate) struct StoreConfig {
 #[derive(Debug, Clone)]
 pub(crate) enum StoreKind {
     Http(Box<HttpStoreConfig>),
-    File(FileStoreConfig),
-    S3(S3StoreConfig),
-    Swift(SwiftStoreConfig),
-    Rbd(RbdStoreConfig),
-    Sftp(SftpStoreConfig),
-    Rsync(RsyncStoreConfig),
+    #[cfg(feature = "file")]
+    File(mimeo_adapters::stores::file::FileStoreConfig),
+    #[cfg(feature = "s3")]
+    S3(mimeo_adapters::stores::s3::S3StoreConfig),
+    #[cfg(feature = "swift")]
+    Swift(mimeo_adapters::stores::swift::SwiftStoreConfig),
+    #[cfg(feature = "rbd")]
+    Rbd(mimeo_adapters::stores::rbd::RbdStoreConfig),
+    #[cfg(feature = "sftp")]
+    Sftp(mimeo_adapters::stores::sftp::SftpStoreConfig),
+    #[cfg(feature = "rsync")]
+    Rsync(mimeo_adapters::stores::rsync::RsyncStoreConfig),
     /// One that only Glance can write, by Glance's own id.
     Glance(String),
 }
@@ -94,10 +93,13 @@ impl StoreKind {
     pub(crate) fn read_url(&self) -> Option<&Url> {
         match self {
             Self::Http(config) => config.read_url.as_ref(),
+            #[cfg(feature = "file")]
             Self::File(config) => Some(&config.read_url),
+            #[cfg(feature = "sftp")]
             Self::Sftp(config) => Some(&config.read_url),
+            #[cfg(feature = "rsync")]
             Self::Rsync(config) => Some(&config.read_url),
-            Self::S3(_) | Self::Swift(_) | Self::Rbd(_) | Self::Glance(_) => None,
+            _ => None,
         }
     }
 }

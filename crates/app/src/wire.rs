@@ -7,10 +7,7 @@ use mimeo_adapters::{
     events::rabbitmq::{RabbitConfig, RabbitEvents},
     ledger::sqlite::SqliteLedger,
     openstack::{Glance, OpenstackConfig},
-    stores::{
-        file::FileStore, http::HttpStore, rbd::RbdStore, rsync::RsyncStore, s3::S3Store, sftp::SftpStore,
-        swift::SwiftStore,
-    },
+    stores::http::HttpStore,
 };
 use mimeo_core::{
     Result, TimeZone, Timestamp,
@@ -86,12 +83,18 @@ fn store_part(config: &StoreConfig) -> Result<Option<StorePart>> {
 pub(crate) fn store(config: &StoreConfig) -> Result<Option<Arc<dyn Store>>> {
     Ok(Some(match config.kind.clone() {
         StoreKind::Http(config) => Arc::new(HttpStore::new(*config)?),
-        StoreKind::File(config) => Arc::new(FileStore::new(config)?),
-        StoreKind::S3(config) => Arc::new(S3Store::new(config)?),
-        StoreKind::Swift(config) => Arc::new(SwiftStore::new(config)?),
-        StoreKind::Rbd(config) => Arc::new(RbdStore::new(config)?),
-        StoreKind::Sftp(config) => Arc::new(SftpStore::new(config)?),
-        StoreKind::Rsync(config) => Arc::new(RsyncStore::new(config)?),
+        #[cfg(feature = "file")]
+        StoreKind::File(config) => Arc::new(mimeo_adapters::stores::file::FileStore::new(config)?),
+        #[cfg(feature = "s3")]
+        StoreKind::S3(config) => Arc::new(mimeo_adapters::stores::s3::S3Store::new(config)?),
+        #[cfg(feature = "swift")]
+        StoreKind::Swift(config) => Arc::new(mimeo_adapters::stores::swift::SwiftStore::new(config)?),
+        #[cfg(feature = "rbd")]
+        StoreKind::Rbd(config) => Arc::new(mimeo_adapters::stores::rbd::RbdStore::new(config)?),
+        #[cfg(feature = "sftp")]
+        StoreKind::Sftp(config) => Arc::new(mimeo_adapters::stores::sftp::SftpStore::new(config)?),
+        #[cfg(feature = "rsync")]
+        StoreKind::Rsync(config) => Arc::new(mimeo_adapters::stores::rsync::RsyncStore::new(config)?),
         StoreKind::Glance(_) => return Ok(None),
     }))
 }

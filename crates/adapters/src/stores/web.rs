@@ -29,6 +29,7 @@ pub(super) struct Web {
 
 impl Web {
     /// `url` as [`base_url`] gives it.
+    #[cfg(any(feature = "file", feature = "sftp", feature = "rsync"))]
     pub(super) fn new(store: StoreName, url: Url) -> Result<Self> {
         Self::reached_by(plain_client(), store, url)
     }

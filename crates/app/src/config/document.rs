@@ -97,6 +97,7 @@ impl<'a> Section<'a> {
     }
 
     /// What a variable of the environment holds; `None` also where that is nothing.
+    #[cfg(feature = "s3")]
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         (self.document.environment)(name).filter(|value| !value.trim().is_empty())
     }

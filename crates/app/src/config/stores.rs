@@ -1,13 +1,20 @@
 //! `enabled_stores`, `[store_defaults]` and `[stores.NAME]`.
 
+#[cfg(feature = "file")]
 mod file;
 mod glance;
 mod http;
+#[cfg(feature = "rbd")]
 mod rbd;
+#[cfg(feature = "rsync")]
 mod rsync;
+#[cfg(feature = "s3")]
 mod s3;
+#[cfg(feature = "sftp")]
 mod sftp;
+#[cfg(any(feature = "sftp", feature = "rsync"))]
 mod ssh;
+#[cfg(feature = "swift")]
 mod swift;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -147,11 +154,17 @@ const KINDS: &[Kind] = &[
         keys: http::KEYS,
         read: |own| http::read(own).map(|config| StoreKind::Http(Box::new(config))),
     },
+    #[cfg(feature = "file")]
     Kind { name: "file", keys: file::KEYS, read: |own| file::read(own).map(StoreKind::File) },
+    #[cfg(feature = "s3")]
     Kind { name: "s3", keys: s3::KEYS, read: |own| s3::read(own).map(StoreKind::S3) },
+    #[cfg(feature = "swift")]
     Kind { name: "swift", keys: swift::KEYS, read: |own| swift::read(own).map(StoreKind::Swift) },
+    #[cfg(feature = "rbd")]
     Kind { name: "rbd", keys: rbd::KEYS, read: |own| rbd::read(own).map(StoreKind::Rbd) },
+    #[cfg(feature = "sftp")]
     Kind { name: "sftp", keys: sftp::KEYS, read: |own| sftp::read(own).map(StoreKind::Sftp) },
+    #[cfg(feature = "rsync")]
     Kind { name: "rsync", keys: rsync::KEYS, read: |own| rsync::read(own).map(StoreKind::Rsync) },
     Kind { name: "glance", keys: glance::KEYS, read: |own| Some(StoreKind::Glance(glance::read(own))) },
 ];
@@ -161,11 +174,17 @@ impl StoreKind {
     fn places(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Http(config) => http::places(config),
+            #[cfg(feature = "file")]
             Self::File(config) => file::places(config),
+            #[cfg(feature = "s3")]
             Self::S3(config) => s3::places(config),
+            #[cfg(feature = "swift")]
             Self::Swift(config) => swift::places(config),
+            #[cfg(feature = "rbd")]
             Self::Rbd(config) => rbd::places(config),
+            #[cfg(feature = "sftp")]
             Self::Sftp(config) => sftp::places(config),
+            #[cfg(feature = "rsync")]
             Self::Rsync(config) => rsync::places(config),
             Self::Glance(backend) => glance::places(backend),
         }

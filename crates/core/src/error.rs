@@ -116,6 +116,8 @@ reasons! {
     LocationRefused = "location-refused", true;
     /// Glance was asked to copy the image to a store of its own, and ended without the copy.
     GlanceCopyFailed = "glance-copy-failed", false;
+    /// Only Glance can write the copy; it is asked for it after Mimeo's own copies.
+    AfterOthers = "after-others", false;
     /// The location's URL does not answer now; it is not given to Glance until it does.
     LocationUnreachable = "location-unreachable", false;
     /// A location that Mimeo registered was gone at a later look: another writer removed or overwrote it.

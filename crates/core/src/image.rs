@@ -46,8 +46,8 @@ pub struct Image {
 impl Image {
     /// Whether the URL is among its locations. Glance cuts the credentials off an s3 URL before it keeps it.
     pub fn has_location(&self, url: &str) -> bool {
-        let bare = bare(url);
-        self.locations.iter().any(|location| location.url == url || location.url == bare)
+        let bare = userinfo(url).map(|(scheme, _, place)| format!("{scheme}{place}"));
+        self.locations.iter().any(|location| location.url == url || Some(&location.url) == bare.as_ref())
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -107,10 +107,13 @@ impl Location {
     }
 }
 
-/// A URL without its credentials: which place it is, whoever asks.
-pub fn bare(url: &str) -> String {
+/// A URL without its password: which place it is, whatever the password is now.
+pub fn place(url: &str) -> String {
     match userinfo(url) {
-        Some((scheme, place)) => format!("{scheme}{place}"),
+        Some((scheme, info, place)) => {
+            let user = info.split_once(':').map_or(info, |(user, _)| user);
+            format!("{scheme}{user}@{place}")
+        }
         None => url.to_owned(),
     }
 }
@@ -119,21 +122,21 @@ pub fn bare(url: &str) -> String {
 /// allows that; and whatever somebody mistyped into a URL may be a password.
 pub fn without_credentials(url: &str) -> String {
     match userinfo(url) {
-        Some((scheme, place)) => format!("{scheme}***@{place}"),
+        Some((scheme, _, place)) => format!("{scheme}***@{place}"),
         None => url.to_owned(),
     }
 }
 
-/// What is before and behind a URL's credentials; none where it has none.
-fn userinfo(url: &str) -> Option<(&str, &str)> {
+/// A URL's credentials, and what is before and behind them; none where it has none.
+fn userinfo(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.find("//").map_or(("", url), |at| url.split_at(at + 2));
     // Glance writes a secret into s3 and swift URLs as it is, with any slash that it has.
     let host = rest.split('/').next().unwrap_or(rest);
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     let is_host = host.ends_with(']') || host.rsplit_once(':').is_none_or(|(_, port)| is_port(port));
     let is_plain = scheme.starts_with("http") && !host.contains('@') && is_host;
-    let (_, place) = rest.rsplit_once('@').filter(|_| !is_plain)?;
-    Some((scheme, place))
+    let (info, place) = rest.rsplit_once('@').filter(|_| !is_plain)?;
+    Some((scheme, info, place))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -204,7 +207,7 @@ as_glance_spells!(ImageStatus, Visibility);
 
 #[cfg(test)]
 mod tests {
-    use super::{bare, without_credentials};
+    use super::{place, without_credentials};
 
     #[test]
     fn no_credentials_of_a_url_are_shown() {
@@ -219,7 +222,14 @@ mod tests {
         ];
         for (url, shown) in cases {
             assert_eq!(without_credentials(url), shown);
-            assert_eq!(bare(url), shown.replace("***@", ""));
         }
+    }
+
+    #[test]
+    fn a_place_has_an_account_but_no_password() {
+        let of = |info: &str| place(&format!("swift+https://{info}@keystone/v3/images/object"));
+        assert_eq!(of("service%3Aglance:old"), of("service%3Aglance:new"));
+        assert_ne!(of("service%3Aglance:pw"), of("other%3Aglance:pw"), "the container of another project");
+        assert_eq!(place("rbd://fsid/pool/image/snap"), "rbd://fsid/pool/image/snap");
     }
 }

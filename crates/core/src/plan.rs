@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
-    Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Location, ObjectName,
+    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, STORE_KEY, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -129,7 +129,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         true => Vec::new(),
         false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
     };
-    let trouble = trouble(image, seen.now, policy.backoff);
+    let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
     plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
     plan.changes.push(Change::Image(ImageRow {
@@ -194,14 +194,16 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
 }
 
 /// What stands in the way of the image as a whole.
-fn trouble(image: &Image, now: Timestamp, backoff: Backoff) -> Option<Failure> {
+fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
     let failure = |reason, message: String, next_try| Some(Failure { reason, message, tries: 1, next_try });
     match image.status {
-        ImageStatus::Active if image.importing => failure(
-            Reason::ImageImporting,
-            "Glance imports or copies this image itself; its locations are left alone until that ends".into(),
-            Some(backoff.next(now, 1)),
-        ),
+        ImageStatus::Active if image.importing => {
+            let before = seen.record.image.trouble.as_ref().filter(|before| before.reason == Reason::ImageImporting);
+            let tries = before.map_or(0, |before| before.tries).saturating_add(1);
+            let message = "Glance imports or copies this image itself; its locations are left alone until that ends";
+            let next_try = Some(backoff.next(seen.now, tries));
+            Some(Failure { reason: Reason::ImageImporting, message: message.into(), tries, next_try })
+        }
         ImageStatus::Active => None,
         ImageStatus::Deactivated => failure(
             Reason::ImageDeactivated,
@@ -225,6 +227,10 @@ fn replica_step(
     let now = seen.now;
     if image.size == Some(0) && image.status == ImageStatus::Active {
         return empty(replica, is_wanted, backoff, now);
+    }
+    if replica.proof.is_some_and(|proof| proof.kind == ProofKind::Glance) {
+        // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
+        replica = Replica::wanted(replica.store);
     }
     if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
         return registration_step(plan, image, is_wanted, replica, now);
@@ -284,14 +290,13 @@ fn delegated_step(
 ) -> Replica {
     use ReplicaState as R;
     let (now, backoff) = (seen.now, policy.backoff);
-    if image.backends.contains(backend) {
-        let proof = replica.proof.unwrap_or(Proof { kind: ProofKind::Glance, at: now });
-        let url = image.locations.iter().find(|location| location.backend() == Some(backend));
+    if let Some(url) = at_glance(image, backend) {
+        let before = replica.proof.filter(|proof| proof.kind == ProofKind::Glance);
         return Replica {
             state: R::Registered,
-            url: url.map(|location| location.url.clone()),
+            url,
             size: image.size,
-            proof: Some(proof),
+            proof: before.or(Some(Proof { kind: ProofKind::Glance, at: now })),
             seen_at: Some(now),
             failure: None,
             ..replica
@@ -318,22 +323,50 @@ fn delegated_step(
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
     }
+    let waited = replica.failure.as_ref().filter(|failure| failure.reason == Reason::AfterOthers);
+    let waited = waited.map_or(0, |failure| failure.tries);
     if let Some(store) = due(plan, seen, &mut replica) {
-        if is_glances_turn(plan, seen, policy) {
-            plan.ask.push(store);
-        } else {
-            plan.look_again(Some(backoff.next(now, 2)));
+        match is_glances_turn(plan, seen, policy, waited) {
+            true => plan.ask.push(store),
+            false => {
+                let tries = waited.saturating_add(1);
+                let next_try = Some(backoff.next(now, tries));
+                let message = "Glance is asked for it when Mimeo's own copies are registered, or take too long";
+                replica.failure =
+                    Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
+                plan.look_again(next_try);
+            }
         }
     }
     replica
 }
 
+/// The location of the copy that Glance has in a store of its own, where locations are shown. Those that Mimeo registered
+/// are of no copy of Glance's.
+fn at_glance(image: &Image, backend: &str) -> Option<Option<String>> {
+    let is_glances =
+        |location: &&Location| location.backend() == Some(backend) && !location.metadata.contains_key(STORE_KEY);
+    let location = image.locations.iter().find(is_glances);
+    let is_there = image.backends.contains(backend) && (location.is_some() || !image.locations_shown);
+    is_there.then(|| location.map(|location| location.url.clone()))
+}
+
+/// So often it is looked whether Mimeo's own copies are registered before Glance is asked beside them.
+const LOOKS_BEFORE_ASKING: u32 = 6;
+
 /// No location can be registered while Glance copies an image: it is asked for its own copies when Mimeo's are
-/// registered, without waiting for those that are slow.
-fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy) -> bool {
+/// registered, without waiting long for those that are slow. And never while it may still be at work on a PATCH.
+fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited: u32) -> bool {
     let mut own = seen.record.replicas.values().filter(|replica| policy.backend(&replica.store).is_none());
+    let unanswered = |replica: &Replica| {
+        let failure = replica.failure.as_ref();
+        failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable)
+    };
+    if !plan.register.is_empty() || own.clone().any(unanswered) {
+        return false;
+    }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();
-    is_idle || plan.register.is_empty() && own.any(|replica| replica.state == ReplicaState::Registered)
+    is_idle || waited >= LOOKS_BEFORE_ASKING || own.any(|replica| replica.state == ReplicaState::Registered)
 }
 
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.

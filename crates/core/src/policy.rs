@@ -70,9 +70,15 @@ impl Rules {
         if self.0.is_empty() {
             return open.into_iter().cloned().collect();
         }
+        let has = |store: &&StoreFacts| store.backend.as_ref().is_some_and(|backend| image.backends.contains(backend));
+        let at_glance: Vec<&StoreName> = enabled.iter().filter(has).map(|store| &store.name).collect();
         let context = context(image);
         let matching = self.0.iter().filter(|rule| rule.matches(&context));
-        let chosen: Vec<&StoreName> = matching.flat_map(|rule| rule.choose(&open, held)).collect();
+        let rank = |store: &StoreName| match at_glance.contains(&store) {
+            true => (0, None),
+            false => held.get(store).map_or((1, None), rank),
+        };
+        let chosen: Vec<&StoreName> = matching.flat_map(|rule| rule.choose(&open, rank)).collect();
         open.into_iter().filter(|store| chosen.contains(store)).cloned().collect()
     }
 }
@@ -84,10 +90,14 @@ impl Rule {
     }
 
     /// Of this rule's stores, those that it asks for: where copies are first, where they failed last.
-    fn choose<'a>(&self, open: &[&'a StoreName], held: &BTreeMap<StoreName, Replica>) -> Vec<&'a StoreName> {
+    fn choose<'a>(
+        &self,
+        open: &[&'a StoreName],
+        rank: impl Fn(&StoreName) -> (u8, Option<Timestamp>),
+    ) -> Vec<&'a StoreName> {
         let mut stores: Vec<&StoreName> =
             self.spec.stores.iter().filter_map(|name| open.iter().find(|store| **store == name).copied()).collect();
-        stores.sort_by_key(|store| held.get(*store).map_or((1, None), rank));
+        stores.sort_by_key(|store| rank(store));
         stores.truncate(self.spec.copies.unwrap_or(usize::MAX));
         stores
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use mimeo_core::{
     CHUNK, Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
-    ReplicaState, Result, StoreName, bare,
+    ReplicaState, Result, StoreName, place,
 };
 use tokio::time::Instant;
 
@@ -90,7 +90,7 @@ pub(crate) async fn begin(
         let open = before.and_then(|replica| record.object(store, replica.object.as_ref()?));
         let open = open.filter(|object| object.state == ObjectState::Open);
         // At another place than where it was begun there is nothing of it.
-        let is_there = open.is_some_and(|object| bare(&object.url) == bare(&part.store.location(&object.name)));
+        let is_there = open.is_some_and(|object| place(&object.url) == place(&part.store.location(&object.name)));
         let goes_on = is_there && partial == Partial::GoOn;
         let name = open.filter(|_| goes_on).map_or_else(|| ObjectName::new(id, number), |object| object.name.clone());
         let url = part.store.location(&name);

@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ask::Asked,
     gate::Gate,
     health::Health,
     pace::Paces,
@@ -125,6 +126,7 @@ pub struct Engine {
     gates: BTreeMap<StoreName, Gates>,
     pub(crate) board: Board,
     pub(crate) recent: Recent,
+    pub(crate) asked: Asked,
     pub(crate) health: Health,
     /// Rung when an image was marked dirty.
     pub(crate) wake: Notify,
@@ -152,6 +154,7 @@ impl Engine {
             settings,
             board: Board::default(),
             recent: Recent::default(),
+            asked: Asked::default(),
             health: Health::default(),
             wake: Notify::new(),
             sweep: Notify::new(),

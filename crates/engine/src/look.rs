@@ -30,6 +30,7 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     engine.ledger.commit(&plan.changes).await?;
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let record = engine.ledger.load(id).await?.unwrap_or(record);
+    engine.asked.seen(&record, matches!(&sight, Sight::Present(image) if image.importing));
     Ok(Look { record, sight, plan })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use mimeo_core::{Error, Image, ImageId, ImageStatus, ObjectName, Reason, ReplicaState, Result};
+use mimeo_core::{Error, Image, ImageId, ImageStatus, Location, ObjectName, Reason, ReplicaState, Result};
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -39,12 +39,25 @@ impl Names {
     }
 }
 
-/// The objects, of these, that the image's locations name. However a URL is written, an object's name is a part of its
-/// path (the last but for an RBD snapshot), and no other object has it.
+/// The objects, of these, that the image's locations name: however a URL is written, the object's name stands in it, and
+/// no other object has that name.
 fn named(image: &Image, objects: &HashSet<String>) -> Vec<String> {
-    let parts = image.locations.iter().flat_map(|location| location.url.split(['/', '?', '#']));
-    let names = parts.map(|part| percent_decode_str(part).decode_utf8_lossy().to_ascii_lowercase());
-    names.filter(|name| objects.contains(name)).collect()
+    let decoded = |location: &Location| percent_decode_str(&location.url).decode_utf8_lossy().to_ascii_lowercase();
+    let found = image.locations.iter().map(decoded).flat_map(|url| names_in(&url));
+    found.filter(|name| objects.contains(name)).collect()
+}
+
+/// What looks like an object's name in a URL: an image's id, a dot, and the number of an attempt.
+fn names_in(url: &str) -> Vec<String> {
+    const ID: usize = 36;
+    let name_at = |at: usize| {
+        let (id, rest) = url.get(at..)?.split_at_checked(ID)?;
+        let attempt = rest.strip_prefix('.')?;
+        let digits = attempt.find(|letter: char| !letter.is_ascii_hexdigit()).unwrap_or(attempt.len());
+        id.parse::<ImageId>().ok()?;
+        Some(url[at..=at + ID + digits].to_owned())
+    };
+    (0..url.len().saturating_sub(ID)).filter_map(name_at).collect()
 }
 
 /// Whether every image that was there at its last look is still shown. In a cloud without other projects' private
@@ -70,8 +83,6 @@ fn blind(why: &str) -> Error {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use mimeo_core::Location;
-
     use super::*;
 
     #[test]
@@ -87,10 +98,14 @@ mod tests {
             "http://host/images//0B3F8A10-7a44-4f0e-9d57-1f2e3d4c5b6a.17/?x#y",
             "http://host/images/%30b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a%2e17",
             "rbd://fsid/images/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17/snap",
-            "s3+https://key:secret@host/bucket/prefix/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17",
+            "s3+https://key:secret@host/bucket/mimeo-0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17",
+            "s3+https://host/bucket/face0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17.part",
+            "http://host/images%2F0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17",
         ] {
             assert_eq!(names(url), [object], "{url}");
         }
-        assert!(names("http://host/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.1/snap").is_empty());
+        for other in [".1/snap", ".171", ".17f", "", "17"] {
+            assert!(names(&format!("http://host/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a{other}")).is_empty(), "{other}");
+        }
     }
 }

@@ -19,12 +19,7 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
     let now = engine.clock.now();
     let is_bad = matches!(
         error.reason,
-        Reason::ProofMismatch
-            | Reason::ObjectMissing
-            | Reason::SourceMismatch
-            | Reason::SourceSize
-            | Reason::StoreFull
-            | Reason::StoreRefused
+        Reason::ProofMismatch | Reason::ObjectMissing | Reason::SourceMismatch | Reason::SourceSize | Reason::StoreFull
     );
     let result = update(engine, id, store, |replica, changes| {
         let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;

@@ -192,8 +192,11 @@ fn action(
 ) -> (&'static str, String) {
     let failure = replica.and_then(|replica| replica.failure.as_ref());
     let again = || failure.map_or(String::new(), |failure| format!("; last time: {}", failure.message));
+    let is_after_others = failure.is_some_and(|failure| failure.reason == mimeo_core::Reason::AfterOthers);
     if plan.copy.contains(store) {
         ("copy", format!("wanted there, and not there yet{}", again()))
+    } else if is_after_others {
+        ("ask", "wanted there, and only Glance can copy it there, after Mimeo's own copies".into())
     } else if plan.ask.contains(store) {
         ("ask", format!("wanted there, and only Glance can copy it there{}", again()))
     } else if plan.prove.contains(store) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use mimeo_core::{
-    Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName, bare,
+    Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName, place,
     without_credentials,
 };
 
@@ -50,11 +50,13 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
         let (part, object) = (engine.stores.get(store)?, replica.object.as_ref()?);
         let (size, url) = (replica.size?, replica.url.as_ref()?);
         Some(async move {
-            let answer = match bare(&part.store.location(object)) == bare(url) {
+            // As it is written now: a password in it may be another than when the object was made.
+            let now = part.store.location(object);
+            let answer = match place(&now) == place(url) {
                 true => prove::probe(part, object, size, PROBE_LIMIT).await,
                 false => Err(moved(store, url)),
             };
-            (store, part.in_glance(Location::ours(url, store)), answer)
+            (store, part.in_glance(Location::ours(now, store)), answer)
         })
     });
     let mut answering = Vec::new();
@@ -154,6 +156,7 @@ async fn settle(
         let now = engine.clock.now();
         let seen = |replica: Replica, _: &mut Vec<_>| Replica {
             state: ReplicaState::Registered,
+            url: Some(location.url.clone()),
             seen_at: Some(now),
             failure: None,
             ..replica

@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::join_all;
 use mimeo_core::{
-    Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Result, StoreName, Timestamp, bare,
+    Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Result, StoreName, Timestamp, place,
     without_credentials,
 };
 use tokio::time::Instant;
@@ -31,6 +31,8 @@ const FEW: u64 = 5;
 const GUARD_WINDOW: Duration = Duration::from_hours(1);
 /// An object that an image's location names is looked at again after this.
 const REST: Duration = Duration::from_mins(15);
+/// So many objects of a store may fail to be removed before the rest waits for the next sweep.
+const FAILURES: u32 = 8;
 /// Until when tombstones were let through by an operator.
 const CONFIRMED: &str = "deletes-confirmed";
 
@@ -142,7 +144,7 @@ fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
             _ => return None,
         };
         // Where the store is at another place by now, a removal there would prove nothing of the bits here.
-        let is_here = bare(&part.store.location(&object.name)) == bare(&object.url);
+        let is_here = place(&part.store.location(&object.name)) == place(&object.url);
         is_here.then(|| Candidate { object: object.clone(), due, why })
     };
     record.objects.iter().filter_map(candidate).collect()
@@ -167,16 +169,16 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
         }
     }
     let removals = join_all(by_store.into_values().map(|objects| remove_from_store(engine, objects))).await;
-    for in_use in removals {
-        past.resting.extend(in_use?.into_iter().map(|url| (url, Instant::now())));
+    for stuck in removals {
+        past.resting.extend(stuck?.into_iter().map(|url| (url, Instant::now())));
     }
     Ok(())
 }
 
-/// One after the other, until the store fails: it is asked again at the next sweep. Gives the URLs of those that others
-/// are built on.
+/// One after the other, until the store fails: it is asked again at the next sweep. Gives the URLs of those that will
+/// not go for a while: others are built on them, or they are protected.
 async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<String>> {
-    let mut in_use = Vec::new();
+    let (mut stuck, mut failures) = (Vec::new(), 0);
     for object in objects {
         let id = object.name.image();
         if object.state == ObjectState::Kept && engine.registry.look(&id).await?.is_some() {
@@ -188,17 +190,19 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             let (store, name) = (&object.store, &object.name);
             tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
             engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
-            if error.reason != Reason::StoreInUse {
-                break;
+            match error.reason {
+                Reason::StoreInUse | Reason::StoreRefused => stuck.push(object.url),
+                Reason::StoreUnreachable | Reason::StoreStalled => break,
+                _ if failures == FAILURES => break,
+                _ => failures += 1,
             }
-            in_use.push(object.url);
             continue;
         }
         engine.health.lock().not_removed.remove(&(object.store.clone(), object.name.clone()));
         tracing::info!(store = %object.store, object = %object.name, "removed");
         engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
     }
-    Ok(in_use)
+    Ok(stuck)
 }
 
 /// The image is there after all: the next look takes the tombstone away.

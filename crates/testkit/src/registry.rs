@@ -31,6 +31,8 @@ pub enum RegistryFault {
     ListFails(Reason),
     PutBackFails(Reason),
     CopyFails(Reason),
+    /// Glance refuses a copy-image that names this store, which it does not have.
+    NoSuchBackend(&'static str),
     SourceFails(Reason),
     /// Ends after so many bytes of the image, without an error.
     SourceEndsAt(u64),
@@ -157,7 +159,11 @@ impl FakeRegistry {
         self.change(id, |image| {
             image.importing = false;
             image.failed_backends = failed.iter().map(|backend| (*backend).to_owned()).collect();
-            image.backends.extend(done);
+            for backend in done {
+                let metadata = BTreeMap::from([("store".to_owned(), backend.clone().into())]);
+                image.locations.push(Location { url: format!("{backend}://{id}"), metadata });
+                image.backends.insert(backend);
+            }
         });
     }
 
@@ -337,6 +343,9 @@ impl Registry for FakeRegistry {
     async fn copy_to(&self, id: &ImageId, backends: &[String]) -> Result<()> {
         self.fails(|fault| match fault {
             RegistryFault::CopyFails(reason) => Some(reason),
+            RegistryFault::NoSuchBackend(name) if backends.iter().any(|backend| backend == name) => {
+                Some(Reason::GlanceCopyFailed)
+            }
             _ => None,
         })?;
         if self.image(id).is_some_and(|image| image.importing) {

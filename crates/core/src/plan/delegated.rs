@@ -20,6 +20,13 @@ fn asked(mut world: World) -> World {
     world
 }
 
+/// Glance has its own copy there.
+fn at_ceph(image: &mut Image) {
+    image.backends = ["ceph".to_owned()].into();
+    let metadata = BTreeMap::from([("store".to_owned(), "ceph".into())]);
+    image.locations.push(Location { url: "rbd://fsid/images/id/snap".into(), metadata });
+}
+
 #[test]
 fn glance_is_asked_when_mimeos_own_copies_are_registered() {
     let busy = world().plan();
@@ -39,7 +46,7 @@ fn a_slow_copy_of_mimeos_holds_up_glance_no_longer_than_the_quick_ones_take() {
 
 #[test]
 fn what_glance_shows_is_registered_and_proven_by_glance_alone() {
-    let shown = asked(both_registered()).image(|image| image.backends = ["ceph".to_owned()].into());
+    let shown = asked(both_registered()).image(at_ceph);
     let plan = shown.plan();
     let replica = replica(&plan, "g").unwrap();
     let proof = Proof { kind: ProofKind::Glance, at: shown.now };
@@ -69,10 +76,97 @@ fn a_copy_that_glance_lost_is_asked_for_again() {
 
 #[test]
 fn glance_removes_its_own_copy_with_the_image() {
-    let shown = asked(both_registered()).image(|image| image.backends = ["ceph".to_owned()].into());
+    let shown = asked(both_registered()).image(at_ceph);
     let replica_of_glance = replica(&shown.plan(), "g").unwrap().clone();
     let world = shown.record(|record| drop(record.replicas.insert("g".parse().unwrap(), replica_of_glance)));
     let plan = world.plan_at(&Sight::Gone, &[]);
     assert_eq!(replica(&plan, "g").unwrap().state, ReplicaState::Gone);
     assert_eq!(replica(&plan, "a").unwrap().state, ReplicaState::Retiring);
+}
+
+#[test]
+fn a_store_that_was_glances_and_is_mimeos_now_gets_its_copy() {
+    // `a` was of type "glance" in a Glance that shows no locations: no object, no url, proof "glance".
+    let mut world = World::new();
+    let store: StoreName = "a".parse().unwrap();
+    let proof = Some(Proof { kind: ProofKind::Glance, at: world.now });
+    let replica = Replica { state: ReplicaState::Registered, size: Some(1), proof, ..Replica::wanted(store.clone()) };
+    world.record.replicas.insert(store, replica);
+    let plan = world.plan();
+    // The registrar passes over a replica without an object: the plan stays like this for ever.
+    assert_eq!((names(&plan.register), names(&plan.copy)), (vec![], vec!["a", "b"]));
+}
+
+#[test]
+fn what_only_glance_has_proven_is_not_registered_as_mimeos_own() {
+    // The same in a Glance that shows locations: the copy that Glance made is counted as Mimeo's own store's.
+    let mut world = World::new();
+    let store: StoreName = "a".parse().unwrap();
+    let (proof, url) = (Some(Proof { kind: ProofKind::Glance, at: world.now }), "rbd://fsid/images/x/snap".to_owned());
+    let replica = Replica {
+        state: ReplicaState::Registered,
+        size: Some(1),
+        url: Some(url.clone()),
+        proof,
+        ..Replica::wanted(store.clone())
+    };
+    world.record.replicas.insert(store, replica);
+    world.image.locations.push(Location { url, metadata: BTreeMap::new() });
+    assert_eq!(names(&world.plan().copy), ["a", "b"]);
+}
+
+#[test]
+fn slow_copies_hold_up_glance_for_a_bounded_time_although_none_is_registered() {
+    let mut world = world();
+    let sight = Sight::Present(Box::new(world.image.clone()));
+    let mut waits = 0;
+    loop {
+        let plan = world.plan_at(&sight, &["a", "b"]);
+        if names(&plan.ask) == ["g"] {
+            break;
+        }
+        let waiting = replica(&plan, "g").unwrap().clone();
+        assert_eq!(waiting.failure.as_ref().unwrap().reason, Reason::AfterOthers);
+        world.now = waiting.failure.as_ref().unwrap().next_try.unwrap();
+        world.record.replicas.insert(waiting.store.clone(), waiting);
+        waits += 1;
+    }
+    assert_eq!(waits, LOOKS_BEFORE_ASKING);
+}
+
+#[test]
+fn mimeos_own_location_in_glances_store_is_no_copy_of_glances() {
+    let ours = Location::ours("rbd://fsid/images/x/snap", &"a".parse().unwrap()).of_backend("ceph");
+    let world = both_registered().image(|image| {
+        image.backends = ["ceph".to_owned()].into();
+        image.locations.push(ours);
+    });
+    assert_eq!(names(&world.plan().ask), ["g"]);
+}
+
+#[test]
+fn a_copy_that_glance_has_already_counts_for_any_k_of_these() {
+    let mut world = world();
+    let spec = policy::RuleSpec {
+        name: "one".into(),
+        when: None,
+        stores: ["a", "b", "g"].map(|name| name.parse().unwrap()).into(),
+        copies: Some(1),
+    };
+    world.policy.rules = Rules::compile(vec![spec]).unwrap();
+    let plan = world.image(at_ceph).plan();
+    assert_eq!(names(&row(&plan).wanted), ["g"]);
+}
+
+#[test]
+fn glance_is_not_asked_while_it_may_be_at_work_on_a_patch_without_an_answer() {
+    // The PATCH of `b` timed out a moment ago (a URL that hangs). Glance writes the whole image back once it is done with
+    // it: beside an import that undoes the import's own record, or is wiped.
+    let mut world = world().holds("a", ReplicaState::Registered).shows("a").holds("b", ReplicaState::Proven);
+    let error = Error::new(Reason::ImageServiceUnreachable, "PATCH … had no answer in time");
+    let replica = world.record.replicas.remove(&"b".parse().unwrap()).unwrap();
+    let replica = replica.failed(ReplicaState::Proven, &error, world.policy.backoff, world.now);
+    world.record.replicas.insert(replica.store.clone(), replica);
+    let plan = world.plan();
+    assert_eq!((names(&plan.register), names(&plan.ask)), (vec![], vec![]));
 }

@@ -88,3 +88,47 @@ async fn an_image_that_is_deleted_leaves_nothing_to_do_at_glances_store() {
     world.until("everything is forgotten", async || world.report(&id).await.is_none()).await;
     assert_eq!(world.objects(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_glance_does_not_know_keeps_no_other_from_its_copy() {
+    let world = World::start(Options { stores: 1, delegated: true, unknown: true, ..Options::default() });
+    world.registry.inject(RegistryFault::NoSuchBackend("gone"));
+    let id = world.create(sample::image(1, SIZE));
+    tokio::time::sleep(std::time::Duration::from_hours(10)).await;
+    assert_eq!(world.registry.copies_asked().len(), 1, "in ten hours `ceph` was never asked for alone");
+    let _ = id;
+}
+
+#[tokio::test(start_paused = true)]
+async fn glance_is_not_flooded_with_copies() {
+    let world = world();
+    for number in 1..=200 {
+        world.create(sample::image(number, 1 << 10));
+    }
+    tokio::time::sleep(std::time::Duration::from_mins(5)).await;
+    // None has ended. Each holds the image's import lock, so that nothing of it can be registered, while Glance's few
+    // workers come to it.
+    let asked = world.registry.copies_asked().len();
+    assert!(asked <= 16, "{asked} copy-image tasks at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_glance_imports_is_not_looked_at_every_second() {
+    let world = world();
+    let id = world.create(sample::image(1, SIZE));
+    asked(&world, &id, 1).await;
+    let before = world.registry.looks();
+    tokio::time::sleep(std::time::Duration::from_hours(24)).await;
+    // The longest wait of this world is 10 s. Each look is a GET at Glance and a commit in the ledger.
+    let looks = world.registry.looks() - before;
+    assert!(looks <= 24 * 60 * 6 + 100, "{looks} looks at one image in a day");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_tells_of_glances_store_from_the_first_look_on() {
+    let world = World::start(Options { stores: 1, delegated: true, observe: true, ..Options::default() });
+    let id = world.create(sample::image(1, SIZE));
+    let plan = world.engine.plan(Some(&id)).await.unwrap();
+    let told = plan.iter().find(|action| action.store.as_str() == "glance1").unwrap();
+    assert_eq!(told.action, "ask", "{}", told.why);
+}

@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) resumable: bool,
     /// Whether there is one more store, `glance1`, that only Glance can write.
     pub(crate) delegated: bool,
+    /// And another, `glance2`, whose id Glance does not know.
+    pub(crate) unknown: bool,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
@@ -57,6 +59,7 @@ impl Default for Options {
             max_deletes: 10,
             resumable: false,
             delegated: false,
+            unknown: false,
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
     }
@@ -192,7 +195,8 @@ fn engine(
 ) -> Arc<Engine> {
     let glances = StoreFacts { backend: Some("ceph".into()), ..StoreFacts::new("glance1".parse().unwrap()) };
     let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
-    let facts = facts.chain(options.delegated.then_some(glances));
+    let gone = StoreFacts { backend: Some("gone".into()), ..StoreFacts::new("glance2".parse().unwrap()) };
+    let facts = facts.chain(options.delegated.then_some(glances)).chain(options.unknown.then_some(gone));
     let policy = Policy {
         rules: Rules::default(),
         stores: facts.collect(),

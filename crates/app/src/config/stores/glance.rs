@@ -2,15 +2,12 @@
 
 use super::Own;
 
-/// Its limits are Glance's own.
 pub(super) const KEYS: &[&str] = &["backend"];
 
 /// Glance's id of the store: the section's name unless it says another.
 pub(super) fn read(own: &Own<'_>) -> String {
-    for key in ["concurrency", "bandwidth"] {
-        if let Some(item) = own.section.own(key) {
-            item.wrong("Glance itself writes to this store, at its own pace; remove the key");
-        }
+    if let Some(item) = own.section.own("bandwidth") {
+        item.wrong("Glance itself writes to this store, at its own pace; remove the key");
     }
     let named = own.section.get("backend").and_then(|item| item.text());
     named.unwrap_or_else(|| own.name.to_string())

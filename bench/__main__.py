@@ -23,7 +23,8 @@ def arguments() -> argparse.Namespace:
         f"{name} ({part.TITLE})" for name, part in ALL.items()))
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"one or more of {', '.join(ALL)} [default: all]")
     parser.add_argument("--rounds", type=positive, default=3, help="of everything but small and idle [%(default)s]")
-    parser.add_argument("--size", type=positive, default=1024, help="MiB of the image of peers [%(default)s]")
+    parser.add_argument("--size", type=positive, default=1024,
+                        help="MiB of the image of peers and clients [%(default)s]")
     parser.add_argument("--middle-size", type=positive, default=256, metavar="SIZE",
                         help="MiB of the images of stores, concurrent and slow [%(default)s]")
     parser.add_argument("--sizes", type=positive, nargs="+", default=[1, 16, 64, 256, 1024, 4096, 8192],

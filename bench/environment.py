@@ -16,6 +16,7 @@ from .content import MIB
 PROGRAMS = {
     "Mimeo": [BINARY, "--version"], "nginx": ["/usr/sbin/nginx", "-v"], "Apache": ["/usr/sbin/apache2", "-v"],
     "rclone": ["rclone", "version"], "curl": ["curl", "--version"], "OpenSSL": ["openssl", "version"],
+    "Ceph": ["rbd", "--version"], "OpenSSH": ["ssh", "-V"], "rsync": ["rsync", "--version"],
 }
 
 
@@ -23,7 +24,7 @@ def environment() -> dict[str, str]:
     found = {"cores": str(os.cpu_count()), "CPU": _cpu(), "memory": f"{psutil.virtual_memory().total // MIB} MiB"}
     found["Linux"] = platform.release().split("-")[0]
     found |= {name: _version(command) for name, command in PROGRAMS.items()}
-    return {**found, "Glance": version("glance")}
+    return {**found, "Glance": version("glance"), "swiftclient": version("python-swiftclient")}
 
 
 def _cpu() -> str:

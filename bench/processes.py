@@ -15,13 +15,14 @@ from pathlib import Path
 import psutil
 
 SAMPLING = 0.01  # seconds between two looks at the peak memory of a command: its last moments may be missed
+LOOKS_PER_FAMILY = 10  # a look for the processes that a command started comes with each tenth of these
 
 
 @dataclass
 class Usage:
     seconds: float
     cpu: float  # seconds
-    memory: int  # bytes, summed over the processes
+    memory: int  # bytes, summed over the processes (at the peak of each)
     read: int  # bytes that all its read calls brought
 
 
@@ -53,6 +54,18 @@ def _counter(pid: int, name: str) -> int:
     raise KeyError(name)
 
 
+def cpu_of_ended_children(pid: int) -> float:
+    """All CPU time of the processes that it started and waited for: ssh is one of sftp's."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """Those that it started itself and that are there now, from the kernel's own short list."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
 def with_children(pid: int) -> list[int]:
     process = psutil.Process(pid)
     return [pid, *(child.pid for child in process.children(recursive=True))]
@@ -81,17 +94,19 @@ class Watch:
         return Usage(seconds, cpu, memory, read)
 
 
-def run_at_once(*commands: list) -> Usage:
-    """Starts the commands together and waits for all. A failure of one ends the others and is raised."""
+def run_at_once(*commands: list, env: dict[str, str] | None = None) -> Usage:
+    """Starts the commands together and waits for all. A failure of one ends the others and is raised. CPU and memory
+    are with those of the processes that they start."""
     begun = time.monotonic()
-    started = [_start(command) for command in commands]
+    started = [_start(command, env) for command in commands]
     peaks = _Peaks([process.pid for process in started])
     try:
         for process in started:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it stays to be asked
         seconds = time.monotonic() - begun
         pids = [process.pid for process in started]
-        usage = Usage(seconds, sum(map(cpu_clock, pids)), peaks.end(), sum(map(bytes_read, pids)))
+        cpu = sum(map(cpu_clock, pids)) + sum(map(cpu_of_ended_children, pids))
+        usage = Usage(seconds, cpu, peaks.end(), sum(map(bytes_read, pids)))
         for process, command in zip(started, commands):
             _, errors = process.communicate()
             if process.returncode != 0:
@@ -105,29 +120,42 @@ def run_at_once(*commands: list) -> Usage:
                 process.wait()
 
 
-def _start(command: list) -> subprocess.Popen:
+def _start(command: list, env: dict[str, str] | None) -> subprocess.Popen:
     return subprocess.Popen(
-        [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
+        [str(word) for word in command], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
     )
 
 
 class _Peaks(threading.Thread):
-    """Looks at VmHWM while the commands run: it is gone when a process ends."""
+    """Looks at VmHWM while the commands run: it is gone when a process ends. Children are looked for less often."""
 
     def __init__(self, pids: list[int]):
         super().__init__(daemon=True)
+        self.pids = pids
         self.peaks = dict.fromkeys(pids, 0)
         self._over = threading.Event()
         self.start()
 
     def run(self) -> None:
+        looks = 0
         while not self._over.wait(SAMPLING):
+            looks += 1
+            if looks % LOOKS_PER_FAMILY == 0:
+                self._look_for_children()
             for pid in self.peaks:
                 try:
                     self.peaks[pid] = max(self.peaks[pid], peak_memory(pid))
                 except OSError:
                     pass  # ended, and asked for its result already
+
+    def _look_for_children(self) -> None:
+        for pid in self.pids:
+            try:
+                for child in children(pid):
+                    self.peaks.setdefault(child, 0)
+            except OSError:
+                pass  # it, or one of its threads, has ended
 
     def end(self) -> int:
         self._over.set()

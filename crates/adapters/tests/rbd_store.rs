@@ -190,10 +190,15 @@ async fn what_the_cluster_refuses_is_told_with_a_cure() {
     let unknown = RbdStoreConfig { pool: "nowhere".into(), ..config() };
     let keyless = RbdStoreConfig { user: "nobody".into(), ..config() };
     let misplaced = RbdStoreConfig { conf_file: "/nowhere/ceph.conf".into(), ..config() };
+    let directory = tempfile::tempdir().unwrap();
+    let keyring = directory.path().join("keyring");
+    fs::write(&keyring, "[client.mimeo]\nkey = AQAA8VNlAAAAABAAYW5vdGhlciBrZXkgaGVyZQ==\n").unwrap();
+    let other_key = RbdStoreConfig { keyring: Some(keyring), ..config() };
     for (config, reason, cure) in [
         (wrong, Reason::StoreError, "correct conf_file or fsid"),
         (unknown, Reason::StoreError, "`rbd pool init nowhere`"),
         (keyless, Reason::StoreRefused, "keyring"),
+        (other_key, Reason::StoreRefused, "`ceph auth get client.mimeo`"),
         (misplaced, Reason::StoreError, "correct conf_file"),
     ] {
         let error = fails(config).await;

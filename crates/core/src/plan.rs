@@ -326,16 +326,14 @@ fn delegated_step(
     let waited = replica.failure.as_ref().filter(|failure| failure.reason == Reason::AfterOthers);
     let waited = waited.map_or(0, |failure| failure.tries);
     if let Some(store) = due(plan, seen, &mut replica) {
-        match is_glances_turn(plan, seen, policy, waited) {
-            true => plan.ask.push(store),
-            false => {
-                let tries = waited.saturating_add(1);
-                let next_try = Some(backoff.next(now, tries));
-                let message = "Glance is asked for it when Mimeo's own copies are registered, or take too long";
-                replica.failure =
-                    Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
-                plan.look_again(next_try);
-            }
+        if is_glances_turn(plan, seen, policy, waited) {
+            plan.ask.push(store);
+        } else {
+            let tries = waited.saturating_add(1);
+            let next_try = Some(backoff.next(now, tries));
+            let message = "Glance is asked for it when Mimeo's own copies are registered, or take too long";
+            replica.failure = Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
+            plan.look_again(next_try);
         }
     }
     replica

@@ -156,9 +156,14 @@ fn unconnected(config: &RbdStoreConfig, cause: io::Error) -> Error {
             Reason::StoreRefused,
             format!("no key of client.{user} was found: write its file in keyring, readable for mimeo"),
         ),
-        io::ErrorKind::PermissionDenied => {
-            (Reason::StoreRefused, format!("the cluster refused client.{user}: {}", caps(config)))
-        }
+        io::ErrorKind::PermissionDenied => (
+            Reason::StoreRefused,
+            format!(
+                "the cluster refused client.{user}: compare the key in its keyring with `ceph auth get client.{user}`, and \
+                 allow it the pool: {}",
+                caps(config)
+            ),
+        ),
         _ => (
             Reason::StoreUnreachable,
             format!("no monitor of {} let Mimeo in within {CONNECT_TIMEOUT:?}", conf_file.display()),

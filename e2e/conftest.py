@@ -13,10 +13,12 @@ from clients import Clients
 from cloud import Cloud
 from cloud.base import kill_all, tail
 from cloud.fault import FaultyStore
+from cloud.nginx import Exporter
 from cloud.rsyncd import Rsyncd
 from cloud.sshd import Agent, Sshd
 from cloud.storage import Storage
 from mimeo import ROOT, Mimeo
+from places import Place, of_every_kind
 
 LOGS = ROOT / ".cache/e2e-logs"
 
@@ -104,6 +106,30 @@ def ssh_agent(request, sshd):
 @pytest.fixture
 def rsyncd(request):
     yield from _of_its_own(request, Rsyncd)
+
+
+@pytest.fixture
+def exported(cloud):
+    """A function that starts a web server that shows a directory; each has a port that Glance may read from."""
+    made: list[Exporter] = []
+
+    def show(directory: Path) -> Exporter:
+        # `faulty` takes the ports from the other end.
+        port = cloud.fault_ports[-1 - len(made)]
+        server = Exporter(cloud.dir / "runs" / f"exporter-{os.urandom(4).hex()}", "nginx", directory, port)
+        made.append(server)
+        server.start()
+        return server
+
+    yield show
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
+def places(cloud, storage, sshd, rsyncd, exported) -> dict[str, Place]:
+    """A store of every kind, by its kind's name, all empty."""
+    return of_every_kind(cloud, storage, sshd, rsyncd, exported)
 
 
 @pytest.fixture

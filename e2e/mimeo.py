@@ -12,6 +12,7 @@ import requests
 
 from cloud import Cloud
 from cloud.base import Server, eventually, free_port, listens
+from places import Place
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = Path(os.environ.get("MIMEO_BIN", ROOT / "target/debug/mimeo"))
@@ -42,6 +43,10 @@ def _is_table(value) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
 
 
+def _section(server) -> dict:
+    return dict(server.section) if isinstance(server, Place) else {"url": server.url}
+
+
 class Mimeo(Server):
     name = "mimeo"
     start_timeout = 30.0
@@ -58,7 +63,7 @@ class Mimeo(Server):
         self.arguments: list[str] = []
         self.credentials = cloud.keystone.os_env("mimeo")
         self.extra_env: dict[str, str] = {}
-        self.stores: dict[str, object] = {}  # name → a server with `url` and `objects`
+        self.stores: dict[str, object] = {}  # name → a server with `url` and `objects`, or a place with its `section`
         self.config: dict = {}
         self.use(*cloud.nginx)
 
@@ -73,7 +78,7 @@ class Mimeo(Server):
         config: dict = {
             "enabled_stores": list(self.stores),
             **{section: dict(options) for section, options in QUICK.items()},
-            **{f"stores.{name}": {"url": server.url} for name, server in self.stores.items()},
+            **{f"stores.{name}": _section(server) for name, server in self.stores.items()},
             "events": {"transport_url": self.cloud.rabbitmq.transport_url, "queue": self.queue},
             "ledger": {"url": f"sqlite:{self.ledger}"},
             "api": {"listen": f"127.0.0.1:{self.port}"},

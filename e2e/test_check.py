@@ -39,6 +39,21 @@ def test_all_is_well(cloud, mimeo, images):
     eventually(lambda: assert_left_nothing(mimeo, images) or True, 30, "nothing is left")
 
 
+def test_every_kind_of_store(mimeo, places, images):
+    """Each is written, read and registered, and nothing is left at any server. No secret is shown."""
+    mimeo.stores = places
+    code, text = check(mimeo, store_defaults={"type": "http", "timeout": "30s"})
+    assert code == 0 and "FAIL" not in text, text
+    lines = text.splitlines()
+    for name, place in places.items():
+        steps = [f"{name}: Glance's own"] if name == "glance" else [f"{name}: write and read", f"{name}: register"]
+        for step in steps:
+            assert any(line.startswith("ok ") and step in line for line in lines), f"{step!r} is not fine in:\n{text}"
+        assert not place.secret or place.secret not in text, name
+        assert place.left() == [], name
+    assert not images.call("GET", "/images?visibility=all")["images"]
+
+
 def test_show_multiple_locations_is_off(cloud, mimeo, images):
     cloud.glance.reconfigured({"DEFAULT": {"show_multiple_locations": "false"}})
     assert_names(mimeo, "show_multiple_locations = true")

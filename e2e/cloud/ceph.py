@@ -178,12 +178,29 @@ class Ceph:
         """An `rbd` command in the pool, as Mimeo (or as `glance`, or `admin`)."""
         return self.run("rbd", "--pool", POOL, *arguments, client=client, **more).stdout
 
-    def images(self) -> list[str]:
-        return json.loads(self.rbd("ls", "--format", "json"))
+    def images(self, pool: str = POOL) -> list[str]:
+        return json.loads(self.run("rbd", "ls", pool, "--format", "json").stdout)
 
     def snapshots(self, image: str) -> list[dict]:
         """`name`, `size` and `protected` ("true" or "false") of each."""
         return json.loads(self.rbd("snap", "ls", image, "--format", "json"))
+
+    def metadata(self, image: str) -> dict[str, str]:
+        return json.loads(self.rbd("image-meta", "ls", image, "--format", "json") or "{}")
+
+    def trash(self) -> list[str]:
+        return [each["name"] for each in json.loads(self.rbd("trash", "ls", "--format", "json"))]
+
+    def add_pool(self, name: str) -> None:
+        """One that only the administrator may use."""
+        self.run("ceph", "osd", "pool", "create", name, "1")
+        self.run("rbd", "pool", "init", name)
+
+    def pools(self) -> set[str]:
+        return set(self.json("osd", "pool", "ls"))
+
+    def remove_pool(self, name: str) -> None:
+        self.run("ceph", "osd", "pool", "rm", name, name, "--yes-i-really-really-mean-it")
 
     def read(self, image: str, snapshot: str | None = None) -> bytes:
         """All bytes of an image, or of its snapshot."""

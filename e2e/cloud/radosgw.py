@@ -114,6 +114,15 @@ class RadosGateway(Server):
         _, found = self.swift().get_container(container or self.container, prefix=prefix, full_listing=True)
         return [each["name"] for each in found]
 
+    def parts(self, upload: dict) -> list[dict]:
+        """Of one of the uploads."""
+        return self.s3().list_parts(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]).get("Parts", [])
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Of the container's objects."""
+        _, found = self.swift().get_container(self.container, prefix=prefix, full_listing=True)
+        return {each["name"]: each["bytes"] for each in found}
+
     def remove_all(self) -> None:
         """Everything in the bucket and in all containers of the service project; these stay, empty."""
         s3 = self.s3()

@@ -8,7 +8,7 @@ use crate::world::{Options, World};
 const SIZE: u64 = 1 << 20;
 
 fn world() -> World {
-    World::start(Options { stores: 2, delegated: true, ..Options::default() })
+    World::start(Options { stores: 2, glances: &["ceph"], ..Options::default() })
 }
 
 async fn asked(world: &World, id: &ImageId, times: usize) {
@@ -91,7 +91,7 @@ async fn an_image_that_is_deleted_leaves_nothing_to_do_at_glances_store() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_glance_does_not_know_keeps_no_other_from_its_copy() {
-    let world = World::start(Options { stores: 1, delegated: true, unknown: true, ..Options::default() });
+    let world = World::start(Options { stores: 1, glances: &["ceph", "gone"], ..Options::default() });
     world.registry.inject(RegistryFault::NoSuchBackend("gone"));
     let id = world.create(sample::image(1, SIZE));
     tokio::time::sleep(std::time::Duration::from_hours(10)).await;
@@ -126,7 +126,7 @@ async fn an_image_that_glance_imports_is_not_looked_at_every_second() {
 
 #[tokio::test(start_paused = true)]
 async fn a_plan_tells_of_glances_store_from_the_first_look_on() {
-    let world = World::start(Options { stores: 1, delegated: true, observe: true, ..Options::default() });
+    let world = World::start(Options { stores: 1, glances: &["ceph"], observe: true, ..Options::default() });
     let id = world.create(sample::image(1, SIZE));
     let plan = world.engine.plan(Some(&id)).await.unwrap();
     let told = plan.iter().find(|action| action.store.as_str() == "glance1").unwrap();

@@ -43,10 +43,8 @@ pub(crate) struct Options {
     pub(crate) max_deletes: u64,
     /// Whether the stores go on with what they have of an object.
     pub(crate) resumable: bool,
-    /// Whether there is one more store, `glance1`, that only Glance can write.
-    pub(crate) delegated: bool,
-    /// And another, `glance2`, whose id Glance does not know.
-    pub(crate) unknown: bool,
+    /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
+    pub(crate) glances: &'static [&'static str],
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
@@ -58,8 +56,7 @@ impl Default for Options {
             observe: false,
             max_deletes: 10,
             resumable: false,
-            delegated: false,
-            unknown: false,
+            glances: &[],
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
     }
@@ -193,10 +190,12 @@ fn engine(
     clock: &Arc<dyn Clock>,
     options: Options,
 ) -> Arc<Engine> {
-    let glances = StoreFacts { backend: Some("ceph".into()), ..StoreFacts::new("glance1".parse().unwrap()) };
+    let glance = |(number, backend): (usize, &&str)| {
+        let name = format!("glance{}", number + 1).parse().unwrap();
+        StoreFacts { backend: Some((*backend).to_owned()), ..StoreFacts::new(name) }
+    };
     let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
-    let gone = StoreFacts { backend: Some("gone".into()), ..StoreFacts::new("glance2".parse().unwrap()) };
-    let facts = facts.chain(options.delegated.then_some(glances)).chain(options.unknown.then_some(gone));
+    let facts = facts.chain(options.glances.iter().enumerate().map(glance));
     let policy = Policy {
         rules: Rules::default(),
         stores: facts.collect(),

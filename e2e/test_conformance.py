@@ -1,5 +1,5 @@
-"""The real servers pass the suites that the fakes pass: what a unit test finds with a fake holds for the real thing. Each
-suite leaves nothing behind, and neither do the copies in it that are broken off."""
+"""The real servers pass the suites that the fakes pass: what a unit test finds with a fake holds for the real thing.
+Each suite leaves nothing behind, and neither do the copies in it that are broken off."""
 
 import json
 import os
@@ -73,7 +73,8 @@ def test_a_bucket_is_a_store(storage):
 def test_a_container_is_a_store(storage):
     """Of a Swift that is logged in to by Keystone."""
     gateway, user = storage.gateway, "mimeo"
-    said = conforms("store", "swift", storage.keystone.url, user, gateway.container, PROJECTS[user], STORE_PASSWORD=SECRET)
+    where = (storage.keystone.url, user, gateway.container, PROJECTS[user])
+    said = conforms("store", "swift", *where, STORE_PASSWORD=SECRET)
     assert "resumes" in said
     assert gateway.objects() == [], "an object or a segment is left"
 

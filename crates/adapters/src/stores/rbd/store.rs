@@ -21,7 +21,7 @@ pub(super) const SNAPSHOT: &str = "snap";
 pub(super) const WRITTEN: &str = "mimeo.written";
 
 /// What is read or written at once, unless the image's objects are smaller.
-const REQUEST: u64 = 1 << 20;
+const REQUEST: u64 = 2 << 20;
 /// So many requests of one reader or writer are under way: that, with one that is gathered, is what it holds.
 pub(super) const IN_FLIGHT: usize = 8;
 /// After how many more bytes it is noted how far the image was written.

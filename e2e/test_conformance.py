@@ -94,7 +94,7 @@ def test_a_container_with_swifts_own_login_is_a_store(storage):
 @pytest.mark.parametrize("login", ["key", "agent", "password"])
 def test_a_directory_behind_sftp_is_a_store(sshd, exported, request, login):
     if login == "password" and not sshd.password:
-        pytest.skip("the server has a user with a password only where root runs the tests")
+        pytest.fail("the server has a user with a password only where root runs the tests: run them as root")
     more = {"STORE_PASSWORD": sshd.password or ""}
     if login == "agent":
         more["SSH_AUTH_SOCK"] = str(request.getfixturevalue("ssh_agent").socket)

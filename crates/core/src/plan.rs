@@ -233,7 +233,7 @@ fn replica_step(
         replica = Replica::wanted(replica.store);
     }
     if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
-        return registration_step(plan, image, is_wanted, replica, now);
+        return registration_step(plan, image, is_wanted, replica, (now, backoff));
     }
     if replica.state == R::Retiring {
         // The image is back, or was never away: a copy that is still there must show anew that it is right.
@@ -317,8 +317,7 @@ fn delegated_step(
         replica = replica.failed(R::Failed, &Error::new(Reason::GlanceCopyFailed, message), backoff, now);
     } else if matches!(replica.state, R::Registered | R::Suspect) {
         let message = "the image is no longer in Glance's store; Glance is asked for it again";
-        let lost = Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try: Some(now) };
-        replica = Replica { failure: Some(lost), ..Replica::wanted(replica.store) };
+        replica = Replica { failure: Some(lost(message, now, backoff)), ..Replica::wanted(replica.store) };
     }
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
@@ -337,6 +336,13 @@ fn delegated_step(
         }
     }
     replica
+}
+
+/// A location is gone. Glance takes those of an image that is being deleted away one by one, and shows it as active until
+/// the last: so it is looked at again before anything is done about it.
+fn lost(message: &str, now: Timestamp, backoff: Backoff) -> Failure {
+    let next_try = Some(backoff.next(now, 1));
+    Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try }
 }
 
 /// The location of the copy that Glance has in a store of its own, where locations are shown. Those that Mimeo registered
@@ -375,15 +381,20 @@ fn outside_hours(opens: Timestamp, before: Option<Failure>) -> Failure {
 }
 
 /// A proven replica: registered if the image shows its location, else to be registered.
-fn registration_step(plan: &mut Plan, image: &Image, is_wanted: bool, mut replica: Replica, now: Timestamp) -> Replica {
+fn registration_step(
+    plan: &mut Plan,
+    image: &Image,
+    is_wanted: bool,
+    mut replica: Replica,
+    (now, backoff): (Timestamp, Backoff),
+) -> Replica {
     use ReplicaState as R;
     if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
         return Replica { state: R::Registered, seen_at: Some(now), failure: None, ..replica };
     }
     if replica.state != R::Proven {
         let message = "the location that Mimeo registered is no longer among the image's; it is registered again";
-        let lost = Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try: Some(now) };
-        replica = Replica { state: R::Proven, failure: Some(lost), ..replica };
+        replica = Replica { state: R::Proven, failure: Some(lost(message, now, backoff)), ..replica };
     }
     let possible = is_wanted && image.status == ImageStatus::Active && !image.importing;
     if possible && replica.is_due(now) {

@@ -70,8 +70,9 @@ fn a_copy_that_glance_lost_is_asked_for_again() {
     let mut world = asked(both_registered());
     world.record.replicas.get_mut(&"g".parse().unwrap()).unwrap().state = ReplicaState::Registered;
     let plan = world.plan();
-    assert_eq!(names(&plan.ask), ["g"]);
-    assert_eq!(replica(&plan, "g").unwrap().failure.as_ref().unwrap().reason, Reason::LocationLost);
+    let lost = replica(&plan, "g").unwrap().clone();
+    assert_eq!((lost.failure.as_ref().unwrap().reason, names(&plan.ask)), (Reason::LocationLost, vec![]));
+    assert_eq!(names(&world.a_while_later(lost).plan().ask), ["g"]);
 }
 
 #[test]
@@ -127,8 +128,7 @@ fn slow_copies_hold_up_glance_for_a_bounded_time_although_none_is_registered() {
         }
         let waiting = replica(&plan, "g").unwrap().clone();
         assert_eq!(waiting.failure.as_ref().unwrap().reason, Reason::AfterOthers);
-        world.now = waiting.failure.as_ref().unwrap().next_try.unwrap();
-        world.record.replicas.insert(waiting.store.clone(), waiting);
+        world = world.a_while_later(waiting);
         waits += 1;
     }
     assert_eq!(waits, LOOKS_BEFORE_ASKING);

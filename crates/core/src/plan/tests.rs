@@ -72,6 +72,13 @@ impl World {
         self
     }
 
+    /// When the replica's next try is due.
+    fn a_while_later(mut self, replica: Replica) -> Self {
+        self.now = replica.failure.as_ref().unwrap().next_try.unwrap();
+        self.record.replicas.insert(replica.store.clone(), replica);
+        self
+    }
+
     fn plan(&self) -> Plan {
         self.plan_at(&Sight::Present(Box::new(self.image.clone())), &[])
     }
@@ -129,11 +136,12 @@ fn proven_is_registered_stored_is_proven_and_neither_is_copied_again() {
 
 #[test]
 fn a_location_that_vanished_is_no_longer_called_registered_and_is_asserted_again() {
-    let plan = World::new().holds("a", ReplicaState::Registered).plan();
-    let replica = replica(&plan, "a").unwrap();
-    assert_eq!(replica.state, ReplicaState::Proven);
-    assert_eq!(replica.failure.as_ref().unwrap().reason, Reason::LocationLost);
-    assert_eq!(names(&plan.register), ["a"]);
+    let world = World::new().holds("a", ReplicaState::Registered);
+    let plan = world.plan();
+    let lost = replica(&plan, "a").unwrap().clone();
+    assert_eq!((lost.state, names(&plan.register)), (ReplicaState::Proven, vec![]), "the image may be about to go");
+    assert_eq!(lost.failure.as_ref().unwrap().reason, Reason::LocationLost);
+    assert_eq!(names(&world.a_while_later(lost).plan().register), ["a"]);
 }
 
 #[test]

@@ -131,7 +131,7 @@ async fn an_image_that_somebody_writes_is_not_removed_under_them() {
     let (store, object) = (store(), object(3));
     let sink = filled(&store, &object, None).await;
     let error = store.delete(&object).await.unwrap_err();
-    assert!(error.reason == Reason::StoreError && error.message.contains("rbd status"), "{}", error.chain());
+    assert!(error.reason == Reason::StoreInUse && error.message.contains("rbd status"), "{}", error.chain());
     sink.close().await.unwrap();
     store.delete(&object).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! From an answer that was not hoped for to an error with Glance's own words.
 
-use mimeo_core::{Error, Reason};
+use mimeo_core::{Error, Reason, without_credentials};
 use reqwest::{Method, Response, StatusCode};
 
 /// Of Glance's text, as much as a status line bears.
@@ -32,7 +32,8 @@ pub(super) fn unanswered(method: &Method, url: &str, cause: reqwest::Error) -> E
     Error::new(reason, format!("{method} {url} {what}")).caused_by(cause.without_url())
 }
 
-/// The words of an HTML page, without those of its title and heading, which only repeat the status.
+/// The words of an HTML page, without those of its title and heading, which only repeat the status, and without the
+/// credentials of the locations that it names.
 fn plain(html: &str) -> String {
     let body = html.rsplit_once("</h1>").map_or(html, |(_, body)| body);
     let mut text = String::new();
@@ -52,8 +53,19 @@ fn plain(html: &str) -> String {
         .iter()
         .zip(["'", "'", "\"", "<", ">", "&"])
         .fold(text, |text, (entity, letter)| text.replace(entity, letter));
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let words: Vec<String> = text.split_whitespace().map(masked).collect();
     words.join(" ").chars().take(LONGEST).collect()
+}
+
+/// A word, with each URL in it as people are shown it.
+fn masked(word: &str) -> String {
+    let in_scheme = |letter: char| letter.is_ascii_alphanumeric() || "+.-".contains(letter);
+    let before_scheme = |(at, _)| word[..at].trim_end_matches(in_scheme).len();
+    let starts: Vec<usize> = word.match_indices("://").map(before_scheme).collect();
+    let ends = starts.iter().skip(1).copied().chain([word.len()]);
+    let urls = starts.iter().zip(ends).map(|(&start, end)| without_credentials(&word[start..end]));
+    let before = starts.first().map_or(word, |start| &word[..*start]);
+    std::iter::once(before.to_owned()).chain(urls).collect()
 }
 
 #[cfg(test)]
@@ -67,5 +79,28 @@ mod tests {
         assert_eq!(plain(html), "It's not allowed to add locations if image status is saving.");
         assert_eq!(plain("no markup"), "no markup");
         assert_eq!(plain(&"x".repeat(9999)).len(), 300);
+    }
+
+    #[test]
+    fn urls_are_shown_without_their_credentials() {
+        let cases = [
+            (
+                "The location swift+http://a%3Ab:s3cret@h:5000/v3/c/o already exists",
+                "The location swift+http://***@h:5000/v3/c/o already exists",
+            ),
+            ("s3://AK:s3/cr&amp;et@h/b/k, in use", "s3://***@h/b/k, in use"),
+            ("[u'swift+https://u:s3'cret@h/c',", "[u'swift+https://***@h/c',"),
+            ("\"http://host/x\",\"http://u:s3cret@h/y\"", "\"http://host/x\",\"http://***@h/y\""),
+            (
+                "url=rbd://fsid/pool/image/snap and http://h:80/a@b",
+                "url=rbd://fsid/pool/image/snap and http://h:80/a@b",
+            ),
+        ];
+        for (said, shown) in cases {
+            assert_eq!(plain(said), shown);
+        }
+        // Nor the half of one that is cut off.
+        let cut = plain(&format!("{} swift+http://u:s3cret@h/c", "x".repeat(285)));
+        assert!(cut.len() == 300 && !cut.contains("s3cr"), "{cut}");
     }
 }

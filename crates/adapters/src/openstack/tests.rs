@@ -1,7 +1,7 @@
 //! The adapter against a small Keystone and a scripted Glance. The real ones are for the end-to-end tests.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -388,4 +388,16 @@ async fn an_answer_that_is_no_image_is_an_error_that_says_so() {
         assert_eq!(error.reason, Reason::ImageServiceError);
         assert!(error.to_string().contains("not what the Images API promises"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn glances_words_about_a_location_show_no_password() {
+    // As in glance.common.exception.DuplicateLocation.
+    let cloud = TestCloud::start().await;
+    let url = "swift+http://service%3Aglance:s3cret@10.0.0.5:5000/v3/images/object";
+    cloud.script([html(400, &format!("The location {url} already exists"))]);
+    let location = Location { url: url.into(), metadata: BTreeMap::default() };
+    let error = cloud.glance.add_locations(&id(1), &[location]).await.unwrap_err();
+    assert!(!error.chain().contains("s3cret"), "{}", error.chain());
+    assert!(error.message.contains("swift+http://***@10.0.0.5:5000/v3/images/object already exists"), "{error}");
 }

@@ -204,14 +204,14 @@ fn of_object(content: &mut Content, key: String, kind: &str, headers: &HeaderMap
         (_, None) => error(404, "NoSuchKey"),
         (_, Some(bits)) => {
             let range = headers.get(header::RANGE).map(|range| range.to_str().unwrap());
-            let from: Option<usize> =
-                range.map(|range| range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap());
-            match from {
+            let ends = range.map(|range| range.strip_prefix("bytes=").unwrap().split_once('-').unwrap());
+            let ends = ends.map(|(from, last)| (from.parse().unwrap(), last.parse().unwrap_or(bits.len() - 1)));
+            match ends {
                 None => bits.clone().into_response(),
-                Some(from) if from >= bits.len() => error(416, "InvalidRange"),
-                Some(from) => {
-                    let range = format!("bytes {from}-{}/{}", bits.len() - 1, bits.len());
-                    (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, range)], bits.slice(from..)).into_response()
+                Some((from, _)) if from >= bits.len() => error(416, "InvalidRange"),
+                Some((from, last)) => {
+                    let range = [(header::CONTENT_RANGE, format!("bytes {from}-{last}/{}", bits.len()))];
+                    (StatusCode::PARTIAL_CONTENT, range, bits.slice(from..=last)).into_response()
                 }
             }
         }

@@ -28,7 +28,7 @@ fn store(url: &str) -> S3Store {
         name: "s3".parse().unwrap(),
         bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, "images", "us-east-1").unwrap(),
         endpoint,
-        prefix: "mimeo-".into(),
+        prefix: "mimeo.".into(),
         credentials: S3Credentials { access_key: "AK".into(), secret_key: "s3cret".into(), session_token: None },
         authorities: Vec::new(),
         location_credentials: false,
@@ -45,7 +45,7 @@ fn object() -> ObjectName {
 }
 
 fn key() -> String {
-    format!("mimeo-{}", object())
+    format!("mimeo.{}", object())
 }
 
 /// Writes what an object of [`SIZE`] has from `from` to `to`.
@@ -111,6 +111,35 @@ async fn each_kind_of_request_that_is_refused_has_its_reason_and_no_secret() {
 }
 
 #[tokio::test]
+async fn what_is_not_there_is_told_from_a_bucket_or_a_server_that_is_not_there() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    let store = store(&server.url);
+    assert_eq!(store.probe(&object()).await.unwrap(), None);
+    put(&store, Some(SIZE)).await.unwrap();
+    // An answer to HEAD has no code. The last is a proxy's, without the code of an error.
+    for (get, hint) in [
+        ((404, "NoSuchBucket"), "NoSuchBucket: make the bucket"),
+        ((403, "AccessDenied"), "let the access key's owner"),
+        ((404, ""), "correct endpoint"),
+    ] {
+        bucket.content.lock().unwrap().refusals = BTreeMap::from([("head", (404, "")), ("get", get)]);
+        let error = store.probe(&object()).await.unwrap_err();
+        assert!(error.reason != Reason::ObjectMissing && error.message.contains(hint), "{error}");
+    }
+    bucket.content.lock().unwrap().refusals = BTreeMap::from([("head", (404, ""))]);
+    let error = store.probe(&object()).await.unwrap_err();
+    assert!(error.reason == Reason::StoreError && error.message.contains("let HEAD through"), "{error}");
+    for kind in ["delete", "list uploads"] {
+        bucket.content.lock().unwrap().refusals = BTreeMap::from([(kind, (404, "NoSuchBucket"))]);
+        let error = store.delete(&object()).await.unwrap_err();
+        assert!(error.reason == Reason::StoreError && error.message.contains("make the bucket"), "{kind}: {error}");
+    }
+    bucket.content.lock().unwrap().refusals = BTreeMap::from([("delete", (404, "NoSuchKey"))]);
+    store.delete(&object()).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_error_in_a_successful_answer_to_the_last_request_is_an_error() {
     let bucket = Bucket::new();
     let server = bucket.served().await;
@@ -152,7 +181,7 @@ async fn what_is_kept_ends_where_a_part_is_missing_or_short() {
 }
 
 #[tokio::test]
-async fn a_copy_goes_on_from_the_end_of_a_part_and_begins_anew_from_elsewhere() {
+async fn a_copy_goes_on_from_within_the_parts_that_are_there_and_begins_anew_from_elsewhere() {
     let bucket = Bucket::new();
     let server = bucket.served().await;
     let store = in_parts(&server);
@@ -164,12 +193,25 @@ async fn a_copy_goes_on_from_the_end_of_a_part_and_begins_anew_from_elsewhere() 
         drop(store.open(&object(), Some(SIZE)).await.unwrap());
         assert_eq!(store.kept(&object()).await.unwrap() % 25_000, 0);
     };
+    for offset in [0, 50_000, 60_000, 99_999, 100_000] {
+        let parts = (1..).zip([0, 25_000, 50_000, 75_000]);
+        let parts = parts.map(|(number, at)| (number, sample::bits(110_000).slice(at..at + 25_000)));
+        let upload = ((key(), "2~a".to_owned()), parts.collect());
+        bucket.content.lock().unwrap().uploads = BTreeMap::from([upload]);
+        let mut sink = store.resume(&object(), Some(SIZE), offset as u64).await.unwrap();
+        fill(&mut sink, offset, 110_000).await.unwrap();
+        sink.close().await.unwrap();
+        assert_eq!(bucket.content.lock().unwrap().objects.remove(&key()).unwrap(), sample::bits(110_000), "{offset}");
+    }
+    // Too few bits are none the less too few, and too many are too many.
     begin().await;
-    let mut sink = store.resume(&object(), Some(SIZE), 50_000).await.unwrap();
-    fill(&mut sink, 50_000, 110_000).await.unwrap();
-    sink.close().await.unwrap();
-    assert_eq!(bucket.content.lock().unwrap().objects[&key()], sample::bits(110_000));
-    for (size, offset) in [(Some(SIZE), 40_000), (Some(SIZE), 110_000), (None, 50_000), (Some(10_000), 50_000)] {
+    let mut sink = store.resume(&object(), Some(SIZE), 60_000).await.unwrap();
+    fill(&mut sink, 60_000, 109_000).await.unwrap();
+    assert!(sink.close().await.is_err());
+    begin().await;
+    let mut sink = store.resume(&object(), Some(SIZE), 60_000).await.unwrap();
+    assert!(sink.write(sample::bits(50_001)).await.is_err());
+    for (size, offset) in [(Some(SIZE), 100_001), (Some(SIZE), 110_000), (None, 50_000), (Some(10_000), 50_000)] {
         begin().await;
         let error = store.resume(&object(), size, offset).await.err().unwrap();
         assert!(error.reason == Reason::StoreError && error.message.contains("begins anew"), "{error}");

@@ -74,6 +74,15 @@ impl Files {
         self.note(format!("[{section}] {key} {why}; it is left out"));
     }
 
+    /// A URL of an option without the credentials in it, which are told once.
+    pub(super) fn bare(&self, section: &str, key: &str, url: &str) -> String {
+        let bare = mimeo_core::bare(url);
+        if bare != url {
+            self.note(format!("[{section}] {key} has credentials in its URL; they are left out"));
+        }
+        bare
+    }
+
     pub(super) fn note(&self, note: String) {
         let mut notes = self.notes.borrow_mut();
         if !notes.contains(&note) {

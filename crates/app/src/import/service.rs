@@ -125,7 +125,9 @@ pub(super) fn openstack(files: &Files) -> Page {
         "Mimeo needs a user with the admin role in its project. Name a cloud of clouds.yaml here, or set OS_CLOUD or the \
          other OS_* variables. Glance's own user is not taken over.",
     );
-    if let Some(url) = files.option(OWN, "auth_url").or_else(|| files.option(OWN, "www_authenticate_uri")) {
+    let mut keystone = ["auth_url", "www_authenticate_uri"].into_iter();
+    let keystone = keystone.find_map(|key| Some(files.bare(OWN, key, &files.option(OWN, key)?)));
+    if let Some(url) = keystone {
         let bundle = files.option(OWN, "cafile");
         let bundle = bundle.map(|path| format!(", trusted by {path} (cacert in clouds.yaml, OS_CACERT)"));
         page.comment(&format!("Glance's Keystone: {url}{}", bundle.unwrap_or_default()));

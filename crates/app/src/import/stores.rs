@@ -32,6 +32,9 @@ pub(super) struct Store {
 /// Glance's own, for its work.
 const RESERVED: &str = "os_glance_";
 
+/// What librbd makes images of at most, in MiB.
+const LARGEST_CHUNK: u64 = 32;
+
 /// In Glance's order. Also whether they have ids, without which Glance cannot be asked to copy to one of them.
 pub(super) fn backends(files: &Files) -> (Vec<Backend>, bool) {
     if let Some(enabled) = files.option("DEFAULT", "enabled_backends") {
@@ -173,6 +176,10 @@ impl Draft<'_> {
     }
 
     fn text(&mut self, key: &str, option: &str, text: &str) {
+        let text = match text.contains("://") {
+            true => &self.files.bare(self.place(option), option, text),
+            false => text,
+        };
         let holds = format!("{option} of [{}]", self.place(option));
         let value = self.values.plain(&variable(&self.name, key), &holds, text);
         self.page.line(format!("{key} = {value}"));
@@ -213,7 +220,12 @@ impl Draft<'_> {
         self.key("conf_file", "rbd_store_ceph_conf");
         match self.files.number(self.place("rbd_store_chunk_size"), "rbd_store_chunk_size") {
             // A power of two, as Glance makes it one.
-            Some(size) if size > 0 => self.page.line(format!("chunk_size = \"{}MiB\"", 1_u64 << size.ilog2())),
+            Some(size) if size > 0 => match 1_u64 << size.ilog2() {
+                size if size > LARGEST_CHUNK => {
+                    self.unread("rbd_store_chunk_size", "is above 32, the most that Ceph takes");
+                }
+                size => self.page.line(format!("chunk_size = \"{size}MiB\"")),
+            },
             Some(_) => self.unread("rbd_store_chunk_size", "is not above 0"),
             None => {}
         }
@@ -326,7 +338,11 @@ impl Draft<'_> {
         }
         let user = get("user", "swift_store_user");
         let version = get("auth_version", "").or_else(|| own("swift_store_auth_version")).unwrap_or_default();
-        let mut account = vec![("auth_url", get("auth_address", "swift_store_auth_address"))];
+        let address = get("auth_address", "swift_store_auth_address").map(|url| match &file {
+            Some(_) => self.files.bare(&account, "auth_address", &url),
+            None => self.files.bare(self.place("swift_store_auth_address"), "swift_store_auth_address", &url),
+        });
+        let mut account = vec![("auth_url", address)];
         if version.starts_with('1') {
             account.extend([("auth_version", Some("1".to_owned())), ("user", user)]);
             return account;
@@ -365,6 +381,7 @@ impl Draft<'_> {
 
 /// The region that is in the name of an Amazon host, as Glance finds it.
 fn amazon_region(host: &str) -> Option<String> {
+    let host = mimeo_core::bare(host);
     let host = host.trim_start_matches("http://").trim_start_matches("https://").split([':', '/']).next()?;
     let name = host.strip_suffix(".cn").unwrap_or(host).strip_suffix(".amazonaws.com")?;
     let region = name.strip_prefix("s3-").or_else(|| name.strip_prefix("s3."))?;

@@ -112,6 +112,61 @@ fn no_secret_is_copied_unasked_and_each_is_when_asked() {
 }
 
 #[test]
+fn no_url_is_copied_with_the_credentials_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let conf = "[DEFAULT]\nenabled_backends = s:s3,t:s3,u:swift,v:swift\n[s]\ns3_store_bucket = bucket\n\
+        s3_store_host = https://AK:s3/cret@s3.example.org\n[t]\ns3_store_bucket = bucket\n\
+        s3_store_host = AK:s3cret@s3-eu-west-1.amazonaws.com\n[u]\n\
+        swift_store_auth_address = http://u:s3cret@keystone/v3\n[v]\nswift_store_config_file = swift.conf\n\
+        [keystone_authtoken]\nauth_url = https://u:s3cret@keystone:5000\n";
+    fs::write(directory.path().join("swift.conf"), "[ref1]\nauth_address = u:s3cret@keystone/v3\n").unwrap();
+    for secrets in [false, true] {
+        let path = directory.path().join("glance-api.conf");
+        let Written { text, notes, .. } = convert(&[(path, conf.into())], secrets).unwrap();
+        let shown = text.clone() + &notes.concat();
+        assert!(!shown.contains("s3cret") && !shown.contains("cret@") && !shown.contains("AK"), "{shown}");
+        for line in [
+            "endpoint = \"https://s3.example.org\"",
+            "endpoint = \"http://s3-eu-west-1.amazonaws.com\"",
+            "region = \"eu-west-1\"",
+            "# auth_url = \"http://keystone/v3\"",
+            "# auth_url = \"keystone/v3\"",
+            "# Glance's Keystone: https://keystone:5000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        let told = [
+            "[s] s3_store_host",
+            "[t] s3_store_host",
+            "[u] swift_store_auth_address",
+            "[ref1] auth_address",
+            "[keystone_authtoken] auth_url",
+        ];
+        assert_eq!(notes, told.map(|option| format!("{option} has credentials in its URL; they are left out")));
+    }
+}
+
+#[test]
+fn a_size_of_chunks_that_no_image_can_have_is_left_out() {
+    let written = |size: &str| {
+        let conf = format!("[DEFAULT]\nenabled_backends = c:rbd\n[c]\nrbd_store_chunk_size = {size}");
+        let Written { text, notes, .. } = convert(&[("glance-api.conf".into(), conf)], false).unwrap();
+        assert_eq!(mistakes(&text), Vec::<String>::new(), "{size}");
+        (text.lines().find(|line| line.starts_with("chunk_size")).map(str::to_owned), notes)
+    };
+    for (size, taken) in [("1", "1MiB"), ("12", "8MiB"), ("32", "32MiB"), ("63", "32MiB")] {
+        assert_eq!(written(size), (Some(format!("chunk_size = \"{taken}\"")), Vec::new()), "{size}");
+    }
+    for (size, why) in [
+        ("64", "above 32, the most that Ceph takes"),
+        ("9223372036854775807", "above 32, the most that Ceph takes"),
+        ("0", "not above 0"),
+    ] {
+        assert_eq!(written(size), (None, vec![format!("[c] rbd_store_chunk_size is {why}; it is left out")]), "{size}");
+    }
+}
+
+#[test]
 fn names_that_mimeo_does_not_take_are_changed_and_stay_apart() {
     let text = text("[DEFAULT]\nenabled_backends = a b:cinder,a-b:cinder,x:http,:file,q");
     let expected = "[stores.a-b]\n# \"a b\" in Glance, which is no name that Mimeo takes.\n\

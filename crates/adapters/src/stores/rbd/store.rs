@@ -186,7 +186,7 @@ impl Store for RbdStore {
             Err(Held::Open) => {
                 let message =
                     format!("{}: {spec} is open elsewhere: `rbd status {spec}` tells where; end that", self.name());
-                Err(Error::new(Reason::StoreError, message))
+                Err(Error::new(Reason::StoreInUse, message))
             }
             Err(Held::Failed(cause)) => Err(self.ceph.failed(&what, cause)),
         }

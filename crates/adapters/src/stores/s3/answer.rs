@@ -118,6 +118,7 @@ fn by_status(status: StatusCode) -> (Reason, &'static str) {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             (Reason::StoreRefused, ": check the keys, the clock, and that their owner may list the bucket")
         }
+        StatusCode::NOT_FOUND => (Reason::StoreError, ": correct endpoint; or a proxy before it answers in its place"),
         StatusCode::METHOD_NOT_ALLOWED => (Reason::StoreRefused, ": it is no S3 server; correct endpoint"),
         StatusCode::PAYLOAD_TOO_LARGE => {
             (Reason::StoreFull, ": raise the limit of the server, or of a proxy before it")
@@ -186,6 +187,7 @@ mod tests {
     fn an_error_without_a_code_has_the_reason_of_its_status() {
         for (status, reason) in [
             (StatusCode::FORBIDDEN, Reason::StoreRefused),
+            (StatusCode::NOT_FOUND, Reason::StoreError),
             (StatusCode::METHOD_NOT_ALLOWED, Reason::StoreRefused),
             (StatusCode::PAYLOAD_TOO_LARGE, Reason::StoreFull),
             (StatusCode::INSUFFICIENT_STORAGE, Reason::StoreFull),

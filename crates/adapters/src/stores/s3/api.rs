@@ -60,9 +60,25 @@ impl Api {
         let response = head.timeout(PROBE_TIMEOUT).send().await.map_err(|cause| unanswered(&what, cause))?;
         match response.status() {
             StatusCode::OK => Ok(Some(response)),
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => self.missing(key).await.map(|()| None),
             status => Err(refused(&what, status, "")),
         }
+    }
+
+    /// Whether it is the object that is not there. An answer to HEAD has no body, and so does not tell that from a bucket,
+    /// or a whole server, that is not there.
+    async fn missing(&self, key: &str) -> Result<()> {
+        let get = self.client.get(self.bucket.get_object(Some(&self.credentials), key).sign(VALID));
+        let get = get.header(header::RANGE, "bytes=0-0").timeout(PROBE_TIMEOUT);
+        let what = self.what(&Method::GET, key);
+        let response = get.send().await.map_err(|cause| unanswered(&what, cause))?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
+            let message = format!("{what} answered {status} where HEAD was answered 404; let HEAD through too");
+            return Err(Error::new(Reason::StoreError, message));
+        }
+        let answer = Answer::of(what, response).await?;
+        if answer.code() == Some("NoSuchKey") { Ok(()) } else { Err(answer.refused()) }
     }
 
     /// The object from `offset` on; `None`: it ends there.

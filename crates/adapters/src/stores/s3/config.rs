@@ -84,12 +84,17 @@ pub fn bucket(endpoint: Url, style: UrlStyle, name: &str, region: &str) -> Resul
 
 /// What the key of each object begins with.
 pub fn prefix(text: &str) -> Result<String, InvalidS3Value> {
-    match is_plain(text) {
-        true => Ok(text.to_owned()),
-        false => Err(InvalidS3Value(
+    let may_belong_to_a_name = |letter: char| letter.is_ascii_hexdigit() || letter == '-';
+    match () {
+        () if !is_plain(text) => Err(InvalidS3Value(
             "may have letters, digits, '-', '_' and '.' only: for Glance the bucket ends, and the key begins, at the \
              last '/'",
         )),
+        () if text.ends_with(may_belong_to_a_name) => Err(InvalidS3Value(
+            "must not end with '-' or a hexadecimal digit (0-9, a-f), as an object's name behind it could then not be \
+             told from it; end it with '.' or '_'",
+        )),
+        () => Ok(text.to_owned()),
     }
 }
 
@@ -116,7 +121,7 @@ mod tests {
             name: "s3".parse().unwrap(),
             bucket: bucket(endpoint.clone(), style, "images", "us-east-1").unwrap(),
             endpoint,
-            prefix: prefix("mimeo-").unwrap(),
+            prefix: prefix("mimeo.").unwrap(),
             credentials: S3Credentials { access_key: "AK".into(), secret_key: "a/b+c".into(), session_token: None },
             authorities: Vec::new(),
             location_credentials,
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_location_is_as_glances_driver_writes_its_own() {
-        let key = "images/mimeo-6f2b8c1e-0a3d-4d57-9d0e-3a1f5b7c9e11.5";
+        let key = "images/mimeo.6f2b8c1e-0a3d-4d57-9d0e-3a1f5b7c9e11.5";
         let https = location("https://s3.example/", UrlStyle::VirtualHost, false);
         assert_eq!(https, format!("s3+https://s3.example/{key}"));
         let http = location("http://10.0.0.5:7480/s3/", UrlStyle::Path, false);

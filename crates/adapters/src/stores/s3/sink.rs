@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use mimeo_core::{
     Error, Reason, Result,
     ports::{Receipt, Sink},
@@ -137,13 +137,20 @@ pub(super) struct PartsSink {
     part_size: u64,
     /// Up to here it was written.
     position: u64,
+    /// So much of what comes next is in `parts` already.
+    over: u64,
     part: Option<Put>,
 }
 
 impl PartsSink {
     /// What is before `position` is in `parts` already.
     pub(super) fn new(parts: Parts, size: u64, part_size: u64, position: u64) -> Self {
-        Self { parts, size, part_size, position, part: None }
+        Self { parts, size, part_size, position, over: 0, part: None }
+    }
+
+    /// The parts have this many bytes behind `position` too.
+    pub(super) fn passing_over(self, over: u64) -> Self {
+        Self { over, ..self }
     }
 
     fn misfit(&self, given: u64) -> Error {
@@ -159,6 +166,10 @@ impl Sink for PartsSink {
         if given > self.size {
             return Err(self.misfit(given));
         }
+        let over = usize::try_from(self.over).map_or(bytes.len(), |over| over.min(bytes.len()));
+        bytes.advance(over);
+        self.over -= over as u64;
+        self.position += over as u64;
         while !bytes.is_empty() {
             let mut part = match self.part.take() {
                 Some(part) => part,

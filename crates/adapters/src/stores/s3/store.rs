@@ -23,8 +23,7 @@ const HELD: usize = 8 << 20;
 pub struct S3Store {
     config: Arc<S3StoreConfig>,
     api: Api,
-    /// What the parts of an object have, as long as they are not too many. Where a copy goes on is at a multiple of
-    /// [`CHUNK`], and a part cannot be begun in its middle: so it is one of these.
+    /// What the parts of an object have, as long as they are not too many.
     part: u64,
     held: usize,
 }
@@ -52,12 +51,14 @@ impl S3Store {
         Ok(uploads.into_iter().max_by_key(|(_, parts)| size_of(parts)))
     }
 
-    /// Its parts cannot be read, and what is there of the one that `offset` is in cannot be kept.
+    /// Its parts cannot be read, and not all that is before `offset` is there.
     async fn give_up(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Error {
         let key = self.config.key(object);
         let what = self.api.what(&Method::PUT, &key);
         let size = size.map_or("unknown".into(), |size| size.to_string());
-        let message = format!("{what}: no part of the upload ends at byte {offset} of {size}; it begins anew");
+        let message = format!(
+            "{what}: no upload that can be gone on with has what is before byte {offset} of {size}; it begins anew"
+        );
         let error = Error::new(Reason::StoreError, message);
         match self.abort_uploads(&key).await {
             Ok(()) => error,
@@ -107,22 +108,24 @@ impl Store for S3Store {
         Ok(None)
     }
 
-    /// Where no part ends at `offset`, as may be with parts of more than a [`CHUNK`], what was kept is removed, so that
-    /// the copy can begin anew.
+    /// A part cannot be begun in its middle, and those of a large object have several [`CHUNK`]s: the part that `offset`
+    /// is in stays as it is, and what is given of it again is passed over. Where not all that is needed is there, it is
+    /// removed, so that the copy can begin anew.
     async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
         let key = self.config.key(object);
         let (Some(total), Some((id, mut parts))) = (size, self.upload(&key).await?) else {
             return Err(self.give_up(object, size, offset).await);
         };
         let part_size = part_size(total, self.part);
-        parts.truncate(usize::try_from(offset.div_ceil(part_size)).unwrap_or(usize::MAX));
-        let ends_there = offset == total || offset < total && offset.is_multiple_of(part_size);
-        if !ends_there || size_of(&parts) != offset {
+        let count = offset.div_ceil(part_size);
+        parts.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+        if offset > total || size_of(&parts) != total.min(count * part_size) {
             return Err(self.give_up(object, size, offset).await);
         }
+        let sent = size_of(&parts);
         let etags = parts.into_iter().map(|part| part.etag).collect();
         let parts = Parts::resume(self.api.clone(), key, id, etags);
-        Ok(Box::new(PartsSink::new(parts, total, part_size, offset)))
+        Ok(Box::new(PartsSink::new(parts, total, part_size, offset).passing_over(sent - offset)))
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {

@@ -195,13 +195,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("secret"), "s3cret\n").unwrap();
         let text = format!(
-            "{PLACE}prefix = \"mimeo-\"\nregion = \"eu-central-1\"\nbucket_url_format = \"virtual\"\naccess_key = \"AK\"\n\
+            "{PLACE}prefix = \"mimeo.\"\nregion = \"eu-central-1\"\nbucket_url_format = \"virtual\"\naccess_key = \"AK\"\n\
              secret_key = \"file:secret\"\nlocation_credentials = true\n"
         );
         let config = Config::parse(&directory.path().join("mimeo.toml"), &text, &|_| None).unwrap();
         let StoreKind::S3(store) = &config.stores[0].kind else { panic!("no S3 store") };
         assert_eq!(store.bucket.base_url().as_str(), "https://images.s3.example/");
-        assert_eq!((store.bucket.region(), store.prefix.as_str()), ("eu-central-1", "mimeo-"));
+        assert_eq!((store.bucket.region(), store.prefix.as_str()), ("eu-central-1", "mimeo."));
         assert!(store.location_credentials);
         assert_eq!(keys(store), "AK:s3cret");
     }
@@ -241,6 +241,9 @@ mod tests {
             ("secret_key = \"s3cret\"\n", "s.access_key: missing; secret_key is of no use"),
             ("access_key = \"AK\"\nsecret_key = \"\"\n", "s.secret_key: is empty"),
             ("prefix = \"a/b\"\n", "s.prefix: \"a/b\" may have letters"),
+            ("prefix = \"mimeo-\"\n", "s.prefix: \"mimeo-\" must not end with '-'"),
+            ("prefix = \"site1\"\n", "hexadecimal digit (0-9, a-f)"),
+            ("prefix = \"CAFE\"\n", "; end it with '.' or '_'"),
             ("bucket_url_format = \"auto\"\n", "s.bucket_url_format: unknown value \"auto\"; known: path, virtual"),
             ("ca_file = \"nowhere.pem\"\n", "s.ca_file: nowhere.pem cannot be read"),
             ("ca_flie = \"x\"\n", "s.ca_flie: unknown key; did you mean \"ca_file\"?"),
@@ -278,11 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_ends_where_an_objects_name_can_be_told_from_it() {
+        for prefix in ["", "mimeo.", "site-1_", "Glanz"] {
+            let store = store(&format!("{KEYS}prefix = \"{prefix}\"\n"), &[("S3_SECRET", "s3cret")]);
+            assert_eq!(store.prefix, prefix);
+        }
+    }
+
+    #[test]
     fn two_stores_in_one_bucket_differ_in_their_prefix() {
         let second = "[stores.t]\ntype = \"s3\"\nendpoint = \"https://s3.example/\"\nbucket = \"images\"\n";
         let text = format!("{}{KEYS}{second}{KEYS}", PLACE.replace("[\"s\"]", "[\"s\", \"t\"]"));
         let found = mistakes(&text, &[("S3_SECRET", "s3cret")]);
         assert!(found.contains("stores.t.bucket: is the same place as that of store \"s\""), "{found}");
-        assert!(parse(&format!("{text}prefix = \"t-\"\n"), &[("S3_SECRET", "s3cret")]).is_ok());
+        assert!(parse(&format!("{text}prefix = \"t.\"\n"), &[("S3_SECRET", "s3cret")]).is_ok());
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use axum::{
@@ -29,7 +30,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 struct Place {
     directory: TempDir,
     url: String,
-    _server: JoinSet<()>,
+    server: JoinSet<()>,
 }
 
 impl Place {
@@ -40,7 +41,7 @@ impl Place {
         let router = Router::new().route("/{name}", get(show)).with_state(directory.path().to_owned());
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { directory, url, _server: server }
+        Self { directory, url, server }
     }
 
     /// One that has just been made, as after a restart, and writes at once what it is given.
@@ -231,4 +232,85 @@ async fn a_directory_that_is_not_there_is_no_empty_one() {
         assert!(error.message.contains("the directory is not there"), "{error}");
     }
     fs::create_dir(place.directory.path()).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_web_server_still_shows_is_not_gone() {
+    // As when the directory is a mount point and nothing is mounted there: the bits are on the file server, which goes on
+    // to show them.
+    let mut place = Place::new().await;
+    write(&place.store(), sample::bits(3), Some(3)).await.unwrap();
+    let unmounted = tempfile::tempdir().unwrap();
+    let read_url = base_url("read_url", &place.url).unwrap();
+    let config = FileStoreConfig { name: "file1".parse().unwrap(), path: unmounted.path().to_owned(), read_url };
+    let store = FileStore::new(config).unwrap();
+    let error = store.delete(&object()).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreError);
+    assert!(error.message.contains("do path and read_url show the same files?"), "{error}");
+    assert_eq!(store.probe(&object()).await.unwrap(), Some(3));
+    place.server.shutdown().await;
+    assert_eq!(store.delete(&object()).await.unwrap_err().reason, Reason::StoreUnreachable);
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_where_nothing_may_be_written() {
+    // As in a mount point of root's without its mount, which the web server shows too.
+    let place = Place::new().await;
+    fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    if fs::write(place.path("as root"), "").is_ok() {
+        return; // Root may write everywhere.
+    }
+    let error = place.store().delete(&object()).await.unwrap_err();
+    assert!(error.reason == Reason::StoreRefused && error.message.contains("let Mimeo's user write"), "{error}");
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_directory_is_told() {
+    let place = Place::new().await;
+    let plain = place.path("plain");
+    fs::write(&plain, "").unwrap();
+    let read_url = base_url("read_url", &place.url).unwrap();
+    let config = FileStoreConfig { name: "file1".parse().unwrap(), path: plain, read_url };
+    let store = FileStore::new(config).unwrap();
+    for error in [write(&store, sample::bits(3), Some(3)).await.err(), store.delete(&object()).await.err()] {
+        let error = error.unwrap();
+        assert!(error.reason == Reason::StoreError && error.message.contains("is no directory"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_system_that_hangs_takes_no_more_than_its_share_of_threads() {
+    // A FIFO stands for a hard mount whose server is away: the call never comes back. The runtime has 512 threads for
+    // such calls, here 20, and every other store needs them too.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(20).build().unwrap();
+    let (free, answers) = runtime.block_on(async {
+        let place = Place::new().await;
+        assert!(std::process::Command::new("mkfifo").arg(place.part()).status().unwrap().success());
+        let store = place.store();
+        let mut reads = JoinSet::new();
+        for _ in 0..40 {
+            let store = store.clone();
+            reads.spawn(async move {
+                let limit = Duration::from_millis(500);
+                tokio::time::timeout(limit, store.read_kept(&object())).await.is_err()
+            });
+        }
+        assert!(reads.join_all().await.into_iter().all(|hangs| hangs));
+        let another = tokio::task::spawn_blocking(|| ());
+        let free = tokio::time::timeout(Duration::from_secs(5), another).await.is_ok();
+        // Lets them go: the store works again.
+        let mut kept = JoinSet::new();
+        kept.spawn(async move { store.kept(&object()).await });
+        let mut answer = None;
+        while answer.is_none() {
+            let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+            let _ = rustix::fs::open(place.part().as_path(), flags, rustix::fs::Mode::empty());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer = kept.try_join_next();
+        }
+        (free, answer.unwrap().unwrap().is_ok())
+    });
+    runtime.shutdown_background();
+    assert!(free, "no thread is left for anybody");
+    assert!(answers);
 }

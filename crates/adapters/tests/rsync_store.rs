@@ -201,6 +201,30 @@ async fn deletes_what_is_left_of_an_object_and_no_other_file() {
 }
 
 #[tokio::test]
+async fn nothing_is_deleted_where_the_target_is_away_and_it_is_not_made() {
+    let server = Server::start("").await;
+    let target = format!("rsync://mimeo@127.0.0.1:{}/images/mounted/", server.port);
+    let config = RsyncStoreConfig { target: RsyncTarget::parse(&target).unwrap(), ..server.config() };
+    let error = RsyncStore::new(config).unwrap().delete(&object(1)).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreError, "{}", error.chain());
+    assert!(error.chain().contains("make the directory of target"), "{}", error.chain());
+    assert!(!server.path("images").join("mounted").exists());
+}
+
+#[tokio::test]
+async fn what_the_web_server_still_shows_is_not_gone() {
+    let (server, elsewhere) = (Server::start("").await, Server::start("").await);
+    put(&elsewhere.store(), 1, &sample::bits(10)).await.unwrap();
+    let config = RsyncStoreConfig { read_url: base_url("read_url", &elsewhere.read_url).unwrap(), ..server.config() };
+    let store = RsyncStore::new(config).unwrap();
+    let error = store.delete(&object(1)).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreError);
+    assert!(error.chain().contains("do target and read_url show the same files?"), "{}", error.chain());
+    drop(elsewhere);
+    assert_eq!(store.delete(&object(1)).await.unwrap_err().reason, Reason::StoreUnreachable);
+}
+
+#[tokio::test]
 async fn tells_how_much_has_travelled() {
     let server = Server::start("").await;
     let store = server.store();

@@ -92,6 +92,29 @@ async fn deletes_no_other_file() {
 }
 
 #[tokio::test]
+async fn nothing_is_deleted_where_the_directory_is_away() {
+    let files = Files::default();
+    files.faults.lock().unwrap().insert("directory", StatusCode::NoSuchFile);
+    let server = files.served().await;
+    let error = store(&server).0.delete(&object()).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreError);
+    assert!(error.chain().contains("the directory is not there; make or mount it"), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn what_the_web_server_still_shows_is_not_gone() {
+    let (files, mount) = (Files::default(), Files::default());
+    let (mut server, elsewhere) = (files.served().await, mount.served().await);
+    put(&store(&elsewhere).0, 1).await.unwrap();
+    server.read_url = elsewhere.read_url.clone();
+    let error = store(&server).0.delete(&object()).await.unwrap_err();
+    assert_eq!(error.reason, Reason::StoreError);
+    assert!(error.chain().contains("do path and read_url show the same files?"), "{}", error.chain());
+    drop(elsewhere);
+    assert_eq!(store(&server).0.delete(&object()).await.unwrap_err().reason, Reason::StoreUnreachable);
+}
+
+#[tokio::test]
 async fn a_host_that_is_not_known_is_told_no_password() {
     let files = Files::default();
     let server = files.served().await;
@@ -131,7 +154,7 @@ async fn a_wrong_password_is_refused_and_not_repeated() {
 #[tokio::test]
 async fn each_refusal_has_its_reason_and_cure() {
     let cases = [
-        ("open", StatusCode::NoSuchFile, false, Reason::StoreError, "make it"),
+        ("open", StatusCode::NoSuchFile, false, Reason::StoreError, "make or mount it"),
         ("open", StatusCode::PermissionDenied, false, Reason::StoreRefused, "let mimeo write"),
         ("open", StatusCode::Failure, true, Reason::StoreFull, "no room"),
         ("write", StatusCode::Failure, false, Reason::StoreError, "disk full"),

@@ -228,6 +228,9 @@ impl Handler for Sftp {
     }
 
     async fn stat(&mut self, id: u32, path: String) -> Result<Attrs, StatusCode> {
+        if path == DIRECTORY {
+            return self.0.fault("directory").map(|()| size_of(id, 0));
+        }
         self.0.with(&path, |bits| size_of(id, bits.len()))
     }
 

@@ -4,11 +4,19 @@ use std::{
     fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use mimeo_core::{Error, ObjectName, Reason, Result, StoreName};
 use rustix::io::Errno;
-use tokio::task::spawn_blocking;
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinHandle, spawn_blocking},
+};
+
+/// How many calls a store has under way. Those to a file server that is away never return, and each keeps a thread of
+/// those that all stores share.
+const CALLS: usize = 16;
 
 /// One object's place in the directory.
 #[derive(Debug, Clone)]
@@ -16,6 +24,22 @@ pub(super) struct Disk {
     pub(super) store: StoreName,
     pub(super) directory: PathBuf,
     pub(super) object: ObjectName,
+    pub(super) calls: Calls,
+}
+
+/// The store's share of the threads. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Calls(Arc<Semaphore>);
+
+/// Leave for one call, given back when the call returns. It is never refused: the semaphore is not closed.
+pub(super) struct Leave {
+    _permit: std::result::Result<OwnedSemaphorePermit, AcquireError>,
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(CALLS)))
+    }
 }
 
 impl Disk {
@@ -33,12 +57,31 @@ impl Disk {
         &self,
         call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let leave = self.leave().await;
+        self.finished(self.call(leave, call).await)
+    }
+
+    /// Waits while as many calls as may be are under way.
+    pub(super) async fn leave(&self) -> Leave {
+        Leave { _permit: self.calls.0.clone().acquire_owned().await }
+    }
+
+    /// Begins a call.
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        leave: Leave,
+        call: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> JoinHandle<T> {
         let disk = self.clone();
-        self.finished(spawn_blocking(move || call(&disk)).await)
+        spawn_blocking(move || {
+            let done = call(&disk);
+            drop(leave);
+            done
+        })
     }
 
     /// What became of a call.
-    pub(super) fn finished<T>(&self, call: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    pub(super) fn finished<T>(&self, call: std::result::Result<Result<T>, JoinError>) -> Result<T> {
         call.map_err(|cause| {
             let message = format!("{}: {} was not finished", self.store, self.object);
             Error::new(Reason::StoreError, message).caused_by(cause)
@@ -93,6 +136,7 @@ impl Disk {
             ErrorKind::NotFound if !self.directory.is_dir() => {
                 (Reason::StoreError, ": the directory is not there; make or mount it, or correct the store's path")
             }
+            ErrorKind::NotADirectory => (Reason::StoreError, ": the store's path is no directory; correct it"),
             _ => (Reason::StoreError, ""),
         };
         Error::new(reason, format!("{}: {what} {}{cure}", self.store, path.display())).caused_by(cause)
@@ -119,6 +163,7 @@ mod tests {
             store: "file1".parse().unwrap(),
             directory: directory.into(),
             object: ObjectName::new(&image, 1),
+            calls: Calls::new(),
         };
         let cases = [
             (Errno::NOSPC, Reason::StoreFull, "make room"),
@@ -129,6 +174,7 @@ mod tests {
             (Errno::ROFS, Reason::StoreRefused, "for writing"),
             (Errno::LOOP, Reason::StoreRefused, "symbolic link"),
             (Errno::STALE, Reason::StoreUnreachable, "mount it anew"),
+            (Errno::NOTDIR, Reason::StoreError, "is no directory"),
             (Errno::IO, Reason::StoreError, "cannot write"),
             (Errno::NOENT, Reason::StoreError, "cannot write"),
         ];

@@ -6,7 +6,7 @@ use mimeo_core::{
     Error, Reason, Result,
     ports::{Receipt, Sink},
 };
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::disk::Disk;
 
@@ -24,11 +24,15 @@ pub(super) struct FileSink {
     most: usize,
     /// Gives its memory back.
     writing: Option<JoinHandle<Result<Vec<u8>>>>,
+    /// Behind `file`, which must be dropped first.
+    _closing: oneshot::Sender<()>,
 }
 
 impl FileSink {
     pub(super) fn new(disk: Disk, file: File, size: Option<u64>, position: u64, most: usize) -> Self {
-        Self { disk, file: Arc::new(file), size, position, gathered: Vec::new(), most, writing: None }
+        let file = Arc::new(file);
+        let closing = close_aside(disk.clone(), Arc::clone(&file));
+        Self { disk, file, size, position, gathered: Vec::new(), most, writing: None, _closing: closing }
     }
 
     fn advance(&mut self, length: u64) -> Result<()> {
@@ -51,10 +55,11 @@ impl FileSink {
         if self.gathered.is_empty() {
             return Ok(());
         }
+        let leave = self.disk.leave().await;
         std::mem::swap(&mut self.gathered, &mut empty);
-        let (disk, file, mut bytes) = (self.disk.clone(), Arc::clone(&self.file), empty);
+        let (file, mut bytes) = (Arc::clone(&self.file), empty);
         let offset = self.position - bytes.len() as u64;
-        self.writing = Some(spawn_blocking(move || {
+        self.writing = Some(self.disk.call(leave, move |disk| {
             let written = file.write_all_at(&bytes, offset);
             written.map_err(|cause| disk.failed("cannot write", &disk.part(), cause))?;
             bytes.clear();
@@ -69,6 +74,19 @@ impl FileSink {
         self.writing = None;
         self.disk.finished(written)
     }
+}
+
+/// Sees to it that the file is not closed by whoever drops the sink, but as a call: a file server that is away lets
+/// nobody close what was written. What is given back tells by its end that the sink is gone.
+#[expect(clippy::disallowed_methods, reason = "it has nothing to tell, and nobody may have to wait for it")]
+fn close_aside(disk: Disk, file: Arc<File>) -> oneshot::Sender<()> {
+    let (closing, closed) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = closed.await;
+        let leave = disk.leave().await;
+        disk.call(leave, |_| drop(file));
+    });
+    closing
 }
 
 #[async_trait]

@@ -12,11 +12,11 @@ use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Sink, Store},
 };
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
 
 use super::{
     FileStoreConfig,
-    disk::{Disk, is_there},
+    disk::{Calls, Disk, is_there},
     sink::{FileSink, GATHERED},
 };
 use crate::stores::web::Web;
@@ -32,12 +32,13 @@ pub struct FileStore {
     config: FileStoreConfig,
     web: Web,
     gathered: usize,
+    calls: Calls,
 }
 
 impl FileStore {
     pub fn new(config: FileStoreConfig) -> Result<Self> {
         let web = Web::new(config.name.clone(), config.read_url.clone())?;
-        Ok(Self { config, web, gathered: GATHERED })
+        Ok(Self { config, web, gathered: GATHERED, calls: Calls::new() })
     }
 
     /// With other writes, so that a test need not send large objects.
@@ -48,7 +49,25 @@ impl FileStore {
     }
 
     fn disk(&self, object: &ObjectName) -> Disk {
-        Disk { store: self.config.name.clone(), directory: self.config.path.clone(), object: object.clone() }
+        Disk {
+            store: self.config.name.clone(),
+            directory: self.config.path.clone(),
+            object: object.clone(),
+            calls: self.calls.clone(),
+        }
+    }
+
+    /// That the web server shows it no more: without its mount the directory is empty, and the object there all the same.
+    async fn shown_gone(&self, object: &ObjectName) -> Result<()> {
+        if self.probe(object).await?.is_none() {
+            return Ok(());
+        }
+        let (store, path) = (&self.config.name, self.config.path.display());
+        let location = self.location(object);
+        let message = format!(
+            "{store}: {path} has no {object}, but {location} still shows the object: do path and read_url show the same files?"
+        );
+        Err(Error::new(Reason::StoreError, message))
     }
 
     async fn start(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
@@ -111,6 +130,9 @@ impl Disk {
     }
 
     fn delete(&self) -> Result<()> {
+        // Removing what is not there needs no leave to write: a mount point without its mount would pass for empty.
+        let allowed = access(&self.directory, Access::WRITE_OK);
+        allowed.map_err(|cause| self.failed("cannot remove anything from", &self.directory, cause.into()))?;
         self.unlink(&self.part())?;
         self.unlink(&self.published())?;
         // Also where nothing was there: the removal may be one whose answer was lost.
@@ -187,6 +209,7 @@ impl Store for FileStore {
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
-        self.disk(object).run(Disk::delete).await
+        self.disk(object).run(Disk::delete).await?;
+        self.shown_gone(object).await
     }
 }

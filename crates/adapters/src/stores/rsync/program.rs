@@ -134,7 +134,7 @@ fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &str) -> Erro
             (Reason::StoreError, "; install rsync at the server".to_owned())
         }
         _ if has(&["No such file or directory"]) => {
-            (Reason::StoreError, "; make the directory of target at the server".to_owned())
+            (Reason::StoreError, "; make the directory of target at the server, or mount it".to_owned())
         }
         _ => (Reason::StoreError, String::new()),
     };

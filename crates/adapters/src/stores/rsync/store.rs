@@ -70,6 +70,24 @@ impl RsyncStore {
         Ok(listed.contains(image.as_str()))
     }
 
+    /// That the target is there: rsync would make it, and find nothing to remove.
+    async fn has_target(&self) -> Result<()> {
+        let arguments = ["-s", "--list-only", "--exclude=*", "--"].map(Into::into);
+        run(&self.config, &arguments, &AtomicU64::new(0)).await.map(drop)
+    }
+
+    /// That the web server shows it no more: without its mount the target is empty, and the object there all the same.
+    async fn shown_gone(&self, object: &ObjectName) -> Result<()> {
+        if self.probe(object).await?.is_none() {
+            return Ok(());
+        }
+        let (store, target, location) = (&self.config.name, &self.config.target, self.location(object));
+        let message = format!(
+            "{store}: {target} has no {object}, but {location} still shows the object: do target and read_url show the same files?"
+        );
+        Err(Error::new(Reason::StoreError, message))
+    }
+
     /// What the web server tells of an object that was sent.
     pub(super) async fn published(&self, object: &ObjectName, size: u64) -> Result<Receipt> {
         let found = match self.probe(object).await? {
@@ -115,6 +133,7 @@ impl Store for RsyncStore {
     /// Makes the target like an empty directory, as far as the object's own names are concerned: those under which it
     /// is published, kept in part, and written aside.
     async fn delete(&self, object: &ObjectName) -> Result<()> {
+        self.has_target().await?;
         let mut empty = self.spool.empty().await?.into_os_string();
         empty.push("/");
         let mut arguments: Vec<OsString> = vec!["-s".into(), "-r".into(), "--delete".into()];
@@ -126,6 +145,7 @@ impl Store for RsyncStore {
         ];
         arguments.extend(own.map(|name| format!("--include={name}").into()));
         arguments.extend(["--exclude=*".into(), "--".into(), empty]);
-        run(&self.config, &arguments, &AtomicU64::new(0)).await.map(drop)
+        run(&self.config, &arguments, &AtomicU64::new(0)).await?;
+        self.shown_gone(object).await
     }
 }

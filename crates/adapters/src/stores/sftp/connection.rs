@@ -155,6 +155,15 @@ impl Connection {
         }
     }
 
+    /// That the directory is there: where it is away a file that is not there tells nothing.
+    pub(super) async fn has_directory(&self) -> Result<()> {
+        let path = directory(&self.config.path);
+        match self.sftp.stat(path).await {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(self.failed("stat", path, cause).await),
+        }
+    }
+
     /// A file that is not there is no error.
     pub(super) async fn remove(&self, path: &str) -> Result<()> {
         match self.sftp.remove(path).await {
@@ -171,9 +180,10 @@ impl Connection {
             return Error::new(Reason::StoreError, message).caused_by(cause);
         };
         let (reason, cure) = match status.status_code {
-            StatusCode::NoSuchFile => {
-                (Reason::StoreError, "the directory is not there; make it, or correct the store's path".to_owned())
-            }
+            StatusCode::NoSuchFile => (
+                Reason::StoreError,
+                "the directory is not there; make or mount it, or correct the store's path".to_owned(),
+            ),
             StatusCode::PermissionDenied => {
                 (Reason::StoreRefused, format!("let {} write in the directory", self.config.user))
             }

@@ -46,8 +46,8 @@ pub struct Image {
 impl Image {
     /// Whether the URL is among its locations. Glance cuts the credentials off an s3 URL before it keeps it.
     pub fn has_location(&self, url: &str) -> bool {
-        let bare = userinfo(url).map(|(scheme, _, place)| format!("{scheme}{place}"));
-        self.locations.iter().any(|location| location.url == url || Some(&location.url) == bare.as_ref())
+        let bare = bare(url);
+        self.locations.iter().any(|location| location.url == url || location.url == bare)
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -104,6 +104,14 @@ impl Location {
     pub fn ours(url: impl Into<String>, store: &StoreName) -> Self {
         let metadata = BTreeMap::from([(STORE_KEY.to_owned(), Value::from(store.as_str()))]);
         Self { url: url.into(), metadata }
+    }
+}
+
+/// A URL without its credentials.
+pub fn bare(url: &str) -> String {
+    match userinfo(url) {
+        Some((scheme, _, place)) => format!("{scheme}{place}"),
+        None => url.to_owned(),
     }
 }
 

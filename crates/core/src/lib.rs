@@ -19,7 +19,7 @@ pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{
-    ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, place,
+    ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, bare, place,
     without_credentials,
 };
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};

@@ -86,6 +86,20 @@ impl Web {
         }
     }
 
+    /// After a removal: an object that the server still shows is not gone. Where a directory is away, with its mount say,
+    /// there is nothing to remove, and later it is back. `key` is that of the place in the store's section.
+    #[cfg(any(feature = "file", feature = "sftp", feature = "rsync"))]
+    pub(super) async fn shown_gone(&self, object: &ObjectName, key: &str) -> Result<()> {
+        if self.probe(object).await?.is_none() {
+            return Ok(());
+        }
+        let (store, location) = (&self.store, self.location(object));
+        let message = format!(
+            "{store}: {object} is not there, but {location} still shows it: do {key} and read_url show the same files?"
+        );
+        Err(Error::new(Reason::StoreError, message))
+    }
+
     fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {
         unanswered(&format!("{}: {method} {url}", self.store), cause)
     }

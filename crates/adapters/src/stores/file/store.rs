@@ -57,19 +57,6 @@ impl FileStore {
         }
     }
 
-    /// That the web server shows it no more: without its mount the directory is empty, and the object there all the same.
-    async fn shown_gone(&self, object: &ObjectName) -> Result<()> {
-        if self.probe(object).await?.is_none() {
-            return Ok(());
-        }
-        let (store, path) = (&self.config.name, self.config.path.display());
-        let location = self.location(object);
-        let message = format!(
-            "{store}: {path} has no {object}, but {location} still shows the object: do path and read_url show the same files?"
-        );
-        Err(Error::new(Reason::StoreError, message))
-    }
-
     async fn start(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
         let disk = self.disk(object);
         let file = disk
@@ -210,6 +197,6 @@ impl Store for FileStore {
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         self.disk(object).run(Disk::delete).await?;
-        self.shown_gone(object).await
+        self.web.shown_gone(object, "path").await
     }
 }

@@ -76,18 +76,6 @@ impl RsyncStore {
         run(&self.config, &arguments, &AtomicU64::new(0)).await.map(drop)
     }
 
-    /// That the web server shows it no more: without its mount the target is empty, and the object there all the same.
-    async fn shown_gone(&self, object: &ObjectName) -> Result<()> {
-        if self.probe(object).await?.is_none() {
-            return Ok(());
-        }
-        let (store, target, location) = (&self.config.name, &self.config.target, self.location(object));
-        let message = format!(
-            "{store}: {target} has no {object}, but {location} still shows the object: do target and read_url show the same files?"
-        );
-        Err(Error::new(Reason::StoreError, message))
-    }
-
     /// What the web server tells of an object that was sent.
     pub(super) async fn published(&self, object: &ObjectName, size: u64) -> Result<Receipt> {
         let found = match self.probe(object).await? {
@@ -146,6 +134,6 @@ impl Store for RsyncStore {
         arguments.extend(own.map(|name| format!("--include={name}").into()));
         arguments.extend(["--exclude=*".into(), "--".into(), empty]);
         run(&self.config, &arguments, &AtomicU64::new(0)).await?;
-        self.shown_gone(object).await
+        self.web.shown_gone(object, "target").await
     }
 }

@@ -61,18 +61,6 @@ impl SftpStore {
             part: format!("{path}/.{object}.part"),
         }
     }
-
-    /// That the web server shows it no more: without its mount the directory is empty, and the object there all the same.
-    async fn shown_gone(&self, object: &ObjectName, names: &Names) -> Result<()> {
-        if self.probe(object).await?.is_none() {
-            return Ok(());
-        }
-        let (what, location) = (&names.what, self.location(object));
-        let message = format!(
-            "{what} is not there, but {location} still shows the object: do path and read_url show the same files?"
-        );
-        Err(Error::new(Reason::StoreError, message))
-    }
 }
 
 #[async_trait]
@@ -141,7 +129,7 @@ impl Store for SftpStore {
         connection.has_directory().await?;
         connection.remove(&names.part).await?;
         connection.remove(&names.object).await?;
-        self.shown_gone(object, &names).await
+        self.web.shown_gone(object, "path").await
     }
 }
 

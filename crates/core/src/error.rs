@@ -135,7 +135,7 @@ reasons! {
     StoreStalled = "store-stalled", false;
     /// The store cannot keep up, and as many slow copies run to it as may.
     StoreBusy = "store-busy", false;
-    /// The object cannot be removed while others are built on it (clones of an RBD snapshot).
+    /// The object cannot be removed while others are built on it, or have it open (clones of an RBD image, say).
     StoreInUse = "store-in-use", false;
     /// The store, or Mimeo as a whole, starts copies at other hours only.
     OutsideHours = "outside-hours", false;

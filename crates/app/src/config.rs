@@ -26,7 +26,6 @@ use mimeo_core::{
     Backoff, Limits,
     policy::{Rules, StoreFacts},
 };
-
 use url::Url;
 
 use self::{document::Document, mistake::Mistakes};

@@ -88,10 +88,10 @@ pub struct Location {
 }
 
 impl Location {
-    /// The same, for Glance's own store of this id.
+    /// The same, for Glance's own store of this id. Where none is named Glance goes by the URL alone.
     #[must_use]
-    pub fn of_backend(mut self, backend: &str) -> Self {
-        self.metadata.insert("store".to_owned(), Value::from(backend));
+    pub fn of_backend(mut self, backend: Option<&str>) -> Self {
+        self.metadata.extend(backend.map(|backend| ("store".to_owned(), Value::from(backend))));
         self
     }
 

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mimeo_core::{
-    Image, Limits, Location, Result, StoreName, TimeZone, Timestamp,
+    Image, Limits, Result, StoreName, TimeZone, Timestamp,
     plan::{Conditions, Policy},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
@@ -48,16 +48,6 @@ pub struct StorePart {
     pub timeout: Duration,
     /// Glance's own id of the store, where its locations are to name it.
     pub backend: Option<String>,
-}
-
-impl StorePart {
-    /// Names Glance's store in a location: without it Glance goes by the URL alone.
-    pub(crate) fn in_glance(&self, location: Location) -> Location {
-        match &self.backend {
-            Some(backend) => location.of_backend(backend),
-            None => location,
-        }
-    }
 }
 
 #[derive(Debug)]

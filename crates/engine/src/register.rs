@@ -56,7 +56,7 @@ async fn answering(engine: &Engine, record: &Record, stores: &[StoreName]) -> Ve
                 true => prove::probe(part, object, size, PROBE_LIMIT).await,
                 false => Err(moved(store, url)),
             };
-            (store, part.in_glance(Location::ours(now, store)), answer)
+            (store, Location::ours(now, store).of_backend(part.backend.as_deref()), answer)
         })
     });
     let mut answering = Vec::new();

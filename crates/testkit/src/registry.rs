@@ -348,8 +348,12 @@ impl Registry for FakeRegistry {
             }
             _ => None,
         })?;
-        if self.image(id).is_some_and(|image| image.importing) {
+        let image = self.image(id).filter(|_| !self.is_blind()).ok_or_else(|| not_visible(id))?;
+        if image.importing {
             return Err(Error::new(Reason::Conflict, "an import is in progress"));
+        }
+        if backends.iter().any(|backend| image.backends.contains(backend)) {
+            return Err(Error::new(Reason::GlanceCopyFailed, "the image is already in one of these stores"));
         }
         self.lock().copying.push((id.clone(), backends.to_vec()));
         self.update(id, |image| image.importing = true)

@@ -23,6 +23,8 @@ pub enum StoreFault {
     CloseStalls,
     /// Publishes only so many bytes and says that all went well.
     Truncates(u64),
+    /// What was kept of an object can be gone on with, but not be read before it is closed.
+    KeptIsHidden,
     ReadFails(Reason),
     ReadStalls,
     /// Reads give other bytes of the same length.
@@ -192,6 +194,13 @@ impl Store for FakeStore {
             _ => None,
         })?;
         Ok(self.seen(object).filter(|_| self.state.borrow().resumable).map_or(0, |bits| bits.len() as u64))
+    }
+
+    async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {
+        match self.fault(|fault| (fault == StoreFault::KeptIsHidden).then_some(())) {
+            Some(()) => Ok(None),
+            None => self.read(object, 0).await.map(Some),
+        }
     }
 
     async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {

@@ -3,6 +3,7 @@
 use std::{
     env,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -83,6 +84,21 @@ impl Backstage for Cloud {
         let url = self.new_url();
         succeeds(self.http.put(&url).body(sample::bits(size))).await;
         url
+    }
+
+    /// Of the file stores that the tests' Glance has beside its default one.
+    fn backend(&self) -> String {
+        "second".into()
+    }
+
+    async fn copied(&self, id: &ImageId) {
+        let is_copied = async || {
+            let image: Value = succeeds(self.request(Method::GET, &format!("/{id}"))).await.json().await.unwrap();
+            image.get("os_glance_import_task").is_none_or(Value::is_null)
+        };
+        while !is_copied().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn dead_url(&self) -> String {

@@ -54,11 +54,7 @@ pub(super) async fn register_all(trial: &Trial<'_>, report: &mut Report<'_>, wri
 }
 
 async fn register(trial: &Trial<'_>, id: &ImageId, part: &Part<'_>, url: &str) -> Result<()> {
-    let location = Location::ours(url, part.name());
-    let location = match &part.config.backend {
-        Some(backend) => location.of_backend(backend),
-        None => location,
-    };
+    let location = Location::ours(url, part.name()).of_backend(part.config.backend.as_deref());
     trial.glance.add_locations(id, &[location]).await?;
     let lost = || {
         let message = "Glance took the location, and does not show it: another writer removed it";

@@ -30,8 +30,8 @@ use super::{
     sections::{above_zero, list},
 };
 
-/// What every store's section, and `[store_defaults]`, may say beside the limits.
-const KEYS: &[&str] = &["type", "timeout", "visibility"];
+/// What every store's section, and `[store_defaults]`, may say beside its type and the limits.
+const KEYS: &[&str] = &["timeout", "visibility"];
 
 /// The enabled stores that have a section without mistakes, in the operator's order, and the limits of each.
 pub(super) type Stores = (Vec<StoreConfig>, BTreeMap<StoreName, StoreLimits>);
@@ -49,7 +49,7 @@ pub(super) fn enabled(root: &Section<'_>) -> Vec<StoreName> {
 /// The sections of other than the enabled stores enable nothing, but are checked too.
 pub(super) fn read(document: &Document<'_>, enabled: &[StoreName], directory: &Path) -> Stores {
     let defaults = document.section("store_defaults");
-    defaults.allow(&[KEYS, &limits::STORE_KEYS].concat());
+    defaults.allow(&[&["type"], KEYS, &limits::STORE_KEYS].concat());
     let sections = document.section("stores");
     let mut stores = BTreeMap::new();
     for (name, at) in sections.keys() {
@@ -91,12 +91,14 @@ fn report_shared(stores: &[StoreConfig], sections: &Section<'_>) {
         let places = store.kind.places();
         let shared = stores[..at].iter().find_map(|earlier| {
             let theirs = earlier.kind.places();
-            let place = places.iter().find(|place| theirs.contains(place))?;
-            Some((place.0, &earlier.facts.name))
+            let place = places.iter().find(|place| theirs.contains(place)).map(|(key, _)| *key);
+            let key =
+                place.or_else(|| (store.is_glances(earlier) || earlier.is_glances(store)).then_some("backend"))?;
+            Some((key, &earlier.facts.name))
         });
         let section = sections.get(store.facts.name.as_str()).and_then(|item| item.table());
         if let (Some((key, earlier)), Some(section)) = (shared, section)
-            && let Some(item) = section.get(key).or_else(|| section.get("url"))
+            && let Some(item) = [key, "url", "type"].iter().find_map(|key| section.get(key))
         {
             item.wrong(format!("is the same place as that of store \"{earlier}\"; give each its own"));
         }
@@ -169,6 +171,13 @@ const KINDS: &[Kind] = &[
     Kind { name: "glance", keys: glance::KEYS, read: |own| Some(StoreKind::Glance(glance::read(own))) },
 ];
 
+impl StoreConfig {
+    /// Whether the other is, by its `backend`, the store that only Glance is to write here.
+    fn is_glances(&self, other: &Self) -> bool {
+        self.facts.backend.is_some() && self.facts.backend == other.backend
+    }
+}
+
 impl StoreKind {
     /// What no other store may have too, each with its key.
     fn places(&self) -> Vec<(&'static str, String)> {
@@ -200,7 +209,7 @@ fn store(own: &Own<'_>) -> Option<(StoreConfig, StoreLimits)> {
     };
     let keys = kind.map_or(&[][..], |kind| kind.keys);
     if kind.is_some() {
-        section.allow(&[&["type"], keys, &KEYS[1..], &limits::STORE_KEYS].concat());
+        section.allow(&[&["type"], keys, KEYS, &limits::STORE_KEYS].concat());
     }
     let visibility = section.get("visibility").and_then(|item| list(&item, visibility));
     let timeout = section.value("timeout", Duration::from_mins(1), above_zero);

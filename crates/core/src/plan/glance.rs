@@ -80,7 +80,7 @@ pub(super) const LOOKS_BEFORE_ASKING: u32 = 6;
 fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited: u32) -> bool {
     let mut own = seen.record.replicas.values().filter(|replica| policy.backend(&replica.store).is_none());
     let unanswered = |replica: &Replica| {
-        let failure = replica.failure.as_ref();
+        let failure = replica.failure.as_ref().filter(|_| replica.state == ReplicaState::Proven);
         failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable)
     };
     if !plan.register.is_empty() || own.clone().any(unanswered) {

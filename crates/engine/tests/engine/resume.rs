@@ -4,7 +4,7 @@ use std::{num::NonZero, time::Duration};
 
 use bytes::Bytes;
 use mimeo_core::{
-    CHUNK, ImageId, Reason, StoreLimits,
+    CHUNK, ImageId, ObjectName, Reason, StoreLimits,
     ports::{Ledger, Store},
 };
 use mimeo_testkit::{StoreCall, StoreFault, sample};
@@ -43,6 +43,16 @@ async fn half_way(resumable: bool) -> (World, ImageId) {
     (world, id)
 }
 
+/// The object that was begun first.
+fn opened(world: &World) -> ObjectName {
+    let calls = world.stores[0].calls().into_iter();
+    let mut opens = calls.filter_map(|call| match call {
+        StoreCall::Open(object) => Some(object),
+        _ => None,
+    });
+    opens.next().unwrap()
+}
+
 async fn restart(world: &mut World) {
     world.kill().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -77,11 +87,7 @@ async fn kept_bytes_that_changed_meanwhile_are_not_built_upon() {
     for (at, from) in [(CHUNK + 5, Some(CHUNK)), (5, None)] {
         let (mut world, id) = half_way(true).await;
         world.kill().await;
-        let object = world.stores[0].calls().iter().find_map(|call| match call {
-            StoreCall::Open(object) => Some(object.clone()),
-            _ => None,
-        });
-        let object = object.unwrap();
+        let object = opened(&world);
         let mut bad = bits()[..usize::try_from(2 * CHUNK + 100).unwrap()].to_vec();
         bad[usize::try_from(at).unwrap()] ^= 1;
         world.stores[0].tamper(&object, Some(bad.into()));
@@ -129,12 +135,26 @@ async fn the_partial_copy_of_an_image_that_is_deleted_is_removed() {
     world.registry.remove(&id);
     world.serve();
     world.delete(&id);
-    let left = async || {
-        let opened = world.stores[0].calls().into_iter().find_map(|call| match call {
-            StoreCall::Open(object) => Some(object),
-            _ => None,
-        });
-        world.stores[0].kept(&opened.unwrap()).await.unwrap()
-    };
+    let left = async || world.stores[0].kept(&opened(&world)).await.unwrap();
     world.until("nothing of it is left", async || left().await == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_and_cannot_be_read_is_gone_on_with_and_proven_with_the_rest() {
+    for is_right in [true, false] {
+        let (mut world, id) = half_way(true).await;
+        world.kill().await;
+        world.stores[0].inject(StoreFault::KeptIsHidden);
+        let mut kept = bits()[..usize::try_from(2 * CHUNK + 100).unwrap()].to_vec();
+        kept[5] ^= u8::from(!is_right);
+        let first = opened(&world);
+        world.stores[0].tamper(&first, Some(kept.into()));
+        world.serve();
+        world.registered(&id).await;
+        let calls = world.stores[0].calls();
+        assert!(calls.contains(&StoreCall::Resume(first.clone(), 2 * CHUNK)), "{calls:?}");
+        world.until("one object is left", async || world.stores[0].objects().len() == 1).await;
+        assert_right(&world, &id);
+        assert_eq!(world.stores[0].objects()[0] == first, is_right, "what was wrong was written anew");
+    }
 }

@@ -1,11 +1,10 @@
 //! What is between the reader and the stores: a bounded window that no slow store closes for the others.
 
 use std::{
-    collections::BTreeMap,
     num::NonZero,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,62 +13,92 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use mimeo_core::{
-    Backoff, Hours, Image, ImageId, Limits, Location, ObjectName, Result, StoreName, TimeZone, Timestamp,
-    plan::Policy,
-    policy::{Rules, StoreFacts},
-    ports::{ByteStream, Clock, Cursor, Page, Receipt, Registry, Sink, Source, Store, Undone},
+    Image, ImageId, Location, ObjectName, Reason, ReplicaState, Result, StoreName, Timestamp,
+    ports::{ByteStream, Cursor, Page, Receipt, Registry, Sink, Source, Store, Undone},
 };
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
-use mimeo_testkit::{FakeRegistry, FakeStore, MemoryLedger, StoreFault, sample};
+use mimeo_engine::Engine;
+use mimeo_testkit::{FakeRegistry, FakeStore, StoreFault, sample};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::world::{self, Options, VirtualClock};
+
 const MIB: u64 = 1 << 20;
 
-struct Slow(FakeStore, Duration);
+/// Takes so long for each write, and sends while it closes, as its line allows.
+struct Slow {
+    store: FakeStore,
+    per_write: Duration,
+    line: Option<Line>,
+}
 
-struct SlowSink(Box<dyn Sink>, Duration);
+/// So many steps of a time each. Where it is stuck it counts no byte that was sent.
+#[derive(Clone, Copy)]
+struct Line {
+    steps: u32,
+    step: Duration,
+    is_stuck: bool,
+}
+
+struct SlowSink {
+    sink: Box<dyn Sink>,
+    per_write: Duration,
+    line: Option<Line>,
+    sent: Arc<AtomicU64>,
+}
 
 #[async_trait]
 impl Store for Slow {
     fn name(&self) -> &StoreName {
-        self.0.name()
+        self.store.name()
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        self.0.location(object)
+        self.store.location(object)
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
-        Ok(Box::new(SlowSink(self.0.open(object, size).await?, self.1)))
+        let sink = self.store.open(object, size).await?;
+        let (per_write, line) = (self.per_write, self.line);
+        Ok(Box::new(SlowSink { sink, per_write, line, sent: Arc::default() }))
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        self.0.read(object, offset).await
+        self.store.read(object, offset).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        self.0.probe(object).await
+        self.store.probe(object).await
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
-        self.0.delete(object).await
+        self.store.delete(object).await
     }
 }
 
 #[async_trait]
 impl Sink for SlowSink {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        tokio::time::sleep(self.1).await;
-        self.0.write(bytes).await
+        tokio::time::sleep(self.per_write).await;
+        self.sink.write(bytes).await
+    }
+
+    fn sent(&self) -> Option<Arc<AtomicU64>> {
+        self.line.map(|_| Arc::clone(&self.sent))
     }
 
     async fn close(self: Box<Self>) -> Result<Receipt> {
-        self.0.close().await
+        if let Some(line) = self.line {
+            for _ in 0..line.steps {
+                tokio::time::sleep(line.step).await;
+                self.sent.fetch_add(u64::from(!line.is_stuck), Ordering::Relaxed);
+            }
+        }
+        self.sink.close().await
     }
 
     async fn abort(self: Box<Self>) {
-        self.0.abort().await;
+        self.sink.abort().await;
     }
 }
 
@@ -156,50 +185,10 @@ impl Registry for SparseRegistry {
     }
 }
 
-struct VirtualClock(Instant);
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        sample::time(0).saturating_add(self.0.elapsed()).unwrap()
-    }
-}
-
 fn engine(registry: Arc<dyn Registry>, stores: Vec<Arc<dyn Store>>, window: usize) -> Arc<Engine> {
-    let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
-    let policy = Policy {
-        rules: Rules::default(),
-        stores: facts.collect(),
-        backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
-    };
-    let part = |store| StorePart { store, timeout: Duration::from_secs(5), backend: None };
-    let parts = Parts {
-        registry,
-        ledger: Arc::new(MemoryLedger::default()),
-        clock: Arc::new(VirtualClock(Instant::now())),
-        stores: stores.into_iter().map(part).collect(),
-    };
-    let settings = Settings {
-        policy,
-        limits: Limits {
-            concurrency: NonZero::new(1).unwrap(),
-            memory: NonZero::new(window).unwrap(),
-            bandwidth: None,
-            hours: Hours::default(),
-            stores: BTreeMap::new(),
-        },
-        time_zone: TimeZone::UTC,
-        source_timeout: Duration::from_secs(5),
-        scan_interval: Duration::from_secs(1),
-        full_scan_interval: Duration::from_mins(10),
-        gc: GcSettings {
-            interval: Duration::from_secs(1),
-            grace: Duration::from_secs(100),
-            max_images: 10,
-            max_percent: 10,
-        },
-        observe: false,
-    };
-    Engine::new(parts, settings)
+    let options = Options { window: NonZero::new(window).unwrap(), ..Options::default() };
+    let clock = Arc::new(VirtualClock(Instant::now()));
+    world::engine(registry, Arc::default(), stores, clock, options)
 }
 
 fn serve(engine: &Arc<Engine>) -> CancellationToken {
@@ -219,7 +208,8 @@ async fn time_with(per_write: Duration) -> (Duration, Duration) {
     registry.insert(image, sample::bits(usize::try_from(size).unwrap()));
     let near = FakeStore::new("near");
     let far = FakeStore::new("far");
-    let stores: Vec<Arc<dyn Store>> = vec![Arc::new(near.clone()), Arc::new(Slow(far.clone(), per_write))];
+    let stores: Vec<Arc<dyn Store>> =
+        vec![Arc::new(near.clone()), Arc::new(Slow { store: far.clone(), per_write, line: None })];
     let engine = engine(Arc::new(registry.clone()), stores, 2 << 20);
     let _stop = serve(&engine);
     let began = Instant::now();
@@ -255,4 +245,26 @@ async fn memory_is_bounded_for_sparse_images_too() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let most = MOST.load(Ordering::SeqCst);
     assert!(most < window + 8 * PART, "{most} bytes were held, {window} allowed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_sends_while_it_closes_may_take_its_time_as_long_as_it_moves() {
+    // The store's time-out is 5 s.
+    for (steps, is_stuck) in [(100, false), (3, true)] {
+        let registry = FakeRegistry::default();
+        let image = sample::image(1, MIB);
+        let id = image.id.clone();
+        registry.insert(image, sample::bits(usize::try_from(MIB).unwrap()));
+        let line = Some(Line { steps, step: Duration::from_secs(4), is_stuck });
+        let far = Slow { store: FakeStore::new("far"), per_write: Duration::ZERO, line };
+        let engine = engine(Arc::new(registry.clone()), vec![Arc::new(far)], 2 << 20);
+        let _stop = serve(&engine);
+        tokio::time::sleep(Duration::from_mins(7)).await;
+        let replica = engine.find(id.as_str()).await.unwrap().remove(0).replicas.remove(0);
+        let reason = replica.reason.map(|reason| reason.code);
+        match is_stuck {
+            true => assert_eq!(reason.as_deref(), Some(Reason::StoreStalled.code())),
+            false => assert_eq!((replica.state, reason), (ReplicaState::Registered, None)),
+        }
+    }
 }

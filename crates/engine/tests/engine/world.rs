@@ -6,7 +6,7 @@ use mimeo_core::{
     Backoff, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
     policy::{Rules, StoreFacts},
-    ports::{Clock, EventKind, ImageEvent, Store},
+    ports::{Clock, EventKind, ImageEvent, Registry, Store},
 };
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
 use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// Follows tokio's clock, which stands still but for timers.
-struct VirtualClock(Instant);
+pub(crate) struct VirtualClock(pub(crate) Instant);
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
@@ -69,7 +69,7 @@ impl World {
         let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options.resumable)).collect();
         let ledger = Arc::new(MemoryLedger::default());
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
-        let engine = engine(&registry, &ledger, &stores, &clock, options);
+        let engine = over_fakes(&registry, &ledger, &stores, &clock, options);
         let (events, _) = FakeEvents::new();
         let mut world = Self { registry, ledger, stores, events, engine, clock, options, serving: None };
         world.serve();
@@ -80,7 +80,7 @@ impl World {
     pub(crate) fn serve(&mut self) {
         let (events, source) = FakeEvents::new();
         self.events = events;
-        self.engine = engine(&self.registry, &self.ledger, &self.stores, &self.clock, self.options);
+        self.engine = over_fakes(&self.registry, &self.ledger, &self.stores, &self.clock, self.options);
         let stop = CancellationToken::new();
         let (engine, token) = (Arc::clone(&self.engine), stop.clone());
         #[allow(clippy::disallowed_methods)]
@@ -183,11 +183,23 @@ fn store(number: usize, resumable: bool) -> FakeStore {
     if resumable { store.resumable() } else { store }
 }
 
-fn engine(
+fn over_fakes(
     registry: &FakeRegistry,
     ledger: &Arc<MemoryLedger>,
     stores: &[FakeStore],
     clock: &Arc<dyn Clock>,
+    options: Options,
+) -> Arc<Engine> {
+    let stores = stores.iter().map(|store| Arc::new(store.clone()) as Arc<dyn Store>);
+    engine(Arc::new(registry.clone()), Arc::clone(ledger), stores.collect(), Arc::clone(clock), options)
+}
+
+/// An engine over these parts, as far as the options are not about fakes.
+pub(crate) fn engine(
+    registry: Arc<dyn Registry>,
+    ledger: Arc<MemoryLedger>,
+    stores: Vec<Arc<dyn Store>>,
+    clock: Arc<dyn Clock>,
     options: Options,
 ) -> Arc<Engine> {
     let glance = |(number, backend): (usize, &&str)| {
@@ -202,14 +214,8 @@ fn engine(
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
     };
     let timeout = Duration::from_secs(5);
-    let part = |store: &FakeStore| StorePart { store: Arc::new(store.clone()), timeout, backend: None };
-    let parts = stores.iter().map(part);
-    let parts = Parts {
-        registry: Arc::new(registry.clone()),
-        ledger: Arc::clone(ledger) as _,
-        clock: Arc::clone(clock),
-        stores: parts.collect(),
-    };
+    let part = |store| StorePart { store, timeout, backend: None };
+    let parts = Parts { registry, ledger, clock, stores: stores.into_iter().map(part).collect() };
     let settings = Settings {
         policy,
         limits: Limits {

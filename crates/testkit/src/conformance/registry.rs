@@ -28,6 +28,12 @@ pub trait Backstage: Sync {
 
     /// A URL on which the image service finds nothing.
     async fn dead_url(&self) -> String;
+
+    /// The id of a store of the image service's own that new images are not in.
+    fn backend(&self) -> String;
+
+    /// Returns when the image service has ended its copying of the image.
+    async fn copied(&self, id: &ImageId);
 }
 
 /// How many images are walked over at the least: two pages of three and one more.
@@ -39,6 +45,7 @@ pub async fn registry(registry: &dyn Registry, backstage: &impl Backstage) {
     tells_what_an_image_is(registry, backstage).await;
     reads_the_bits_from_an_offset_as_often_as_asked(registry, backstage).await;
     adds_all_locations_or_none(registry, backstage).await;
+    copies_to_a_store_of_its_own_once(registry, backstage).await;
     walks_over_shown_and_hidden_images(registry, backstage).await;
     walks_over_what_changed_since(registry, backstage).await;
     goes_on_behind_a_deleted_marker_or_says_that_it_cannot(registry, backstage).await;
@@ -107,6 +114,22 @@ async fn adds_all_locations_or_none(registry: &dyn Registry, backstage: &impl Ba
     let third = ours(backstage.fresh_url(1000).await, "http3");
     assert_eq!(refusal(registry, &id, &[third, good.clone()]).await, Reason::LocationRefused, "it is there already");
     assert_eq!(labels(&look(registry, &id).await), [label(&good), label(&other)]);
+    backstage.delete(&id).await;
+}
+
+async fn copies_to_a_store_of_its_own_once(registry: &dyn Registry, backstage: &impl Backstage) {
+    let (id, backend) = (backstage.create(sample::bits(1000)).await, backstage.backend());
+    let before = look(registry, &id).await;
+    assert!(!before.backends.contains(&backend) && !before.importing, "{before:?}");
+    let backends = [backend.clone()];
+    registry.copy_to(&id, &backends).await.unwrap();
+    backstage.copied(&id).await;
+    let after = look(registry, &id).await;
+    assert!(!after.importing && after.failed_backends.is_empty(), "{after:?}");
+    assert!(after.backends.contains(&backend), "{after:?}");
+    assert!(after.locations.iter().any(|location| location.backend() == Some(&backend)), "{after:?}");
+    let again = registry.copy_to(&id, &backends).await.unwrap_err();
+    assert_eq!(again.reason, Reason::GlanceCopyFailed, "it is there already");
     backstage.delete(&id).await;
 }
 

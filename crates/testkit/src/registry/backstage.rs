@@ -37,6 +37,14 @@ impl Backstage for FakeRegistry {
         format!("http://store.example/{}", self.lock().tick())
     }
 
+    fn backend(&self) -> String {
+        "own".into()
+    }
+
+    async fn copied(&self, id: &ImageId) {
+        self.end_copying(id, &[]);
+    }
+
     async fn dead_url(&self) -> String {
         let url = self.fresh_url(0).await;
         self.kill_url(&url);

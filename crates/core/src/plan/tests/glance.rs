@@ -77,6 +77,16 @@ fn a_copy_that_glance_lost_is_asked_for_again() {
 }
 
 #[test]
+fn a_copy_that_could_not_be_read_from_glance_holds_up_no_other_store() {
+    let mut world = world().holds("a", ReplicaState::Registered).shows("a");
+    let error = Error::new(Reason::ImageServiceUnreachable, "GET … broke off");
+    let replica = Replica::wanted("b".parse().unwrap());
+    let replica = replica.failed(ReplicaState::Failed, &error, world.policy.backoff, world.now);
+    world.record.replicas.insert(replica.store.clone(), replica);
+    assert_eq!(names(&world.plan().ask), ["g"]);
+}
+
+#[test]
 fn glance_removes_its_own_copy_with_the_image() {
     let shown = asked(both_registered()).image(at_ceph);
     let replica_of_glance = replica(&shown.plan(), "g").unwrap().clone();
@@ -137,7 +147,7 @@ fn slow_copies_hold_up_glance_for_a_bounded_time_although_none_is_registered() {
 
 #[test]
 fn mimeos_own_location_in_glances_store_is_no_copy_of_glances() {
-    let ours = Location::ours("rbd://fsid/images/x/snap", &"a".parse().unwrap()).of_backend("ceph");
+    let ours = Location::ours("rbd://fsid/images/x/snap", &"a".parse().unwrap()).of_backend(Some("ceph"));
     let world = both_registered().image(|image| {
         image.backends = ["ceph".to_owned()].into();
         image.locations.push(ours);

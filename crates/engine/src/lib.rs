@@ -25,9 +25,11 @@ mod serve;
 mod sweep;
 mod transfer;
 mod turn;
+mod upload;
 mod walk;
 
 pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use upload::{Bits, Copying, Outcome, Upload};

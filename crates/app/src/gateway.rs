@@ -15,7 +15,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
 };
 use mimeo_engine::Engine;
 use tokio::{
@@ -72,7 +72,7 @@ impl Gateway {
                 }
             };
             let (gateway, tls, watcher) = (Arc::clone(&self), tls.clone(), connections.watcher());
-            tasks.spawn(async move { gateway.connection(stream, peer, tls, &watcher).await });
+            tasks.spawn(async move { gateway.connection(stream, peer, tls, watcher).await });
         }
         drop(listener);
         self.copies.close();
@@ -88,7 +88,7 @@ impl Gateway {
         stream: TcpStream,
         peer: SocketAddr,
         tls: Option<TlsAcceptor>,
-        watcher: &hyper_util::server::graceful::Watcher,
+        watcher: Watcher,
     ) {
         // Small answers are not to wait for more.
         let _ = stream.set_nodelay(true);
@@ -106,7 +106,7 @@ impl Gateway {
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         client: headers::Client,
-        watcher: &hyper_util::server::graceful::Watcher,
+        watcher: Watcher,
     ) {
         let service = service_fn(move |request: Request<Incoming>| {
             let gateway = Arc::clone(&self);

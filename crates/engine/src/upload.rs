@@ -55,6 +55,8 @@ pub struct Upload {
     pub outcome: Outcome,
     /// To be run beside it.
     pub copying: Copying,
+    /// How many replicas the rules want.
+    pub wanted: usize,
 }
 
 /// Where the bits are handed over. Dropping it says that these were all.
@@ -108,13 +110,13 @@ impl Engine {
             return Ok(None);
         }
         let image = Image { size, ..image };
-        let stores = self.wanted_now(&image).await?;
+        let (wanted, stores) = self.wanted_now(&image).await?;
         if stores.is_empty() {
             return Ok(None);
         }
         let ((bits, passing), (say, outcome)) = (mpsc::channel(CHUNKS), oneshot::channel());
         let copying = Copying { engine: Arc::clone(self), image, stores, held, bits: passing, outcome };
-        Ok(Some(Upload { bits: Bits(Some(bits)), outcome: Outcome(say), copying }))
+        Ok(Some(Upload { bits: Bits(Some(bits)), outcome: Outcome(say), copying, wanted }))
     }
 
     /// How many of the wanted replicas are registered, and how many are wanted; `None` before a look has shown the image
@@ -141,8 +143,8 @@ impl Engine {
         }
     }
 
-    /// The stores that the rules want for the image, as far as Mimeo may begin to write there at this moment.
-    async fn wanted_now(&self, image: &Image) -> Result<Vec<StoreName>> {
+    /// How many stores the rules want for the image, and those where Mimeo may begin to write at this moment.
+    async fn wanted_now(&self, image: &Image) -> Result<(usize, Vec<StoreName>)> {
         let replicas = self.ledger.load(&image.id).await?.map(|record| record.replicas).unwrap_or_default();
         let policy = &self.settings.policy;
         let conditions = self.conditions(self.clock.now());
@@ -150,7 +152,8 @@ impl Engine {
             let is_well = !conditions.failing.contains(store) && !conditions.closed.contains_key(store);
             is_well && self.stores.contains_key(store)
         };
-        Ok(policy.rules.wanted(image, &policy.stores, &replicas).into_iter().filter(is_open).collect())
+        let wanted = policy.rules.wanted(image, &policy.stores, &replicas);
+        Ok((wanted.len(), wanted.into_iter().filter(is_open).collect()))
     }
 }
 

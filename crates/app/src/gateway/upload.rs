@@ -31,14 +31,15 @@ const LOOK: Duration = Duration::from_millis(20);
 impl Gateway {
     /// The copies never stand in the way of the upload: what cannot be copied now is copied out of band.
     pub(super) async fn upload(&self, id: &ImageId, request: Request<Incoming>, client: Client) -> Response<AnyBody> {
-        let Some(Upload { bits, outcome, copying }) = self.prepare(id, &request).await else {
+        let Some(Upload { bits, outcome, copying, wanted }) = self.prepare(id, &request).await else {
             return self.forward(request.map(|body| body.map_err(Into::into).boxed_unsync()), client).await;
         };
         self.copies.spawn(copying.run());
         let mut response = self.forward(request.map(|body| tee(body, bits)), client).await;
         if response.status() == StatusCode::NO_CONTENT {
             outcome.taken();
-            let replicas = self.acknowledged(id).await;
+            let (registered, wanted) = self.acknowledged(id).await.unwrap_or((0, wanted));
+            let replicas = HeaderValue::from_str(&format!("{registered}/{wanted}")).ok();
             response.headers_mut().extend(replicas.map(|replicas| (HeaderName::from_static(REPLICAS), replicas)));
         }
         response
@@ -55,8 +56,9 @@ impl Gateway {
         None
     }
 
-    /// Waits for as many registered replicas as the client's answer is to wait for, and no longer than it is to.
-    async fn acknowledged(&self, id: &ImageId) -> Option<HeaderValue> {
+    /// Waits for as many registered replicas as the client's answer is to wait for, and no longer than it is to. Gives how
+    /// many there are, and how many are wanted; `None` where nobody has looked yet.
+    async fn acknowledged(&self, id: &ImageId) -> Option<(usize, usize)> {
         let deadline = Instant::now() + self.settings.ack_timeout;
         loop {
             let counts = self.engine.registered(id).await.ok().flatten();
@@ -66,8 +68,7 @@ impl Gateway {
                 Ack::None => true,
             });
             if is_enough || self.settings.ack == Ack::None || Instant::now() >= deadline {
-                let (registered, wanted) = counts?;
-                return HeaderValue::from_str(&format!("{registered}/{wanted}")).ok();
+                return counts;
             }
             tokio::time::sleep(LOOK).await;
         }

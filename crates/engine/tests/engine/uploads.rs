@@ -26,7 +26,7 @@ fn queued(world: &World) -> ImageId {
 }
 
 async fn begin(world: &World, id: &ImageId) -> (Bits, Outcome, JoinHandle<()>) {
-    let Upload { bits, outcome, copying } = world.engine.upload(id, Some(SIZE as u64)).await.unwrap().unwrap();
+    let Upload { bits, outcome, copying, .. } = world.engine.upload(id, Some(SIZE as u64)).await.unwrap().unwrap();
     #[allow(clippy::disallowed_methods)]
     (bits, outcome, tokio::task::spawn(copying.run()))
 }

@@ -1,0 +1,240 @@
+"""The gateway: uploads are in every store when the client is answered, and a proxy is all that it is otherwise."""
+
+import os
+import signal
+import socket
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from cloud.base import always, eventually, free_port
+from cloud.images import Images
+
+MiB = 1 << 20
+IMAGE_OPTIONS = ("--disk-format", "raw", "--container-format", "bare")
+
+
+@pytest.fixture
+def gateway(cloud, mimeo):
+    """A function that starts Mimeo with a gateway in front of glance-api, and gives the gateway's address."""
+
+    def start(*arguments, gateway=None, **changes) -> str:
+        port = free_port()
+        options = {"listen": f"127.0.0.1:{port}", "upstream": [cloud.glance.url], "stop_timeout": "5s"}
+        mimeo.serve(*arguments, gateway={**options, **(gateway or {})}, **changes)
+        return f"http://127.0.0.1:{port}"
+
+    return start
+
+
+@pytest.fixture
+def through(cloud):
+    """The Images API, by way of an address."""
+    return lambda url: Images(SimpleNamespace(url=url), cloud.keystone)
+
+
+def upload(images: Images, image: str, data, **headers) -> requests.Response:
+    headers = {"Content-Type": "application/octet-stream", **headers}
+    return images.raw("PUT", f"/images/{image}/file", data=data, headers=headers)
+
+
+def reads_of(cloud, image: str) -> list[str]:
+    """The requests for the image's bits that reached Glance."""
+    return [line for line in cloud.glance.log.read_text().splitlines() if f"GET /v2/images/{image}/file" in line]
+
+
+def test_three_backends_as_asked_for(cloud, mimeo, gateway, clients, file_of):
+    """When `openstack image create --file` returns, the image shows a location on each of the three servers, every
+    server has the bytes, and nobody read them from Glance."""
+    url = gateway(scan={"interval": "1h"})
+    clients.env = {**clients.env, "OS_IMAGE_ENDPOINT_OVERRIDE": url}
+    data = os.urandom(8 * MiB)
+    made = clients.openstack_json("image", "create", "--file", file_of(data), *IMAGE_OPTIONS, "created")
+    mimeo.assert_complete(made["id"], data)
+    assert reads_of(cloud, made["id"]) == []
+
+
+@pytest.mark.parametrize("ack, told", [("all", "3/3"), (2, "2/3"), ("none", "0/3")])
+def test_the_answer_waits_for_as_many_replicas_as_wanted(mimeo, gateway, images, through, ack, told):
+    """The header counts at least as many registered replicas as `ack` asks for; the others follow."""
+    url = gateway(gateway={"ack": ack})
+    image, data = images.record(), os.urandom(MiB)
+    answer = upload(through(url), image, data)
+    registered, wanted = answer.headers["X-Mimeo-Replicas"].split("/")
+    assert (answer.status_code, wanted) == (204, "3")
+    assert registered >= told[0]
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, data)
+
+
+def test_a_dead_store_is_not_waited_for_beyond_the_deadline(cloud, mimeo, gateway, through, images):
+    """With one of three stores down the upload succeeds, is answered at the deadline with what is registered, and the
+    third copy follows when the store is back."""
+    cloud.nginx[2].stop()
+    url = gateway(gateway={"ack_timeout": "3s"})
+    image, data = images.record(), os.urandom(MiB)
+    answer = upload(through(url), image, data)
+    assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "2/3")
+    cloud.nginx[2].start()
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, data)
+
+
+def test_a_store_that_takes_no_byte_does_not_hold_up_the_upload(cloud, mimeo, gateway, through, images, faulty):
+    """One store stalls in the middle: Glance, which gives up after four seconds, never notices."""
+    slow = faulty()
+    mimeo.use(cloud.nginx[0], cloud.nginx[1], slow)
+    slow.fault("PUT", "stall")
+    url = gateway(gateway={"ack": 2})
+    image, data = images.record(), os.urandom(32 * MiB)
+    answer = upload(through(url), image, data)
+    assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "2/3")
+    slow.heal()
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, data)
+
+
+def stored(mimeo) -> set:
+    """What there is on any of the stores."""
+    return {path for name in mimeo.stores for path in mimeo.objects(name)}
+
+
+def nothing_left(mimeo, images, image: str) -> None:
+    """On no server anything of it, and nothing in the ledger to be removed."""
+    eventually(lambda: not stored(mimeo), 60, "the stores are empty")
+    assert images.show(image)["locations"] == []
+
+
+def test_an_upload_that_glance_refuses_leaves_nothing(cloud, mimeo, gateway, through, images):
+    """A bad token, an image that has its bits, an image of another project, no such image: Glance's own answer, and no
+    byte on any store."""
+    url = gateway()
+    done, data = images.create(b"x" * 1000), os.urandom(MiB)
+    mimeo.wait_registered(done)
+    before = stored(mimeo)
+    empty = images.record()
+    through_it, headers = through(url), {"Content-Type": "application/octet-stream"}
+    refused = {
+        "token": requests.put(f"{url}/v2/images/{empty}/file", data=data, headers={**headers, "X-Auth-Token": "no"}),
+        "active": upload(through_it, done, data),
+        "unknown": upload(through_it, "3bd3b8c6-0000-4000-8000-000000000000", data),
+        "type": through_it.raw("PUT", f"/images/{empty}/file", data=data, headers={"Content-Type": "text/plain"}),
+    }
+    assert {name: answer.status_code for name, answer in refused.items()} == {
+        "token": 401, "active": 409, "unknown": 404, "type": 415,
+    }
+    assert stored(mimeo) == before
+    assert images.show(empty)["status"] == "queued"
+
+
+def test_a_client_that_goes_away_leaves_nothing(mimeo, gateway, images, cloud):
+    """Half of the announced bytes, then the connection ends: Glance takes the image back to `queued`, and every partial
+    object is removed."""
+    url = gateway()
+    image = images.record()
+    head = (
+        f"PUT /v2/images/{image}/file HTTP/1.1\r\nHost: glance\r\nContent-Type: application/octet-stream\r\n"
+        f"X-Auth-Token: {cloud.keystone.token('admin').value}\r\nContent-Length: {8 * MiB}\r\n\r\n"
+    )
+    with connect(url) as connection:
+        connection.sendall(head.encode() + os.urandom(4 * MiB))
+        eventually(lambda: images.show(image)["status"] == "saving", 30, "Glance takes the upload")
+    images.wait_status(image, "queued")
+    nothing_left(mimeo, images, image)
+
+
+def test_glance_dying_in_an_upload_leaves_nothing_and_the_next_one_works(cloud, mimeo, gateway, through, images):
+    """glance-api is killed in mid-upload: the client gets an error, no object stays; after its restart the same image
+    can be uploaded."""
+    url = gateway()
+    image = images.record()
+
+    def body():
+        yield os.urandom(MiB)
+        eventually(lambda: images.show(image)["status"] == "saving", 30, "Glance takes the upload")
+        cloud.glance.kill()
+        for _ in range(64):
+            yield os.urandom(MiB)
+
+    try:
+        assert upload(through(url), image, body()).status_code >= 500
+    except requests.ConnectionError:
+        pass  # The answer came while the body was still on its way.
+    cloud.glance.start()
+    eventually(lambda: not stored(mimeo), 60, "the stores are empty")
+    again, data = images.record(), os.urandom(MiB)
+    assert upload(through(url), again, data).status_code == 204
+    mimeo.assert_complete(again, data)
+
+
+def test_a_stop_lets_a_running_upload_end(mimeo, gateway, through, images):
+    """SIGTERM in mid-upload: no new connection is taken, the upload ends with 204 and its replicas are registered before
+    Mimeo ends."""
+    url = gateway(gateway={"stop_timeout": "60s"})
+    image, parts = images.record(), [os.urandom(MiB) for _ in range(8)]
+
+    def body():
+        for number, part in enumerate(parts):
+            yield part
+            if number == 3:
+                os.kill(mimeo.process.pid, signal.SIGTERM)
+                eventually(lambda: refuses(url), 30, "the gateway takes nobody new")
+
+    answer = upload(through(url), image, body())
+    assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "3/3")
+    assert mimeo.process.wait(timeout=60) == 0
+    mimeo.assert_complete(image, b"".join(parts))
+
+
+def connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+
+def refuses(url: str) -> bool:
+    try:
+        connect(url).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def ask(url: str, request: bytes) -> bytes:
+    """The first bytes of the answer to a request as it is spelled."""
+    with connect(url) as connection:
+        connection.sendall(request)
+        return connection.recv(65536)
+
+
+def test_what_a_proxy_must_not_pass(cloud, mimeo, gateway, images):
+    """Two lengths, a length beside chunks, bad chunks, huge headers, CONNECT, TRACE and other hosts: refused, or answered
+    by glance-api and nobody else; and nothing of it reaches a store."""
+    url = gateway()
+    image = images.record()
+    token = f"X-Auth-Token: {cloud.keystone.token('admin').value}\r\n"
+    put = f"PUT /v2/images/{image}/file HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n{token}"
+    refused = {
+        "two lengths": f"{put}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+        "length and chunks": f"{put}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "no number": f"{put}Content-Length: 5x\r\n\r\nhello",
+        "negative": f"{put}Content-Length: -5\r\n\r\nhello",
+        "unknown coding": f"{put}Transfer-Encoding: gzip\r\n\r\nhello",
+        "space before colon": f"{put}Content-Length : 5\r\n\r\nhello",
+        "huge header": f"{put}X-Big: {'a' * 200_000}\r\nContent-Length: 5\r\n\r\nhello",
+        "CONNECT": "CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n",
+        "TRACE": "TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
+    }
+    for name, request in refused.items():
+        answer = ask(url, request.encode())
+        assert answer == b"" or answer.split(b" ")[1][:1] == b"4", (name, answer[:200])
+    other = ask(url, b"GET http://127.0.0.1:1/v2/images HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+    assert other.startswith(b"HTTP/1.1 401"), other[:200]
+    for path in (f"//v2/images/{image}/file", f"/v2/../v2/images/{image}/file", f"/v2/images/{image}%2ffile", f"/v2/images/%2e%2e/{image}/file"):
+        request = put.replace(f"/v2/images/{image}/file", path) + "Content-Length: 5\r\n\r\nhello"
+        ask(url, request.encode())
+    chunks = f"{put}Transfer-Encoding: chunked\r\n\r\nzz\r\nhello\r\n0\r\n\r\n"
+    ask(url, chunks.encode())
+    always(lambda: not stored(mimeo) or images.show(image)["status"] == "active", 2,
+           "nothing is on a store without Glance's consent")

@@ -1,6 +1,7 @@
 """The gateway: uploads are in every store when the client is answered, and a proxy is all that it is otherwise."""
 
 import os
+import re
 import signal
 import socket
 from types import SimpleNamespace
@@ -9,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from cloud.base import always, eventually, free_port
-from cloud.images import Images
+from cloud.base import always, eventually, free_port, run
+from cloud.images import PATCH_TYPE, Images
 
 MiB = 1 << 20
 IMAGE_OPTIONS = ("--disk-format", "raw", "--container-format", "bare")
@@ -209,15 +210,14 @@ def ask(url: str, request: bytes) -> bytes:
 
 
 def test_what_a_proxy_must_not_pass(cloud, mimeo, gateway, images):
-    """Two lengths, a length beside chunks, bad chunks, huge headers, CONNECT, TRACE and other hosts: refused, or answered
-    by glance-api and nobody else; and nothing of it reaches a store."""
+    """Two lengths, bad chunks, huge headers, CONNECT, TRACE: refused. A length beside chunks (chunks count), other hosts,
+    odd paths: answered by glance-api and nobody else. And nothing of it reaches a store."""
     url = gateway()
     image = images.record()
     token = f"X-Auth-Token: {cloud.keystone.token('admin').value}\r\n"
     put = f"PUT /v2/images/{image}/file HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n{token}"
     refused = {
         "two lengths": f"{put}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-        "length and chunks": f"{put}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "no number": f"{put}Content-Length: 5x\r\n\r\nhello",
         "negative": f"{put}Content-Length: -5\r\n\r\nhello",
         "unknown coding": f"{put}Transfer-Encoding: gzip\r\n\r\nhello",
@@ -231,6 +231,8 @@ def test_what_a_proxy_must_not_pass(cloud, mimeo, gateway, images):
         assert answer == b"" or answer.split(b" ")[1][:1] == b"4", (name, answer[:200])
     other = ask(url, b"GET http://127.0.0.1:1/v2/images HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
     assert other.startswith(b"HTTP/1.1 401"), other[:200]
+    both = f"{put}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert ask(url, both.replace(token, "").encode()).startswith(b"HTTP/1.1 401")
     for path in (f"//v2/images/{image}/file", f"/v2/../v2/images/{image}/file", f"/v2/images/{image}%2ffile", f"/v2/images/%2e%2e/{image}/file"):
         request = put.replace(f"/v2/images/{image}/file", path) + "Content-Length: 5\r\n\r\nhello"
         ask(url, request.encode())
@@ -238,3 +240,106 @@ def test_what_a_proxy_must_not_pass(cloud, mimeo, gateway, images):
     ask(url, chunks.encode())
     always(lambda: not stored(mimeo) or images.show(image)["status"] == "active", 2,
            "nothing is on a store without Glance's consent")
+
+
+def test_an_empty_upload_is_answered_at_once(gateway, through, images):
+    """Glance registers no location of an empty image: the client does not wait for what cannot come."""
+    image = images.record()
+    answer = upload(through(gateway(gateway={"ack_timeout": "10m"})), image, b"")
+    assert (answer.status_code, images.show(image)["status"]) == (204, "active")
+
+
+def recorded(images: Images, data: bytes) -> list[tuple]:
+    """What every kind of call of the Images API is answered with, all that is particular to one run replaced."""
+    answers: list[tuple] = []
+    particular = re.compile(
+        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ?|e2e-[0-9a-f]{8}|"
+        + re.escape(images.glance.url)
+    )
+
+    def call(method: str, path: str, **more) -> requests.Response:
+        answer = images.raw(method, path, **more)
+        headers = {name: particular.sub("*", value) for name, value in answer.headers.items()}
+        for name in ("Date", "X-Openstack-Request-Id", "Connection", "Content-Length", "X-Mimeo-Replicas"):
+            headers.pop(name, None)
+        body = particular.sub("*", answer.content.decode("latin1"))
+        answers.append((method, particular.sub("*", path), answer.status_code, headers, body))
+        return answer
+
+    patch = {"Content-Type": PATCH_TYPE}
+    octets = {"Content-Type": "application/octet-stream"}
+    for path in ("/", "/schemas/image", "/schemas/images", "/schemas/member", "/info/import", "/info/stores",
+                 "/metadefs/namespaces?limit=2", "/tasks/3bd3b8c6-0000-4000-8000-000000000000", "/images?limit=1&name=nobody", "/nothing-here",
+                 "/images/3bd3b8c6-0000-4000-8000-000000000000"):
+        call("GET", path)
+    call("POST", "/images", data="no json", headers={"Content-Type": "application/json"})
+    image = call("POST", "/images", json={"name": "e2e-00000000", "disk_format": "raw", "container_format": "bare"}).json()["id"]
+    call("PUT", f"/images/{image}/file", data=data, headers=octets)
+    call("PUT", f"/images/{image}/file", data=data, headers=octets)
+    call("GET", f"/images/{image}/file")
+    call("GET", f"/images/{image}/file", headers={"Range": "bytes=10-19"})
+    call("GET", f"/images/{image}/file", headers={"Range": "bytes=99999999-"})
+    call("HEAD", f"/images/{image}/file")
+    call("PATCH", f"/images/{image}", data='[{"op": "add", "path": "/x", "value": "\u00e9"}]'.encode(), headers=patch)
+    call("PATCH", f"/images/{image}", data="[]", headers={"Content-Type": "text/plain"})
+    call("PUT", f"/images/{image}/tags/blue")
+    call("DELETE", f"/images/{image}/tags/blue")
+    call("DELETE", f"/images/{image}/tags/blue")
+    call("PATCH", f"/images/{image}", data='[{"op": "replace", "path": "/visibility", "value": "shared"}]', headers=patch)
+    call("POST", f"/images/{image}/members", json={"member": "f" * 32})
+    call("GET", f"/images/{image}/members")
+    call("PUT", f"/images/{image}/members/{'f' * 32}", json={"status": "accepted"})
+    call("DELETE", f"/images/{image}/members/{'f' * 32}")
+    call("POST", f"/images/{image}/actions/deactivate")
+    call("GET", f"/images/{image}/file")
+    call("POST", f"/images/{image}/actions/reactivate")
+    call("DELETE", f"/images/{image}")
+    call("GET", f"/images/{image}")
+    staged = call("POST", "/images", json={"name": "e2e-00000000", "disk_format": "raw", "container_format": "bare"}).json()["id"]
+    call("PUT", f"/images/{staged}/stage", data=data, headers=octets)
+    call("POST", f"/images/{staged}/import", json={"method": {"name": "no-such-method"}})
+    call("POST", f"/images/{staged}/import", json={"method": {"name": "glance-direct"}})
+    images.wait_status(staged, "active")
+    call("GET", f"/images/{staged}/file")
+    call("POST", "/metadefs/namespaces", json={"namespace": "e2e-00000000"})
+    call("GET", "/metadefs/namespaces/e2e-00000000")
+    call("DELETE", "/metadefs/namespaces/e2e-00000000")
+    return answers
+
+
+def test_every_call_is_answered_as_without_the_gateway(mimeo, gateway, through, images):
+    """Every kind of call, with and without the gateway: the same status, headers and body, but for ids, times, and the
+    header that counts replicas."""
+    url = gateway(gateway={"ack": "none"}, rules=[{"name": "none", "when": "image.name == 'other'"}])
+    data = os.urandom(100_000)
+    assert recorded(through(url), data) == recorded(images, data)
+    with_gateway = requests.get(f"{url}/versions", timeout=30)
+    assert (with_gateway.status_code, "http://127.0.0.1" in with_gateway.text) == (300, True) or with_gateway.ok
+
+
+def test_the_clients_that_people_use(mimeo, gateway, clients, images, file_of, tmp_path):
+    """glance image-create with chunks, import by staging, openstack image save; curl with `Expect: 100-continue`."""
+    url = gateway()
+    clients.env = {**clients.env, "OS_IMAGE_ENDPOINT_OVERRIDE": url, "OS_IMAGE_URL": url}
+    data = os.urandom(3 * MiB)
+    table = clients.glance("image-create", *IMAGE_OPTIONS, "--name", "chunks", "--file", file_of(data))
+    chunks = next(line.split("|")[2].strip() for line in table.splitlines() if line.startswith("| id "))
+    mimeo.assert_complete(chunks, data)
+    table = clients.glance(
+        "image-create-via-import", *IMAGE_OPTIONS, "--import-method", "glance-direct", "--file", file_of(data), "--name", "staged",
+    )
+    staged = next(line.split("|")[2].strip() for line in table.splitlines() if line.startswith("| id "))
+    images.wait_status(staged, "active")
+    mimeo.wait_registered(staged)
+    mimeo.assert_complete(staged, data)
+    saved = tmp_path / "saved.raw"
+    clients.openstack("image", "save", "--file", saved, staged)
+    assert saved.read_bytes() == data
+    by_curl = images.record()
+    done = run([
+        "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Expect: 100-continue", "-T", file_of(data),
+        "-H", f"X-Auth-Token: {images.keystone.token('admin').value}", "-H", "Content-Type: application/octet-stream",
+        f"{url}/v2/images/{by_curl}/file",
+    ])
+    assert done.stdout.strip() in ("204", b"204")
+    mimeo.assert_complete(by_curl, data)

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use mimeo_core::{
-    Change, DirtyMark, Due, Error, Image, ImageId, ImageStatus, Reason, ReplicaState, Result, StoreName,
+    Change, DirtyMark, Due, Error, Image, ImageId, ImageStatus, Reason, Result, StoreName,
     plan::CHECK_PROPERTY,
     ports::{ByteStream, Source},
 };
@@ -117,18 +117,6 @@ impl Engine {
         let ((bits, passing), (say, outcome)) = (mpsc::channel(CHUNKS), oneshot::channel());
         let copying = Copying { engine: Arc::clone(self), image, stores, held, bits: passing, outcome };
         Ok(Some(Upload { bits: Bits(Some(bits)), outcome: Outcome(say), copying, wanted }))
-    }
-
-    /// How many of the wanted replicas are registered, and how many are wanted; `None` before a look has shown the image
-    /// with its bits.
-    pub async fn registered(&self, id: &ImageId) -> Result<Option<(usize, usize)>> {
-        let record = self.ledger.load(id).await?;
-        let active = record.filter(|it| it.image.status.as_deref() == Some(ImageStatus::Active.to_string().as_str()));
-        Ok(active.map(|record| {
-            let state = |store| record.replicas.get(store).map(|replica| replica.state);
-            let wanted = &record.image.wanted;
-            (wanted.iter().filter(|store| state(*store) == Some(ReplicaState::Registered)).count(), wanted.len())
-        }))
     }
 
     /// The image's turn, once a look at what it was before the upload is over.

@@ -14,8 +14,8 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     header::{CONTENT_LENGTH, HeaderName, HeaderValue},
 };
-use mimeo_core::ImageId;
-use mimeo_engine::{Bits, Upload};
+use mimeo_core::{ImageId, ReplicaState};
+use mimeo_engine::{Bits, Upload, status::ImageReport};
 use tokio::time::Instant;
 
 use super::{Gateway, headers::Client, upstream::AnyBody};
@@ -56,23 +56,32 @@ impl Gateway {
         None
     }
 
-    /// Waits for as many registered replicas as the client's answer is to wait for, and no longer than it is to. Gives how
-    /// many there are, and how many are wanted; `None` where nobody has looked yet.
+    /// Waits for as many registered replicas as the client's answer is to wait for, and no longer than it is to, nor for
+    /// what cannot come. Gives how many there are, and how many are wanted; `None` where nobody has looked yet.
     async fn acknowledged(&self, id: &ImageId) -> Option<(usize, usize)> {
         let deadline = Instant::now() + self.settings.ack_timeout;
         loop {
-            let counts = self.engine.registered(id).await.ok().flatten();
+            // Without its size it is still what it was before the upload.
+            let report = self.engine.image(id).await.ok().flatten().filter(|report| report.size.is_some());
+            let counts = report.as_ref().map(counts);
             let is_enough = counts.is_some_and(|(registered, wanted)| match self.settings.ack {
                 Ack::All => registered >= wanted,
                 Ack::Some(least) => registered >= least.min(wanted),
                 Ack::None => true,
             });
-            if is_enough || self.settings.ack == Ack::None || Instant::now() >= deadline {
+            let is_over = self.settings.ack == Ack::None || Instant::now() >= deadline;
+            if is_enough || is_over || report.is_some_and(|report| report.is_stuck()) {
                 return counts;
             }
             tokio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// How many replicas are registered, of those that are wanted.
+fn counts(report: &ImageReport) -> (usize, usize) {
+    let wanted = || report.replicas.iter().filter(|replica| replica.wanted);
+    (wanted().filter(|replica| replica.state == ReplicaState::Registered).count(), wanted().count())
 }
 
 /// The same body, of which each piece is handed to the copies before it goes on.

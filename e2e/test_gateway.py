@@ -1,5 +1,6 @@
 """The gateway: uploads are in every store when the client is answered, and a proxy is all that it is otherwise."""
 
+import json
 import os
 import re
 import signal
@@ -262,7 +263,10 @@ def recorded(images: Images, data: bytes) -> list[tuple]:
         headers = {name: particular.sub("*", value) for name, value in answer.headers.items()}
         for name in ("Date", "X-Openstack-Request-Id", "Connection", "Content-Length", "X-Mimeo-Replicas"):
             headers.pop(name, None)
-        body = particular.sub("*", answer.content.decode("latin1"))
+        body = answer.content
+        if "json" in answer.headers.get("Content-Type", ""):
+            # Each of Glance's processes has an order of its own for an image's properties.
+            body = particular.sub("*", json.dumps(answer.json(), sort_keys=True))
         answers.append((method, particular.sub("*", path), answer.status_code, headers, body))
         return answer
 
@@ -312,9 +316,9 @@ def test_every_call_is_answered_as_without_the_gateway(mimeo, gateway, through, 
     header that counts replicas."""
     url = gateway(gateway={"ack": "none"}, rules=[{"name": "none", "when": "image.name == 'other'"}])
     data = os.urandom(100_000)
-    assert recorded(through(url), data) == recorded(images, data)
-    with_gateway = requests.get(f"{url}/versions", timeout=30)
-    assert (with_gateway.status_code, "http://127.0.0.1" in with_gateway.text) == (300, True) or with_gateway.ok
+    for by_gateway, direct in zip(recorded(through(url), data), recorded(images, data), strict=True):
+        assert by_gateway == direct
+    assert url in requests.get(url, timeout=30).text, "links lead to where the client asked"
 
 
 def test_the_clients_that_people_use(mimeo, gateway, clients, images, file_of, tmp_path):

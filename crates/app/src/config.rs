@@ -32,7 +32,7 @@ use url::Url;
 use self::{document::Document, mistake::Mistakes};
 pub(crate) use self::{
     document::suggestion,
-    gateway::{Ack, GatewaySettings, TlsFiles},
+    gateway::{Ack, GatewaySettings, Reads, TlsFiles},
     mistake::ConfigError,
     written::Written,
 };

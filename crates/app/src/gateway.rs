@@ -3,6 +3,7 @@
 //! Everything else goes through unchanged, both ways, streamed. Nothing here decides which stores an image goes to, or
 //! when an object may be registered: that is the engine's.
 
+mod download;
 mod forward;
 mod headers;
 mod target;

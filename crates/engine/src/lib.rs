@@ -11,6 +11,7 @@ mod health;
 mod intake;
 mod look;
 mod names;
+mod nearest;
 mod note;
 mod pace;
 mod places;

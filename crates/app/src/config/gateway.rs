@@ -13,7 +13,7 @@ use super::{
     sections::{above_zero, list},
 };
 
-const KEYS: &[&str] = &["listen", "upstream", "ack", "ack_timeout", "stop_timeout", "certificate", "key"];
+const KEYS: &[&str] = &["listen", "upstream", "ack", "ack_timeout", "reads", "stop_timeout", "certificate", "key"];
 
 #[derive(Debug, Clone)]
 pub(crate) struct GatewaySettings {
@@ -22,6 +22,7 @@ pub(crate) struct GatewaySettings {
     pub upstream: Vec<Url>,
     pub ack: Ack,
     pub ack_timeout: Duration,
+    pub reads: Reads,
     pub stop_timeout: Duration,
     pub tls: Option<TlsFiles>,
 }
@@ -32,6 +33,14 @@ pub(crate) enum Ack {
     All,
     Some(usize),
     None,
+}
+
+/// Where the bits of a download come from, once glance-api has granted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    Glance,
+    /// From the proven copy that was the fastest to read lately.
+    Nearest,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +61,9 @@ pub(super) fn gateway(section: &Section<'_>, directory: &Path) -> Option<Gateway
         upstream: upstream(section)?,
         ack: section.value("ack", Ack::All, ack),
         ack_timeout: duration("ack_timeout", Duration::from_mins(1)),
+        reads: section.value("reads", Reads::Glance, |item| {
+            item.choice(&[("glance", Reads::Glance), ("nearest", Reads::Nearest)])
+        }),
         stop_timeout: duration("stop_timeout", Duration::from_mins(1)),
         tls: tls(section, directory),
     };

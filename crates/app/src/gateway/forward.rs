@@ -13,6 +13,7 @@ use super::{
     target,
     upstream::AnyBody,
 };
+use crate::config::Reads;
 
 impl Gateway {
     pub(super) async fn answer(&self, request: Request<Incoming>, client: Client) -> Response<AnyBody> {
@@ -30,11 +31,16 @@ impl Gateway {
         headers::end_hop(request.headers_mut());
         headers::forwarded(request.headers_mut(), client);
         let image = target::image(request.uri()).map(str::to_owned);
+        let download = target::download(request.method(), request.uri()).filter(|_| self.settings.reads == Reads::Nearest);
         let Some(mut response) = self.upstreams.send(request, image.as_deref()).await else {
             return say(StatusCode::BAD_GATEWAY, "no glance-api behind this gateway answered the request");
         };
         headers::end_hop(response.headers_mut());
-        response.map(|body| body.map_err(Into::into).boxed_unsync())
+        let response = response.map(|body| body.map_err(Into::into).boxed_unsync());
+        match download {
+            Some(id) => self.nearest(&id, response).await,
+            None => response,
+        }
     }
 }
 

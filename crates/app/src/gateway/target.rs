@@ -6,8 +6,17 @@ use mimeo_core::ImageId;
 /// The image whose bits this request uploads. Only a path that is spelled as Glance spells it counts: any other goes
 /// through, and the image is copied out of band.
 pub(super) fn upload(method: &Method, uri: &Uri) -> Option<ImageId> {
-    let id = uri.path().strip_prefix("/v2/images/")?.strip_suffix("/file")?;
-    (method == Method::PUT && uri.query().is_none()).then(|| id.parse().ok()).flatten()
+    let is_plain = method == Method::PUT && uri.query().is_none();
+    is_plain.then(|| file(uri)).flatten()
+}
+
+/// The image whose bits this request asks for.
+pub(super) fn download(method: &Method, uri: &Uri) -> Option<ImageId> {
+    (method == Method::GET).then(|| file(uri)).flatten()
+}
+
+fn file(uri: &Uri) -> Option<ImageId> {
+    uri.path().strip_prefix("/v2/images/")?.strip_suffix("/file")?.parse().ok()
 }
 
 /// The image that this request is about, so that all that is asked about it goes to one glance-api: what was staged

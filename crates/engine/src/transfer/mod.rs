@@ -23,7 +23,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub(crate) use self::{
     chunks::{Chunk, Chunks},
     feed::{Feed, Lane, publish_limit, within},
-    reader::{Origin, Origins},
+    reader::{Origin, Origins, read},
 };
 use self::{hash::Hasher, piece::pieces, reader::Reader, window::Window};
 use crate::pace::Paces;

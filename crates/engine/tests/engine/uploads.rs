@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use futures::TryStreamExt;
 use mimeo_core::{ContentHash, HashAlgorithm, Image, ImageId, ImageStatus, ports::Store};
 use mimeo_engine::{Bits, Outcome, Upload};
 use mimeo_testkit::{StoreCall, StoreFault, sample};
@@ -171,4 +172,23 @@ async fn a_ledger_that_is_down_means_an_upload_without_copies() {
     copying.await.unwrap();
     world.registered(&id).await;
     world.assert_good_copies(&id, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_copy_gives_any_part_of_the_image_and_hands_on_when_it_breaks() {
+    let world = world();
+    let id = world.create(sample::image(2, SIZE as u64));
+    world.registered(&id).await;
+    let before = world.registry.bytes_read(&id);
+    let part = async || {
+        let bits = world.engine.read_copy(&id, 1000, 100_000).await.unwrap().unwrap();
+        bits.try_fold(Vec::new(), async |mut all, bytes| Ok([all.split_off(0), bytes.to_vec()].concat())).await.unwrap()
+    };
+    assert_eq!(part().await, sample::bits(SIZE)[1000..101_000]);
+    assert_eq!(world.registry.bytes_read(&id), before, "not from the image service");
+    for store in &world.stores[..2] {
+        store.inject(StoreFault::ReadFails(mimeo_core::Reason::StoreUnreachable));
+    }
+    assert_eq!(part().await, sample::bits(SIZE)[1000..101_000]);
+    assert!(world.engine.read_copy(&id, SIZE as u64, 1).await.unwrap().is_none(), "beyond the end");
 }

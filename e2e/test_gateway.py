@@ -347,3 +347,66 @@ def test_the_clients_that_people_use(mimeo, gateway, clients, images, file_of, t
     ])
     assert done.stdout.strip() in ("204", b"204")
     mimeo.assert_complete(by_curl, data)
+
+
+def test_downloads_from_the_nearest_copy(cloud, mimeo, gateway, through, images):
+    """With `reads = "nearest"` Glance grants the download and a store gives the bits, whole or in part; without any copy
+    that answers, Glance gives them."""
+    through_it = through(gateway(gateway={"reads": "nearest"}))
+    data = os.urandom(20 * MiB)
+    image = images.create(data)
+    mimeo.wait_registered(image)
+    sent = cloud.glance.bytes_sent(f"/v2/images/{image}/file")
+    whole = through_it.raw("GET", f"/images/{image}/file")
+    assert (whole.status_code, whole.content == data) == (200, True)
+    part = through_it.raw("GET", f"/images/{image}/file", headers={"Range": "bytes=1000-70999"})
+    assert (part.status_code, part.content == data[1000:71000]) == (206, True)
+    assert cloud.glance.bytes_sent(f"/v2/images/{image}/file") - sent < len(data) // 2
+    for server in cloud.nginx:
+        server.stop()
+    assert through_it.download(image) == data
+
+
+def test_who_may_not_download_gets_no_bits_from_a_copy(mimeo, gateway, through, images):
+    """Glance's refusal is the answer, though copies are there: another project's private image, a deactivated one for a
+    member, a bad token."""
+    url = gateway(gateway={"reads": "nearest"})
+    image = images.create(os.urandom(MiB), visibility="private")
+    mimeo.wait_registered(image)
+    member = through(url).as_user("alice")
+    assert member.raw("GET", f"/images/{image}/file").status_code == 404
+    assert requests.get(f"{url}/v2/images/{image}/file", headers={"X-Auth-Token": "no"}, timeout=30).status_code == 401
+    own = images.as_user("alice").create(os.urandom(1000))
+    mimeo.wait_registered(own)
+    images.deactivate(own)
+    assert member.raw("GET", f"/images/{own}/file").status_code == 403
+
+
+def test_tls_and_a_second_glance_api_when_the_first_is_gone(cloud, mimeo, gateway, images, tmp_path):
+    """HTTPS with the operator's certificate; of two upstreams one answers no connections: every request, uploads too,
+    goes to the other."""
+    certificate, key = tmp_path / "gateway.pem", tmp_path / "gateway.key"
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate])
+    upstream = [f"http://127.0.0.1:{free_port()}", cloud.glance.url]
+    url = gateway(gateway={"certificate": str(certificate), "key": str(key), "upstream": upstream})
+    secure = url.replace("http:", "https:")
+    headers = {"X-Auth-Token": images.keystone.token("admin").value}
+    for _ in range(4):
+        assert requests.get(f"{secure}/v2/images", headers=headers, verify=certificate, timeout=30).status_code == 200
+        image, data = images.record(), os.urandom(100_000)
+        answer = requests.put(
+            f"{secure}/v2/images/{image}/file", data=data, verify=certificate, timeout=60,
+            headers={**headers, "Content-Type": "application/octet-stream"},
+        )
+        assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "3/3")
+        mimeo.assert_complete(image, data)
+
+
+def test_a_gateway_that_leads_to_itself_is_refused(mimeo):
+    """The mistake is told with its key and its cure."""
+    mimeo.configure(gateway={"listen": "127.0.0.1:9292", "upstream": ["http://127.0.0.1:9292"], "ack": "most"})
+    code, _, said = mimeo.run("serve")
+    assert code == 2
+    assert "gateway.upstream" in said and "is the gateway itself" in said
+    assert 'gateway.ack: unknown value "most"; known: all, none' in said

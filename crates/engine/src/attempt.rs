@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mimeo_core::{
-    CHUNK, Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
+    Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
     ReplicaState, Result, StoreName, place,
 };
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Whether a copy that is broken off could be gone on with at any of the stores, as far as is known.
 pub(crate) fn may_go_on(engine: &Engine, image: &Image, stores: &[StoreName]) -> bool {
     let resumes = |store: &StoreName| engine.stores.get(store).is_some_and(|part| part.store.resumes() != Some(false));
-    image.size >= Some(2 * CHUNK) && stores.iter().any(resumes)
+    image.size >= Some(2 * engine.settings.policy.chunk) && stores.iter().any(resumes)
 }
 
 /// Keeps the digests of the image's chunks. Without them a copy that is broken off begins anew: no reason to stop it.
@@ -146,8 +146,8 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     let line = engine.board.show(id, store, Phase::Copying, image.size);
     let mut from = 0;
     if attempt.goes_on {
-        let digests = engine.ledger.chunks(id).await?;
-        from = prove::kept(part, &object, image.size.unwrap_or(0), &digests, &engine.paces).await?;
+        let (digests, chunk) = (engine.ledger.chunks(id).await?, engine.settings.policy.chunk);
+        from = prove::kept(part, &object, image.size.unwrap_or(0), (&digests, chunk), &engine.paces).await?;
         if from == 0 {
             let anew = begin(engine, id, std::slice::from_ref(store), Partial::GiveUp).await?;
             object = anew.into_iter().next().ok_or_else(gone)?.object;

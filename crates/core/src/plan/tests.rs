@@ -6,7 +6,7 @@ mod glance;
 use std::time::Duration;
 
 use super::*;
-use crate::{ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
+use crate::{CHUNK, ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
 
 struct World {
     record: Record,
@@ -23,7 +23,7 @@ impl World {
         let image = Image { hash: Some(hash), ..policy::sample() };
         let store = |name: &str| StoreFacts::new(name.parse().unwrap());
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
-        let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };
+        let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff, chunk: CHUNK };
         let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
         Self { record: Record::new(image.id.clone()), image, policy, now, conditions }
     }

@@ -247,7 +247,7 @@ fn replica_step(
         let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
         replica = Replica { state, failure: None, proof: None, ..replica };
     }
-    if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
+    if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
         let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));

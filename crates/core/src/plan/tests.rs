@@ -204,6 +204,18 @@ fn what_a_crashed_attempt_left_is_doomed_and_copied_anew() {
 }
 
 #[test]
+fn what_there_is_of_a_large_copy_goes_when_it_is_no_longer_of_use() {
+    let world = World::new().holds("a", ReplicaState::Wanted).image(|image| image.size = Some(2 * CHUNK));
+    let mut world = world.record(|record| record.objects[0].state = ObjectState::Open);
+    let dooms = |plan: &Plan| plan.changes.iter().any(|change| matches!(change, Change::Doom(..)));
+    assert!(!dooms(&world.plan()), "it is gone on with");
+    world.policy.stores.remove(0);
+    let plan = world.plan();
+    assert!(dooms(&plan), "no rule wants it any more");
+    assert_eq!(replica(&plan, "a").unwrap().object, None);
+}
+
+#[test]
 fn what_runs_now_is_not_started_again_nor_taken_for_left_behind() {
     let world = World::new()
         .holds("a", ReplicaState::Copying)

@@ -58,7 +58,12 @@ fn touch(world: &World, id: &ImageId) {
 /// As another user changes it; the event tells of it.
 fn change(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Image)) {
     world.tell(|| format!("{what} {id}"));
-    world.registry.change(id, how);
+    world.registry.change(id, |image| {
+        how(image);
+        // Glance derives from the locations which of its own stores have the image.
+        let held = |backend: &String| image.locations.iter().any(|it| it.backend() == Some(backend.as_str()));
+        image.backends = std::mem::take(&mut image.backends).into_iter().filter(held).collect();
+    });
     touch(world, id);
     changed(world, id);
 }

@@ -12,8 +12,9 @@ use crate::{
     world::World,
 };
 
-/// Longer than any wait of the engine's in fair weather: the sweeper lets an object rest for a quarter of an hour.
-const PATIENCE: Duration = Duration::from_mins(40);
+/// Longer than any wait of the engine's in fair weather: the sweeper lets an object rest for a quarter of an hour, and a
+/// time that was noted while the clock was an hour ahead comes an hour later.
+const PATIENCE: Duration = Duration::from_mins(100);
 const GLIMPSE: Duration = Duration::from_secs(10);
 /// What has come to rest stays so over a scan.
 const REST: Duration = Duration::from_secs(70);

@@ -215,7 +215,7 @@ impl Story {
     /// The wall clock is set.
     fn jump(&mut self) {
         if self.world.setup.jumps {
-            let jumped = self.dice(|dice| dice.pick(&[0, 1, 60, 3600, 86_400]));
+            let jumped = self.dice(|dice| dice.pick(&[0, 1, 60, 3600]));
             self.world.tell(|| format!("the clock is {jumped} s off"));
             self.world.lock().jumped = jumped;
         }

@@ -1,7 +1,7 @@
 //! Turns: at most one at a time works on an image, and can be told that the image was marked again.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -51,10 +51,10 @@ impl Drop for Held {
 
 /// The images at work, each with the bell that tells it of a new mark.
 #[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<ImageId, Arc<Notify>>>);
+pub(crate) struct Turns(Mutex<BTreeMap<ImageId, Arc<Notify>>>);
 
 impl Turns {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<Notify>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Arc<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

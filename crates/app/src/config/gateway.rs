@@ -67,7 +67,9 @@ pub(super) fn gateway(section: &Section<'_>, directory: &Path) -> Option<Gateway
         stop_timeout: duration("stop_timeout", Duration::from_mins(1)),
         tls: tls(section, directory),
     };
-    if let Some(item) = section.get("upstream").filter(|_| settings.upstream.iter().any(|url| leads_to(url, settings.listen))) {
+    if let Some(item) =
+        section.get("upstream").filter(|_| settings.upstream.iter().any(|url| leads_to(url, settings.listen)))
+    {
         item.wrong("is the gateway itself; name the address that glance-api listens on");
     }
     Some(settings)
@@ -75,7 +77,8 @@ pub(super) fn gateway(section: &Section<'_>, directory: &Path) -> Option<Gateway
 
 fn upstream(section: &Section<'_>) -> Option<Vec<Url>> {
     let Some(item) = section.get("upstream") else {
-        section.missing("upstream", "missing; name the glance-api behind the gateway, like [\"http://127.0.0.1:9291\"]");
+        section
+            .missing("upstream", "missing; name the glance-api behind the gateway, like [\"http://127.0.0.1:9291\"]");
         return None;
     };
     list(&item, |item| item.parse(glance_api))
@@ -103,7 +106,9 @@ fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
     let file = |key| section.get(key).and_then(|item| item.text()).map(|path| directory.join(path));
     match (section.get("certificate"), section.get("key")) {
         (Some(item), None) => item.wrong("needs the key too: add `key = \"…\"`, or remove it for plain HTTP"),
-        (None, Some(item)) => item.wrong("needs the certificate too: add `certificate = \"…\"`, or remove it for plain HTTP"),
+        (None, Some(item)) => {
+            item.wrong("needs the certificate too: add `certificate = \"…\"`, or remove it for plain HTTP")
+        }
         _ => {}
     }
     Some(TlsFiles { certificate: file("certificate")?, key: file("key")? })

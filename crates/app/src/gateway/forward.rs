@@ -31,7 +31,8 @@ impl Gateway {
         headers::end_hop(request.headers_mut());
         headers::forwarded(request.headers_mut(), client);
         let image = target::image(request.uri()).map(str::to_owned);
-        let download = target::download(request.method(), request.uri()).filter(|_| self.settings.reads == Reads::Nearest);
+        let download =
+            target::download(request.method(), request.uri()).filter(|_| self.settings.reads == Reads::Nearest);
         let Some(mut response) = self.upstreams.send(request, image.as_deref()).await else {
             return say(StatusCode::BAD_GATEWAY, "no glance-api behind this gateway answered the request");
         };

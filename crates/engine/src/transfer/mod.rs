@@ -25,7 +25,12 @@ pub(crate) use self::{
     feed::{Feed, Lane, publish_limit, within},
     reader::{Origin, Origins, read},
 };
-use self::{hash::Hasher, piece::pieces, reader::Reader, window::Window};
+use self::{
+    hash::{Effort, Hasher},
+    piece::pieces,
+    reader::Reader,
+    window::Window,
+};
 use crate::pace::Paces;
 
 /// What the whole source was, once it was read and found to be what Glance says.
@@ -97,9 +102,9 @@ impl Transfer {
         }
     }
 
-    /// The digests of the image's chunks as they pass.
-    pub(crate) fn chunks(&self) -> Chunks {
-        Chunks::hash(self.window.hash())
+    /// The digests of the image's chunks of this length as they pass.
+    pub(crate) fn chunks(&self, length: u64) -> Chunks {
+        Chunks::hash(self.window.hash(), length, Effort::of(self.image.size))
     }
 
     /// Reads the source to its end.
@@ -173,7 +178,10 @@ impl Transfer {
         let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
         let image = told.await.map_err(refused)?;
         if image.size != Some(size) {
-            return Err(Error::new(Reason::Cancelled, "Glance has more or less of the upload than passed; it is copied"));
+            return Err(Error::new(
+                Reason::Cancelled,
+                "Glance has more or less of the upload than passed; it is copied",
+            ));
         }
         let hash = image.hash.as_ref().filter(|hash| hash.algorithm == HashAlgorithm::Sha512);
         if hash.is_none() {
@@ -182,14 +190,17 @@ impl Transfer {
         }
         // Nothing is wrong with the image: Glance converts some.
         hashes.verify(size, hash).await.map_err(|error| match error.reason {
-            Reason::SourceMismatch => Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied"),
+            Reason::SourceMismatch => {
+                Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied")
+            }
             _ => error,
         })
     }
 
     fn hash(&self, content: Option<HashAlgorithm>) -> Hashes {
-        let content = content.map(|algorithm| Hasher::content(self.window.hash(), algorithm));
-        Hashes { content, blake3: Hasher::blake3(self.window.hash()) }
+        let effort = Effort::of(self.image.size);
+        let content = content.map(|algorithm| Hasher::content(self.window.hash(), algorithm, effort));
+        Hashes { content, blake3: Hasher::blake3(self.window.hash(), effort) }
     }
 
     /// While the reader waits, the sinks work off what there is.

@@ -44,7 +44,8 @@ async fn pass(mut bits: Bits) {
 fn active(world: &World, id: &ImageId, bits: &bytes::Bytes) {
     let value = format!("{:x}", Sha512::digest(bits));
     let hash = Some(ContentHash { algorithm: HashAlgorithm::Sha512, value });
-    let image = Image { status: ImageStatus::Active, size: Some(bits.len() as u64), hash, ..world.registry.image(id).unwrap() };
+    let image =
+        Image { status: ImageStatus::Active, size: Some(bits.len() as u64), hash, ..world.registry.image(id).unwrap() };
     world.registry.insert(image, bits.clone());
 }
 
@@ -119,7 +120,8 @@ async fn bits_that_the_image_service_changed_are_not_what_is_registered() {
     copying.await.unwrap();
     world.registered(&id).await;
     for location in world.locations(&id) {
-        let store = world.stores.iter().find(|store| location.starts_with(&format!("http://{}.", store.name()))).unwrap();
+        let store =
+            world.stores.iter().find(|store| location.starts_with(&format!("http://{}.", store.name()))).unwrap();
         let object = store.objects().into_iter().find(|object| store.location(object) == location).unwrap();
         assert_eq!(store.bits(&object).unwrap(), converted);
     }

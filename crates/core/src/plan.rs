@@ -5,6 +5,7 @@
 mod glance;
 #[cfg(test)]
 mod tests;
+mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +74,8 @@ pub enum SourceOf {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub changes: Vec<Change>,
+    /// The URLs of locations that lead to objects which are to go.
+    pub withdraw: Vec<String>,
     /// Proven, and not among the image's locations.
     pub register: Vec<StoreName>,
     /// Closed at the store with a known digest, not yet read back.
@@ -95,7 +98,15 @@ impl Plan {
     }
 
     fn has_own_work(&self) -> bool {
-        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty())
+        let nothing = self.withdraw.is_empty() && self.register.is_empty() && self.prove.is_empty();
+        !(nothing && self.copy.is_empty())
+    }
+
+    /// Adds the replica as it is to be recorded, unless it is recorded so already.
+    fn note(&mut self, seen: &Observation<'_>, replica: Replica) {
+        if seen.record.replicas.get(&replica.store) != Some(&replica) {
+            self.changes.push(Change::Replica(seen.record.image.id.clone(), replica));
+        }
     }
 
     fn look_again(&mut self, at: Option<Timestamp>) {
@@ -133,19 +144,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         true => Vec::new(),
         false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
     };
-    let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
-    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
-    plan.changes.push(Change::Image(ImageRow {
-        name: image.name.clone(),
-        status: Some(image.status.to_string()),
-        size: image.size,
-        wanted: wanted.clone(),
-        trouble,
-        observed_at: Some(seen.now),
-        gone_at: None,
-        ..seen.record.image.clone()
-    }));
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
@@ -153,21 +152,35 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
-    for store in own.into_iter().chain(glances) {
-        let is_wanted = wanted.contains(store);
-        let before = seen.record.replicas.get(store);
-        let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
-        let after = match policy.backend(store) {
-            Some(backend) => glance::delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
-            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff),
-        };
-        if before != Some(&after) {
-            plan.changes.push(Change::Replica(image.id.clone(), after));
-        }
+    let fresh = |store: &StoreName| Replica::wanted(store.clone());
+    let known = |store: &StoreName| seen.record.replicas.get(store).cloned();
+    for store in own {
+        let replica = known(store).unwrap_or_else(|| fresh(store));
+        let after = replica_step(&mut plan, seen, image, wanted.contains(store), replica, policy.backoff);
+        plan.note(seen, after);
+    }
+    let trouble = trouble(&mut plan, image, seen, policy.backoff);
+    for store in glances {
+        let replica = known(store).unwrap_or_else(|| fresh(store));
+        let backend = (policy.backend(store).unwrap_or_default(), policy);
+        let after = glance::delegated_step(&mut plan, seen, image, wanted.contains(store), replica, backend);
+        plan.note(seen, after);
     }
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
+    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
+    let row = ImageRow {
+        name: image.name.clone(),
+        status: Some(image.status.to_string()),
+        size: image.size,
+        wanted,
+        trouble,
+        observed_at: Some(seen.now),
+        gone_at: None,
+        ..seen.record.image.clone()
+    };
+    plan.changes.insert(0, Change::Image(row));
     plan
 }
 
@@ -197,8 +210,8 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
 }
 
-/// What stands in the way of the image as a whole.
-fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
+/// What stands in the way of the image as a whole. Where nothing does, locations may be withdrawn.
+fn trouble(plan: &mut Plan, image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
     let failure = |reason, message: String, next_try| Some(Failure { reason, message, tries: 1, next_try });
     match image.status {
         ImageStatus::Active if image.importing => {
@@ -208,7 +221,7 @@ fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Fa
             let next_try = Some(backoff.next(seen.now, tries));
             Some(Failure { reason: Reason::ImageImporting, message: message.into(), tries, next_try })
         }
-        ImageStatus::Active => None,
+        ImageStatus::Active => withdraw::step(plan, image, seen),
         ImageStatus::Deactivated => failure(
             Reason::ImageDeactivated,
             "the image is deactivated: Glance takes no locations until `openstack image set --activate`".into(),
@@ -236,7 +249,11 @@ fn replica_step(
         // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
         replica = Replica::wanted(replica.store);
     }
-    if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
+    let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
+    if is_live && is_doomed(seen.record, &replica) {
+        // Its bits are to go, and its location before them: it is a copy no more.
+        replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
+    } else if is_live {
         return registration_step(plan, image, is_wanted, replica, (now, backoff));
     }
     if replica.state == R::Retiring {
@@ -341,6 +358,11 @@ fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) ->
 fn kept(record: &Record, replica: &Replica) -> bool {
     let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
     object.is_some_and(|object| object.state == ObjectState::Kept)
+}
+
+fn is_doomed(record: &Record, replica: &Replica) -> bool {
+    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
+    object.is_some_and(|object| object.state == ObjectState::Doomed)
 }
 
 fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod arrange;
 mod ask;
 mod attempt;
 mod copy;

@@ -127,6 +127,10 @@ impl World {
         self.events.send(ImageEvent { image: id.clone(), kind: EventKind::Deleted, snapshot: None });
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub(crate) async fn report(&self, id: &ImageId) -> Option<ImageReport> {
         self.engine.find(id.as_str()).await.unwrap().pop()
     }

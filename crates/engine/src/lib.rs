@@ -5,6 +5,7 @@
 mod arrange;
 mod ask;
 mod attempt;
+mod breaker;
 mod copy;
 mod engine;
 mod gate;
@@ -15,6 +16,7 @@ mod names;
 mod note;
 mod pace;
 mod places;
+mod probe;
 mod progress;
 mod prove;
 mod queries;
@@ -22,13 +24,15 @@ mod recent;
 mod reconcile;
 mod register;
 mod scan;
+mod scrub;
 mod serve;
 mod sweep;
 mod transfer;
 mod turn;
+mod verify;
 mod walk;
 
 pub mod status;
 
-pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
+pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};

@@ -126,12 +126,18 @@ async fn mark_unseen(engine: &Engine, seen: &HashSet<ImageId>) -> Result<()> {
 
 /// Marks the images of which a replica waits for this reason.
 pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> {
-    let waits = |record: &&Record| {
+    let waits = |record: &Record| {
         record.replicas.values().any(|replica| replica.failure.as_ref().is_some_and(|it| it.reason == reason))
     };
+    mark_where(engine, waits).await
+}
+
+/// Marks the images whose record is such.
+pub(crate) async fn mark_where(engine: &Engine, is_such: impl Fn(&Record) -> bool + Send + Sync) -> Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
-        mark(engine, records.iter().filter(waits).map(|record| record.image.id.clone()).collect()).await?;
+        let such = records.iter().filter(|record| is_such(record)).map(|record| record.image.id.clone());
+        mark(engine, such.collect()).await?;
     }
     Ok(())
 }

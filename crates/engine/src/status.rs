@@ -2,7 +2,7 @@
 //! observed.
 
 use mimeo_core::{
-    Error, Failure, ImageId, ImageState, ProofKind, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
+    Error, Failure, ImageId, ImageState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
     ports::EventsState, without_credentials,
 };
 use serde::{Deserialize, Serialize};
@@ -117,10 +117,16 @@ impl ReplicaReport {
             proven_at: replica.proof.map(|proof| proof.at),
             seen_at: replica.seen_at,
             reason: failure.map(ReasonReport::from),
-            next_try: failure.and_then(|failure| failure.next_try),
+            next_try: failure.filter(|failure| !is_past(replica, failure)).and_then(|failure| failure.next_try),
             progress,
         }
     }
+}
+
+/// What `mimeo verify` asked for: proofs from before this time do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub asked_at: Timestamp,
 }
 
 /// One store, as `mimeo stores` tells it.
@@ -141,6 +147,11 @@ pub struct StoreReport {
     pub replicas: u64,
     pub registered: u64,
     pub failed: u64,
+}
+
+/// Nothing is tried again for a location that was lost and is back.
+fn is_past(replica: &Replica, failure: &Failure) -> bool {
+    replica.state == ReplicaState::Registered && failure.reason == Reason::LocationLost
 }
 
 /// Whether a store answers its prober.

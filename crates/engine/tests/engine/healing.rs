@@ -201,7 +201,11 @@ async fn a_copy_that_cannot_be_read_now_is_not_bad() {
         let told = async || world.report(&id).await.unwrap().replicas[1].reason.is_some();
         world.until("it is told", told).await;
         tokio::time::sleep(PERIOD).await;
-        assert_eq!((world.state(&id).await, world.locations(&id).len()), (Some(ImageState::Registered), 3), "{fault:?}");
+        assert_eq!(
+            (world.state(&id).await, world.locations(&id).len()),
+            (Some(ImageState::Registered), 3),
+            "{fault:?}"
+        );
         world.stores[1].heal();
         world.until("it is read again", async || !told().await).await;
         assert!(world.registry.arrangements().is_empty() && world.objects() == 3);
@@ -211,13 +215,17 @@ async fn a_copy_that_cannot_be_read_now_is_not_bad() {
 #[tokio::test(start_paused = true)]
 async fn what_scrubs_are_stuck_at_holds_up_no_new_image() {
     let world = World::start(Options { scrub: Some(PERIOD), ..Options::default() });
-    // More than have a turn at the same time.
-    let ids: Vec<ImageId> = (1..=300).map(|n| world.create(sample::image(n, 10))).collect();
+    let ids: Vec<ImageId> = (1..=20).map(|n| world.create(sample::image(n, 10))).collect();
     for id in &ids {
         world.registered(id).await;
     }
     world.stores[0].inject(StoreFault::ReadStalls);
-    tokio::time::sleep(PERIOD).await;
+    let known = world.stores[0].calls().len();
+    let reads = || world.stores[0].calls()[known..].iter().filter(|call| matches!(call, StoreCall::Read(..))).count();
+    world.until("copies are read again", async || reads() > 0).await;
+    // The store's time-out is 5 s.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(reads(), 2, "each that is read holds a turn");
     let began = Instant::now();
     let id = world.create(sample::image(1000, 1000));
     world.until("the others have it", async || world.locations(&id).len() == 2).await;
@@ -306,11 +314,12 @@ async fn a_copy_that_the_prober_misses_is_made_anew() {
     world.registered(&id).await;
     let lost = object(&world, &id, 1);
     world.stores[1].tamper(&lost, None);
-    world.until("another has taken its place", async || {
-        let image = world.registry.image(&id).unwrap();
-        image.locations.len() == 2 && !image.has_location(&world.stores[1].location(&lost))
-    })
-    .await;
+    world
+        .until("another has taken its place", async || {
+            let image = world.registry.image(&id).unwrap();
+            image.locations.len() == 2 && !image.has_location(&world.stores[1].location(&lost))
+        })
+        .await;
     world.registered(&id).await;
     world.assert_good_copies(&id, 2);
 }

@@ -270,6 +270,10 @@ impl Copies<'_> {
         match result.await {
             Ok(plan) if plan.stop => None,
             Ok(plan) => {
+                if self.running.is_empty() && !plan.copy.is_empty() {
+                    // Nobody reads yet: what is known to be good by now is not what was when the turn began.
+                    self.origins = origins(engine, id, &plan.sources).await.unwrap_or_else(|_| self.origins.clone());
+                }
                 self.take_on(&plan).await;
                 Some(plan.next_look)
             }

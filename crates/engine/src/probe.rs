@@ -13,6 +13,8 @@ const BEAT: Duration = Duration::from_secs(15);
 /// After a probe without an answer, or when something else failed.
 const AGAIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// It may be ten thousand images that are concerned: new ones have their turns between them.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(engine: Arc<Engine>, store: StoreName, stop: CancellationToken) {
     let (Some(part), Some(bell)) = (engine.stores.get(&store), engine.breakers.bell(&store)) else { return };
@@ -117,8 +119,8 @@ async fn tell(engine: &Engine, store: &StoreName, turn: Turn) -> mimeo_core::Res
         failure.is_some_and(|failure| failure.reason == Reason::StoreDown)
     };
     match turn {
-        Turn::Down => scan::mark_where(engine, |record| is_registered(record, store, None)).await,
-        Turn::Back => scan::mark_where(engine, waits).await,
+        Turn::Down => scan::mark_where(engine, |record| is_registered(record, store, None), BETWEEN).await,
+        Turn::Back => scan::mark_where(engine, waits, BETWEEN).await,
     }
 }
 

@@ -24,7 +24,9 @@ pub(super) fn step(
     let (now, backoff) = (seen.now, policy.backoff);
     if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
         let replica = shown(plan, seen, image, replica, policy);
-        verify(plan, seen, image, &replica);
+        if policy.stores.iter().any(|facts| facts.name == replica.store) {
+            verify(plan, seen, image, &replica);
+        }
         return replica;
     }
     if replica.state != ReplicaState::Proven {

@@ -17,7 +17,8 @@ pub(super) fn returned(policy: &Policy, seen: &Observation<'_>, image: &Image) -
     let rank = |location: &Location| {
         let store = store(seen, location)?;
         let is_down = seen.conditions.down.contains_key(store);
-        Some((is_down, policy.stores.iter().position(|facts| facts.name == *store)))
+        let enabled = policy.stores.iter().position(|facts| facts.name == *store);
+        Some((is_down, enabled.unwrap_or(usize::MAX)))
     };
     let mut own: Vec<&Location> = image.locations.iter().filter(|location| rank(location).is_some()).collect();
     own.sort_by_key(|location| rank(location));

@@ -1,13 +1,15 @@
 //! Copies that go bad or away: their locations leave the image, and good ones come back.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use bytes::Bytes;
 use mimeo_core::{
-    Change, DirtyMark, Error, ImageId, ImageState, ObjectName, ObjectState, Reason, ReplicaState,
+    Change, ContentHash, DirtyMark, Error, HashAlgorithm, Image, ImageId, ImageState, ObjectName, ObjectState, Reason,
+    ReplicaState, StoreLimits,
     ports::{Ledger, Store},
 };
-use mimeo_testkit::{AddAnswer, StoreCall, StoreFault, sample};
+use mimeo_testkit::{AddAnswer, RegistryFault, StoreCall, StoreFault, sample};
+use sha2::{Digest, Sha512};
 use tokio::time::Instant;
 
 use crate::world::{Options, World};
@@ -346,4 +348,34 @@ async fn a_writer_who_keeps_removing_a_location_is_told_of_and_not_fought_at_his
     world.registered(&id).await;
     let forgiven = async || world.engine.overview().await.unwrap().contested == 0;
     world.until("it is forgotten when the location stays", forgiven).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_anew_while_others_are_still_read_comes_from_a_proven_copy() {
+    let world = World::start(Options::default());
+    let id = world.create(hashed(1, 1 << 20));
+    world.registered(&id).await;
+    // Glance gives other bits from now on: its own copy is lost, and it reads one that went bad.
+    world.registry.inject(RegistryFault::SourceReadsOther);
+    world.stores[0].tamper(&object(&world, &id, 0), None);
+    world
+        .engine
+        .change_limits(|limits| {
+            let mut limits = limits.clone();
+            let own = StoreLimits { bandwidth: NonZero::new(10_000), ..StoreLimits::default() };
+            limits.stores.insert("store2".parse().unwrap(), own);
+            Ok::<_, ()>(limits)
+        })
+        .unwrap();
+    world.engine.verify(&id).await.unwrap();
+    let anew = async || world.stores[0].objects().len() == 1 && world.locations(&id).len() == 3;
+    world.until("the lost one is there again", anew).await;
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
+}
+
+fn hashed(number: u32, size: u64) -> Image {
+    let value = format!("{:x}", Sha512::digest(sample::bits(usize::try_from(size).unwrap())));
+    let hash = Some(ContentHash { algorithm: HashAlgorithm::Sha512, value });
+    Image { hash, ..sample::image(number, size) }
 }

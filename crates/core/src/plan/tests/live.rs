@@ -79,6 +79,13 @@ fn it_waits_its_turn_and_for_the_stores_hours_unless_somebody_asked() {
 }
 
 #[test]
+fn a_copy_at_a_store_that_is_not_enabled_is_left_alone() {
+    let mut world = later(scrubbed(registered()), 30 * DAY);
+    world.policy.stores.remove(0);
+    assert_eq!(verified(&world.plan()), [("b", false)]);
+}
+
+#[test]
 fn a_proof_from_after_the_question_answers_it() {
     let asked = registered().record(|record| record.image.verify_asked = Some(Timestamp::from_second(1000).unwrap()));
     assert!(asked.plan().verify.is_empty());
@@ -204,6 +211,24 @@ fn a_copy_that_is_lost_again_and_again_waits_ever_longer_and_is_forgiven_when_it
     assert!(plan.next_look.is_some() && replica(&plan, "a").unwrap().failure.is_some());
     let stayed = later(world, 3600).plan();
     assert_eq!(replica(&stayed, "a").unwrap().failure, None);
+}
+
+#[test]
+fn wrong_bits_from_glance_are_no_reason_to_give_up_where_a_proven_copy_is() {
+    let error = Error::new(Reason::SourceMismatch, "other bits");
+    let failed = |mut world: World| {
+        let a =
+            Replica::wanted("a".parse().unwrap()).failed(ReplicaState::Failed, &error, world.policy.backoff, world.now);
+        world.record.replicas.insert(a.store.clone(), a);
+        world
+    };
+    let alone = failed(World::new()).plan();
+    assert_eq!((names(&alone.copy), alone.next_look), (vec!["b"], None));
+    let world = failed(World::new().holds("b", ReplicaState::Registered).shows("b"));
+    let waiting = world.plan();
+    assert!(waiting.copy.is_empty() && waiting.next_look.is_some());
+    let later = world.a_while_later(replica(&waiting, "a").unwrap().clone()).plan();
+    assert_eq!((names(&later.copy), later.sources[0].clone()), (vec!["a"], SourceOf::Copy("b".parse().unwrap())));
 }
 
 #[test]

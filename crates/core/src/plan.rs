@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
     ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
@@ -30,6 +30,9 @@ pub struct Policy {
     /// The enabled stores, in the operator's order.
     pub stores: Vec<StoreFacts>,
     pub backoff: Backoff,
+    /// What an image is cut into for the digests that let an interrupted copy go on, in bytes: [`CHUNK`](crate::CHUNK),
+    /// but for tests with tiny images. The last chunk may be shorter.
+    pub chunk: u64,
 }
 
 /// What a look at the image service gave.
@@ -306,9 +309,9 @@ fn replica_step(
         let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
         replica = Replica { state, failure: None, proof: None, ..replica };
     }
-    if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
+    if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
-        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * CHUNK);
+        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
         let is_of_use = is_of_use && !has_failed_too_often(&replica);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));

@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     num::{NonZeroU64, NonZeroUsize},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -140,6 +140,8 @@ pub struct Engine {
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
+    /// The highest number that was given to an attempt.
+    pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
     pub(crate) wake: Notify,
     /// Rung when an operator let the held deletions through.
@@ -172,6 +174,7 @@ impl Engine {
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
+            last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
             turns: Turns::default(),

@@ -13,6 +13,7 @@ mod health;
 mod intake;
 mod look;
 mod names;
+mod nearest;
 mod note;
 mod pace;
 mod places;
@@ -29,6 +30,7 @@ mod serve;
 mod sweep;
 mod transfer;
 mod turn;
+mod upload;
 mod verify;
 mod walk;
 
@@ -36,3 +38,4 @@ pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use upload::{Bits, Copying, Outcome, Upload};

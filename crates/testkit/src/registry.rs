@@ -249,10 +249,9 @@ impl FakeRegistry {
     /// Ends a location PATCH.
     fn patch(&self, loaded: Image, answer: AddAnswer, refusal: Option<Error>, locations: Vec<Location>) -> Result<()> {
         match (answer, refusal) {
-            (AddAnswer::Refuse(error), _) => Err(error),
+            (AddAnswer::Refuse(error), _) | (AddAnswer::Apply, Some(error)) => Err(error),
             (AddAnswer::Lose, _) => Ok(()),
             (AddAnswer::ApplyAndFail(error), _) => self.write_back(loaded, locations).and(Err(error)),
-            (AddAnswer::Apply, Some(error)) => Err(error),
             (AddAnswer::Apply, None) => self.write_back(loaded, locations),
         }
     }

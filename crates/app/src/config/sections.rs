@@ -20,6 +20,7 @@ use url::Url;
 use super::{
     ApiSettings, Config, GcSettings, LogFormat, ScanSettings, ScrubSettings, Written,
     document::{Document, Item, Section, suggestion},
+    gateway::gateway,
     limits, stores, units,
 };
 
@@ -41,6 +42,7 @@ const ROOT_KEYS: &[&str] = &[
     "retry",
     "transfer",
     "api",
+    "gateway",
     "log",
 ];
 
@@ -62,6 +64,7 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
         scrub: scrub(&document.section("scrub")),
         limits: limits::transfer(&document.section("transfer"), store_limits),
         api: api(&document.section("api"), directory, &ledger),
+        gateway: gateway(&document.section("gateway"), directory),
         log: log(&document.section("log")),
         ledger,
         rules: rules(&root, &enabled)?,

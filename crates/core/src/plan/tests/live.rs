@@ -234,11 +234,13 @@ fn wrong_bits_from_glance_are_no_reason_to_give_up_where_a_proven_copy_is() {
 #[test]
 fn an_object_that_cannot_be_gone_on_with_gives_way_to_a_new_one() {
     let with_tries = |tries, reason| {
-        World::new().holds("a", ReplicaState::Failed).image(|image| image.size = Some(4 * CHUNK)).record(|record| {
-            record.objects[0].state = ObjectState::Open;
-            let failure = Failure { reason, message: "no".into(), tries, next_try: Some(Timestamp::UNIX_EPOCH) };
-            record.replicas.get_mut(&"a".parse().unwrap()).unwrap().failure = Some(failure);
-        })
+        World::new().holds("a", ReplicaState::Failed).image(|image| image.size = Some(4 * crate::CHUNK)).record(
+            |record| {
+                record.objects[0].state = ObjectState::Open;
+                let failure = Failure { reason, message: "no".into(), tries, next_try: Some(Timestamp::UNIX_EPOCH) };
+                record.replicas.get_mut(&"a".parse().unwrap()).unwrap().failure = Some(failure);
+            },
+        )
     };
     let dooms = |world: World| world.plan().changes.iter().any(|change| matches!(change, Change::Doom(..)));
     assert!(!dooms(with_tries(4, Reason::StoreError)));

@@ -16,7 +16,7 @@ use crate::{
     Engine,
     note::{failed, update},
     progress::Phase,
-    prove,
+    prove::{self, Expected, Haste},
     transfer::{Chunks, Feed, Lane, Verified},
 };
 
@@ -219,7 +219,7 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
     let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
-    prove::read_back(part, object, size, digest, &line, &engine.paces).await?;
+    prove::read_back(part, &Expected { object, size, digest }, &line, &engine.paces, Haste::Normal).await?;
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
     update(engine, id, store, |replica, _| Replica {

@@ -2,8 +2,10 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod arrange;
 mod ask;
 mod attempt;
+mod breaker;
 mod copy;
 mod engine;
 mod gate;
@@ -15,6 +17,7 @@ mod nearest;
 mod note;
 mod pace;
 mod places;
+mod probe;
 mod progress;
 mod prove;
 mod queries;
@@ -22,15 +25,17 @@ mod recent;
 mod reconcile;
 mod register;
 mod scan;
+mod scrub;
 mod serve;
 mod sweep;
 mod transfer;
 mod turn;
 mod upload;
+mod verify;
 mod walk;
 
 pub mod status;
 
-pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
+pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};
 pub use upload::{Bits, Copying, Outcome, Upload};

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, reconcile, scan, sweep, turn::Held};
+use crate::{Engine, intake, probe, reconcile, scan, sweep, turn::Held};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -29,6 +29,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
     spawn(&mut tasks, "scan", scan::run(Arc::clone(engine), stop.clone()));
     if !engine.settings.observe {
         spawn(&mut tasks, "sweep", sweep::run(Arc::clone(engine), stop.clone()));
+        for store in engine.stores.keys() {
+            spawn(&mut tasks, "probe", probe::run(Arc::clone(engine), store.clone(), stop.clone()));
+        }
     }
     spawn(&mut tasks, "hours", hours(Arc::clone(engine), stop.clone()));
     spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));

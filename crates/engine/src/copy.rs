@@ -103,8 +103,8 @@ impl Copies<'_> {
     async fn take_on(&mut self, plan: &Plan) {
         for store in &plan.prove {
             self.running.insert(store.clone());
-            let (engine, id, store) = (Arc::clone(self.engine), self.image.id.clone(), store.clone());
-            self.work.spawn(async move { (attempt::prove(&engine, &id, &store).await, store) }.in_current_span());
+            let (engine, image, store) = (Arc::clone(self.engine), self.image.clone(), store.clone());
+            self.work.spawn(async move { (attempt::prove(&engine, &image, &store).await, store) }.in_current_span());
         }
         for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
             match self.engine.health.last_failure(store) {

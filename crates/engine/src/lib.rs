@@ -2,6 +2,7 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod adopt;
 mod ask;
 mod attempt;
 mod copy;
@@ -29,5 +30,6 @@ mod walk;
 
 pub mod status;
 
+pub use adopt::came_back;
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};

@@ -33,6 +33,8 @@ const GUARD_WINDOW: Duration = Duration::from_hours(1);
 const REST: Duration = Duration::from_mins(15);
 /// So many objects of a store may fail to be removed before the rest waits for the next sweep.
 const FAILURES: u32 = 8;
+/// Why an object of which no record tells is shown.
+const FOUND: &str = "found at the store, and in no record; `mimeo gc --confirm` lets it go";
 /// Until when tombstones were let through by an operator.
 const CONFIRMED: &str = "deletes-confirmed";
 
@@ -92,8 +94,10 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
         let due = records
             .iter()
             .filter(|record| may_go(record))
-            .flat_map(|record| candidates(engine, record))
-            .filter(|candidate| candidate.due <= now && !past.resting.contains_key(&candidate.object.url));
+            .flat_map(|record| candidates(engine, record, confirmed))
+            .filter(|candidate| {
+                candidate.due <= now && !candidate.waits && !past.resting.contains_key(&candidate.object.url)
+            });
         remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
             engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
@@ -127,10 +131,12 @@ async fn held(engine: &Engine, confirmed: Timestamp, lately: u64) -> Result<u64>
 struct Candidate {
     object: Object,
     due: Timestamp,
+    /// For an operator's word.
+    waits: bool,
     why: &'static str,
 }
 
-fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
+fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Candidate> {
     let later = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
     let candidate = |object: &Object| {
         let part = engine.stores.get(&object.store)?;
@@ -141,11 +147,14 @@ fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
                 (later(object.since, limit), "left by an attempt that failed")
             }
             (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
+            // No record says that it is this Mimeo's own: another's may have made it at the same place.
+            (ObjectState::Found, _) => (object.since, FOUND),
             _ => return None,
         };
+        let waits = object.state == ObjectState::Found && object.since > confirmed;
         // Where the store is at another place by now, a removal there would prove nothing of the bits here.
         let is_here = place(&part.store.location(&object.name)) == place(&object.url);
-        is_here.then(|| Candidate { object: object.clone(), due, why })
+        is_here.then(|| Candidate { object: object.clone(), due, waits, why })
     };
     record.objects.iter().filter_map(candidate).collect()
 }
@@ -217,13 +226,17 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
     let not_removed = engine.health.lock().not_removed.clone();
+    let confirmed = confirmed(engine).await?;
+    let mut found = 0;
     let why = |candidate: &Candidate| {
         let failure = not_removed.get(&(candidate.object.store.clone(), candidate.object.name.clone()));
         failure.map_or(candidate.why.into(), |failure| format!("{}; not removed yet: {failure}", candidate.why))
     };
     while let Some(records) = walk.next().await? {
         entries.extend(records.iter().flat_map(|record| {
-            candidates(engine, record).into_iter().map(|candidate| GcEntry {
+            let candidates = candidates(engine, record, confirmed);
+            found += candidates.iter().filter(|candidate| candidate.waits).count() as u64;
+            candidates.into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),
                 name: record.image.name.clone(),
                 due: candidate.due,
@@ -233,5 +246,5 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
             })
         }));
     }
-    Ok(GcReport { held: engine.health.lock().held_deletes > 0, entries })
+    Ok(GcReport { held: engine.health.lock().held_deletes > 0, found, entries })
 }

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     chunks::{Chunk, Chunks},
     feed::{Feed, Lane, publish_limit, within},
+    hash::ContentHasher,
     reader::{Origin, Origins},
 };
 use self::{hash::Hasher, piece::pieces, reader::Reader, window::Window};

@@ -43,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) max_deletes: u64,
     /// Whether the stores go on with what they have of an object.
     pub(crate) resumable: bool,
+    /// Whether the stores can be listed.
+    pub(crate) listable: bool,
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
     /// Bytes of one image in memory.
@@ -56,6 +58,7 @@ impl Default for Options {
             observe: false,
             max_deletes: 10,
             resumable: false,
+            listable: false,
             glances: &[],
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
@@ -66,7 +69,7 @@ impl World {
     pub(crate) fn start(options: Options) -> Self {
         let registry = FakeRegistry::default();
         registry.set_sees_all(true);
-        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options.resumable)).collect();
+        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options)).collect();
         let ledger = Arc::new(MemoryLedger::default());
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
         let engine = over_fakes(&registry, &ledger, &stores, &clock, options);
@@ -178,9 +181,10 @@ impl World {
     }
 }
 
-fn store(number: usize, resumable: bool) -> FakeStore {
+fn store(number: usize, options: Options) -> FakeStore {
     let store = FakeStore::new(&format!("store{number}"));
-    if resumable { store.resumable() } else { store }
+    let store = if options.resumable { store.resumable() } else { store };
+    if options.listable { store.listable() } else { store }
 }
 
 fn over_fakes(

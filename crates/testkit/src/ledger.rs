@@ -1,8 +1,8 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -23,13 +23,15 @@ pub struct MemoryLedger {
     tables: Mutex<Tables>,
     down: AtomicBool,
     full: AtomicBool,
+    /// How many commits there may yet be before it is dead; `usize::MAX`: any number.
+    left: AtomicUsize,
     began: Instant,
 }
 
 impl Default for MemoryLedger {
     fn default() -> Self {
         let (tables, down, full) = Default::default();
-        Self { tables, down, full, began: Instant::now() }
+        Self { tables, down, full, left: AtomicUsize::new(usize::MAX), began: Instant::now() }
     }
 }
 
@@ -37,6 +39,20 @@ impl MemoryLedger {
     /// From now on the disk is full: what is there can be read, and nothing be written. Or there is room again.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// After so many more commits nothing is recorded any more, as after the death of its process, until
+    /// [`revive`](Self::revive).
+    pub fn dies_after(&self, commits: usize) {
+        self.left.store(commits, Ordering::SeqCst);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    pub fn revive(&self) {
+        self.left.store(usize::MAX, Ordering::SeqCst);
     }
 
     /// What is in it now, for [`restore`](Self::restore).
@@ -67,7 +83,14 @@ impl MemoryLedger {
         if self.full.load(Ordering::SeqCst) {
             return Err(Error::new(Reason::Ledger, "the disk of the ledger is full"));
         }
-        self.access(change)
+        if self.is_dead() {
+            return Err(Error::new(Reason::Ledger, "the process is dead"));
+        }
+        let changed = self.access(change)?;
+        if self.left.load(Ordering::SeqCst) != usize::MAX {
+            self.left.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(changed)
     }
 
     fn access<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
@@ -170,7 +193,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
-        self.read(|tables| tables.history.get(id).cloned().unwrap_or_default())
+        self.read(|tables| tables.history.get(id).map(|lines| lines.to_vec()).unwrap_or_default())
     }
 }
 
@@ -186,7 +209,8 @@ struct Tables {
     dirty: BTreeMap<ImageId, Mark>,
     bookmarks: BTreeMap<String, String>,
     chunks: BTreeMap<(ImageId, u64), Digest>,
-    history: BTreeMap<ImageId, Vec<HistoryLine>>,
+    /// Shared, because every commit copies the tables.
+    history: BTreeMap<ImageId, Arc<Vec<HistoryLine>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -268,6 +292,7 @@ impl Tables {
             .map(|(place, line)| (place, line.clone()))
             .unzip();
         if let HistoryStep::Add { line, replaces } = follow(&newest, what, tries, now) {
+            let lines = Arc::make_mut(lines);
             // From the end on, so that those before keep their places.
             places[..replaces].iter().for_each(|place| drop(lines.remove(*place)));
             lines.push(line);

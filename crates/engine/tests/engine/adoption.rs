@@ -250,3 +250,47 @@ async fn a_ledger_without_room_stops_all_work_is_told_and_goes_on_when_there_is_
     world.until("the deleted one is gone", async || world.objects() == 3).await;
     world.until("the trouble is over", async || !told().await).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_go_because_its_store_is_not_enabled_is_told_and_goes_when_it_is() {
+    let mut world = World::start(Options::default());
+    let id = world.create(image(1, 1000));
+    world.registered(&id).await;
+    world.stop().await;
+    let third = world.stores.pop().unwrap();
+    world.serve();
+    world.delete(&id);
+    world.until("the others are gone", async || world.objects() == 0).await;
+    let entries = world.engine.gc().await.unwrap().entries;
+    assert!(entries.len() == 1 && entries[0].why.contains("its store is not enabled"), "{entries:?}");
+    world.stop().await;
+    world.stores.push(third);
+    world.serve();
+    world.until("it is gone", async || world.objects() == 0 && world.state(&id).await.is_none()).await;
+}
+
+/// The process dies after each of its commits, and at a moment when the next one is not yet.
+#[tokio::test(start_paused = true)]
+async fn after_a_death_behind_any_commit_the_copies_are_completed_and_nothing_is_left() {
+    for deaths in 1..40 {
+        let mut world = World::start(Options { resumable: deaths % 2 == 0, ..Options::default() });
+        let id = world.create(image(1, 200_000));
+        world.ledger.dies_after(deaths);
+        let done =
+            async || world.ledger.is_dead() || world.state(&id).await == Some(mimeo_core::ImageState::Registered);
+        world.until("it died, or was done before", done).await;
+        let died = world.ledger.is_dead();
+        world.kill().await;
+        world.ledger.revive();
+        world.serve();
+        world.changed(&id);
+        world.registered(&id).await;
+        world.until("nothing else is left", async || world.objects() == 3).await;
+        world.assert_good_copies(&id, 3);
+        if !died {
+            assert!(deaths > 8, "it had as many commits");
+            return;
+        }
+    }
+    panic!("an image takes fewer commits than that");
+}

@@ -1,14 +1,15 @@
 //! Adoption: what Mimeo's own objects the image's locations show, and what a listing of the stores shows, is made known
 //! to a ledger that does not know it, because it is new or is an old one that came back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use mimeo_core::{
-    Change, DirtyMark, Image, Object, ObjectName, ObjectState, Result, STORE_KEY, bare, place,
+    Change, DirtyMark, Image, Object, ObjectName, ObjectState, Result, STORE_KEY, StoreName, bare, place,
     plan::{CHECK_PROPERTY, Shown},
     ports::ObjectPage,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Engine, StorePart, names::names_in, transfer::within};
@@ -53,20 +54,26 @@ pub(crate) fn shown(engine: &Engine, image: &Image) -> Vec<Shown> {
     found
 }
 
-/// Lists the stores at the start and with every full scan. `surveyed` tells of the end of the first pass.
+/// Lists the stores at the start and as often as there is a full scan. `surveyed` tells of the end of the first pass.
 pub(crate) async fn run(engine: Arc<Engine>, surveyed: CancellationToken, stop: CancellationToken) {
+    let mut told = BTreeMap::new();
+    let (mut left, mut full_at) = (Vec::new(), Instant::now());
     loop {
-        let done = tokio::select! {
+        if Instant::now() >= full_at {
+            left = engine.stores.values().collect();
+            full_at = Instant::now() + engine.settings.full_scan_interval;
+        }
+        left = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            done = survey(&engine) => done,
+            left = survey(&engine, left, &mut told) => left,
         };
         surveyed.cancel();
-        let wait = if done { engine.settings.full_scan_interval } else { RETRY };
+        let again = if left.is_empty() { full_at } else { full_at.min(Instant::now() + RETRY) };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep_until(again) => {}
         }
     }
 }
@@ -84,20 +91,32 @@ pub(crate) async fn before_the_first_copy(engine: &Engine, surveyed: &Cancellati
     }
 }
 
-/// Whether every store that can be listed was.
-async fn survey(engine: &Engine) -> bool {
-    let listed = join_all(engine.stores.values().map(|part| async move {
-        let listed = list(engine, part).await;
-        if let Err(error) = &listed {
-            let store = part.store.name();
+/// Gives those that could not be listed. `told` holds what was logged of each: it is said again when it is another.
+async fn survey<'a>(
+    engine: &'a Engine,
+    parts: Vec<&'a StorePart>,
+    told: &mut BTreeMap<StoreName, String>,
+) -> Vec<&'a StorePart> {
+    let listed = join_all(parts.into_iter().map(|part| async move { (part, list(engine, part).await) })).await;
+    let mut left = Vec::new();
+    for (part, listed) in listed {
+        let store = part.store.name();
+        let Err(error) = listed else {
+            told.remove(store);
+            continue;
+        };
+        if told.insert(store.clone(), error.chain()).is_none_or(|before| before != error.chain()) {
             tracing::warn!(%store, reason = error.reason.code(), error = error.chain(), "could not list the store");
         }
-        listed.is_ok()
-    }));
-    let all = listed.await.into_iter().all(|listed| listed);
-    let mark = Change::Bookmark(SURVEYED.into(), engine.clock.now().to_string());
-    let noted = if all { engine.ledger.commit(&[mark]).await } else { Ok(()) };
-    all && noted.is_ok()
+        left.push(part);
+    }
+    if left.is_empty() {
+        let mark = Change::Bookmark(SURVEYED.into(), engine.clock.now().to_string());
+        if let Err(error) = engine.ledger.commit(&[mark]).await {
+            tracing::warn!(error = error.chain(), "the ledger does not take that the stores were listed");
+        }
+    }
+    left
 }
 
 /// Enters each object of one store that bears a name of Mimeo's making and has no row. An object that is being made has

@@ -158,7 +158,7 @@ async fn what_only_a_listing_shows_is_adopted_if_it_is_of_use_and_waits_for_an_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_ledger_begins_no_copy_while_the_stores_are_listed_but_not_for_ever() {
+async fn a_store_that_cannot_be_listed_keeps_no_copy_waiting_for_ever_and_is_listed_when_it_can_be() {
     let mut world = World::start(Options { listable: true, ..Options::default() });
     world.stop().await;
     world.ledger.restore(&LedgerBackup::default());
@@ -167,6 +167,9 @@ async fn a_new_ledger_begins_no_copy_while_the_stores_are_listed_but_not_for_eve
     let id = world.create(image(1, 1000));
     world.registered(&id).await;
     world.assert_good_copies(&id, 3);
+    world.stores[0].tamper(&ObjectName::new(&sample::id(9), 3), Some(sample::bits(7)));
+    world.stores[0].heal();
+    world.until("it is listed", async || world.engine.gc().await.unwrap().found == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +220,7 @@ async fn an_old_ledger_finds_what_was_made_since_and_what_is_gone() {
 async fn an_old_ledger_that_saw_a_copy_begin_does_not_touch_it_now_that_it_is_registered() {
     let mut world = World::start(Options { stores: 1, resumable: true, ..Options::default() });
     world.stores[0].inject(StoreFault::CloseStalls);
-    let id = world.create(image(1, 40 << 20));
+    let id = world.create(image(1, 33 << 20));
     let closing = async || world.stores[0].calls().iter().any(|call| matches!(call, StoreCall::Close(_)));
     world.until("it is being closed", closing).await;
     let backup = world.ledger.backup();

@@ -289,8 +289,8 @@ pub trait Ledger: Send + Sync {
     /// The digests of the image's chunks, from the first without a gap: what follows a gap is left out.
     async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>>;
 
-    /// Of these objects at the store, those that the ledger has no row of.
-    async fn unknown(&self, store: &StoreName, objects: &[ObjectName]) -> Result<Vec<ObjectName>>;
+    /// Of these objects, those that the ledger has no row of, at whichever store: two may be one place.
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>>;
 
     /// What became of the image and its copies, the oldest first: derived from every commit, in the same transaction.
     /// The newest [`HISTORY_LINES`] are kept, for at least [`HISTORY_KEPT`] after the image was forgotten.

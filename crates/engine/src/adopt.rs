@@ -130,7 +130,7 @@ async fn list(engine: &Engine, part: &StorePart) -> Result<()> {
         else {
             return Ok(());
         };
-        let unknown = engine.ledger.unknown(store, &objects).await?;
+        let unknown = engine.ledger.unknown(&objects).await?;
         if !unknown.is_empty() {
             tracing::info!(%store, objects = unknown.len(), "found objects that no record knows");
             enter(engine, part, unknown).await?;

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -185,10 +185,10 @@ impl Ledger for MemoryLedger {
         self.read(|tables| (0..).map_while(|number| tables.chunks.get(&(id.clone(), number)).cloned()).collect())
     }
 
-    async fn unknown(&self, store: &StoreName, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
         self.read(|tables| {
-            let is_unknown = |name: &&ObjectName| !tables.objects.contains_key(&key(store, name));
-            objects.iter().filter(is_unknown).cloned().collect()
+            let known: BTreeSet<&str> = tables.objects.keys().map(|(_, name)| name.as_str()).collect();
+            objects.iter().filter(|name| !known.contains(name.as_str())).cloned().collect()
         })
     }
 

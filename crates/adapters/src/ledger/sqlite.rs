@@ -17,8 +17,7 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageId, ObjectName, Reason, Record, Result, StoreName,
-    Timestamp,
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageId, ObjectName, Reason, Record, Result, Timestamp,
     ports::{Counts, Ledger},
 };
 use sqlx::{
@@ -225,13 +224,13 @@ impl Ledger for SqliteLedger {
         Ok(without_gap.map(|(_, (_, digest))| Digest::from_hex(digest)).collect())
     }
 
-    async fn unknown(&self, store: &StoreName, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+        // An object's image is the first 36 letters of its name: for that there is an index.
         let listed = serde_json::Value::from(objects.iter().map(ObjectName::as_str).collect::<Vec<_>>());
         let found: Vec<String> = sqlx::query_scalar(
-            "SELECT value FROM json_each(?2)
-             WHERE NOT EXISTS (SELECT 1 FROM objects WHERE store = ?1 AND name = value) ORDER BY key",
+            "SELECT value FROM json_each(?1)
+             WHERE NOT EXISTS (SELECT 1 FROM objects WHERE image = substr(value, 1, 36) AND name = value) ORDER BY key",
         )
-        .bind(store.as_str())
         .bind(listed.to_string())
         .fetch_all(&self.readers)
         .await

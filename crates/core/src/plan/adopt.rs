@@ -19,6 +19,11 @@ pub struct Shown {
 pub(super) fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
     let known = |shown: &Shown| seen.record.object(&shown.store, &shown.object).map(|object| object.state);
     let mut candidates: Vec<&Shown> = seen.shown.iter().filter(|shown| shown.store == replica.store).collect();
+    // Of a store that the record has by another name it is known by that one.
+    let is_elsewhere = |shown: &Shown| {
+        seen.record.objects.iter().any(|object| object.name == shown.object && object.store != shown.store)
+    };
+    candidates.retain(|shown| !is_elsewhere(shown));
     candidates.retain(|shown| match known(shown) {
         // To be withdrawn, and removed.
         Some(ObjectState::Doomed) => false,
@@ -62,14 +67,12 @@ pub(super) fn unheld(plan: &mut Plan, seen: &Observation<'_>, image: &Image, rep
 
 /// A replica that is registered needs no other object at its store.
 pub(super) fn surplus(plan: &mut Plan, seen: &Observation<'_>, replica: &Replica) {
-    if replica.state != ReplicaState::Registered {
-        return;
-    }
-    let is_other = |name: &ObjectName| replica.object.as_ref() != Some(name);
+    let Some(own) = replica.object.as_ref().filter(|_| replica.state == ReplicaState::Registered) else { return };
+    let is_other = |name: &ObjectName| own != name;
     let held = seen.record.objects.iter().filter(|object| object.store == replica.store);
     let held = held.filter(|object| object.state == ObjectState::Kept).map(|object| &object.name);
     let entered = seen.shown.iter().filter(|shown| shown.store == replica.store).map(|shown| &shown.object);
-    let entered = entered.filter(|name| seen.record.object(&replica.store, name).is_none());
+    let entered = entered.filter(|name| seen.record.objects.iter().all(|object| object.name != **name));
     let others: Vec<_> = held.chain(entered).filter(|name| is_other(name)).collect();
     plan.changes.extend(others.into_iter().map(|name| Change::Doom(replica.store.clone(), name.clone(), seen.now)));
 }

@@ -270,12 +270,12 @@ async fn keeps_the_history_of_what_is_forgotten(ledger: &impl Ledger) {
 }
 
 async fn tells_which_objects_it_does_not_have(ledger: &impl Ledger) {
-    let doomed = Object { state: ObjectState::Doomed, ..open_object(2) };
-    ledger.commit(&[Change::Object(open_object(1)), Change::Object(doomed)]).await.unwrap();
-    let asked = [object(3), object(1), object(2)];
-    assert_eq!(ledger.unknown(&store("http1"), &asked).await.unwrap(), [object(3)]);
-    assert_eq!(ledger.unknown(&store("http2"), &asked).await.unwrap(), asked, "each store for itself");
-    assert!(ledger.unknown(&store("http1"), &[]).await.unwrap().is_empty());
+    let elsewhere = Object { store: store("http2"), state: ObjectState::Doomed, ..open_object(2) };
+    ledger.commit(&[Change::Object(open_object(1)), Change::Object(elsewhere)]).await.unwrap();
+    let others = ObjectName::new(&id(2), 1);
+    let asked = [object(3), object(1), others.clone(), object(2)];
+    assert_eq!(ledger.unknown(&asked).await.unwrap(), [object(3), others]);
+    assert!(ledger.unknown(&[]).await.unwrap().is_empty());
 }
 
 /// Digests of one letter each.

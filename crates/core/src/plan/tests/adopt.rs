@@ -123,3 +123,13 @@ fn an_adopted_copy_that_was_bad_is_not_taken_again() {
     assert_eq!((names(&plan.prove), names(&plan.copy)), (vec!["a"], vec!["b"]), "the one before it is tried first");
     assert_eq!(replica(&plan, "a").unwrap().object.as_ref().unwrap().attempt(), 6);
 }
+
+#[test]
+fn what_the_record_has_at_a_store_of_another_name_is_not_entered_again() {
+    // As after a store was given another name in the configuration, or of two stores that are one place.
+    let object = ObjectName::new(&World::new().image.id, 1);
+    let world = World::new().holds("old", ReplicaState::Registered).shows("old");
+    let world =
+        World { shown: vec![Shown { store: "a".parse().unwrap(), object, url: "http://old/x".into() }], ..world };
+    assert!(objects(&world.plan()).is_empty() && names(&world.plan().prove).is_empty());
+}

@@ -53,8 +53,9 @@ async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
     let mut limits = engine.limits.subscribe();
     loop {
         tokio::select! {
-            changed = limits.changed() => if changed.is_err() { return },
+            biased;
             () = stop.cancelled() => return,
+            changed = limits.changed() => if changed.is_err() { return },
         }
         if let Err(error) = scan::mark_waiting(&engine, Reason::OutsideHours).await {
             tracing::error!(error = error.chain(), "what waits for other hours goes on waiting until its next look");
@@ -73,7 +74,9 @@ async fn dispatch(engine: Arc<Engine>, surveyed: CancellationToken, stop: Cancel
                 LEDGER_RETRY
             }
         };
+        // Whatever it is, the loop begins anew; turns that have ended are first, as they make room for others.
         tokio::select! {
+            biased;
             Some(ended) = running.join_next() => finished(ended),
             () = engine.wake.notified() => {}
             () = tokio::time::sleep(wait) => {}

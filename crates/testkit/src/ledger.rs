@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -57,12 +57,12 @@ impl MemoryLedger {
 
     /// What is in it now, for [`restore`](Self::restore).
     pub fn backup(&self) -> LedgerBackup {
-        LedgerBackup(self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        LedgerBackup(self.tables().clone())
     }
 
     /// Becomes what it was, or, from the default backup, as empty as a lost one.
     pub fn restore(&self, backup: &LedgerBackup) {
-        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = backup.0.clone();
+        *self.tables() = backup.0.clone();
     }
 
     /// The database's own clock: it follows tokio's.
@@ -73,6 +73,31 @@ impl MemoryLedger {
     /// From now on every call fails, or works again.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// What it has of the image, whether it is down or not.
+    pub fn record(&self, id: &ImageId) -> Option<Record> {
+        self.tables().record(id)
+    }
+
+    /// Everything it has, whether it is down or not.
+    pub fn records(&self) -> Vec<Record> {
+        let tables = self.tables();
+        tables.images.keys().filter_map(|id| tables.record(id)).collect()
+    }
+
+    /// The state of an object that it has, whether it is down or not.
+    pub fn object_state(&self, store: &StoreName, name: &ObjectName) -> Option<ObjectState> {
+        self.tables().objects.get(&key(store, name)).map(|object| object.state)
+    }
+
+    /// The mark of an image, whether it is down or not.
+    pub fn mark(&self, id: &ImageId) -> Option<Due> {
+        self.tables().marks(&[]).find(|due| due.image == *id)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> Result<T> {
@@ -97,7 +122,7 @@ impl MemoryLedger {
         if self.down.load(Ordering::SeqCst) {
             return Err(Error::new(Reason::Ledger, "the ledger is down"));
         }
-        change(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.tables())
     }
 }
 
@@ -111,11 +136,14 @@ impl Ledger for MemoryLedger {
         // As a real one, it takes its time: whoever is cancelled now has not written.
         tokio::task::yield_now().await;
         self.write(|tables| {
-            let mut next = tables.clone();
+            // Only a `Forget` can be refused, and then nothing of the rest stands either.
+            let before = changes.iter().any(|change| matches!(change, Change::Forget(_))).then(|| tables.clone());
             let now = self.now();
-            changes.iter().try_for_each(|change| next.apply(change, now))?;
-            *tables = next;
-            Ok(())
+            let applied = changes.iter().try_for_each(|change| tables.apply(change, now));
+            if let (Err(_), Some(before)) = (&applied, before) {
+                *tables = before;
+            }
+            applied
         })
     }
 
@@ -193,7 +221,7 @@ impl Ledger for MemoryLedger {
     }
 
     async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
-        self.read(|tables| tables.history.get(id).map(|lines| lines.to_vec()).unwrap_or_default())
+        self.read(|tables| tables.history.get(id).cloned().unwrap_or_default())
     }
 }
 
@@ -209,8 +237,7 @@ struct Tables {
     dirty: BTreeMap<ImageId, Mark>,
     bookmarks: BTreeMap<String, String>,
     chunks: BTreeMap<(ImageId, u64), Digest>,
-    /// Shared, because every commit copies the tables.
-    history: BTreeMap<ImageId, Arc<Vec<HistoryLine>>>,
+    history: BTreeMap<ImageId, Vec<HistoryLine>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -292,7 +319,6 @@ impl Tables {
             .map(|(place, line)| (place, line.clone()))
             .unzip();
         if let HistoryStep::Add { line, replaces } = follow(&newest, what, tries, now) {
-            let lines = Arc::make_mut(lines);
             // From the end on, so that those before keep their places.
             places[..replaces].iter().for_each(|place| drop(lines.remove(*place)));
             lines.push(line);

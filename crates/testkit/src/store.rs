@@ -125,6 +125,18 @@ impl FakeStore {
         self.state.borrow().objects.keys().map(|name| name.parse().unwrap()).collect()
     }
 
+    /// Whether anything of the object is there, published or not.
+    pub fn holds(&self, object: &ObjectName) -> bool {
+        self.seen(object).is_some()
+    }
+
+    /// The names of everything that is there, published or not.
+    pub fn everything(&self) -> Vec<ObjectName> {
+        let state = self.state.borrow();
+        let names: BTreeSet<&String> = state.objects.keys().chain(state.partial.keys()).collect();
+        names.into_iter().map(|name| name.parse().unwrap()).collect()
+    }
+
     /// The bytes as published, whatever faults are on.
     pub fn bits(&self, object: &ObjectName) -> Option<Bytes> {
         self.state.borrow().objects.get(object.as_str()).cloned()

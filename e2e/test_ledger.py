@@ -52,7 +52,7 @@ def test_a_lost_ledger_is_found_again_at_the_images_and_the_stores(cloud, mimeo,
         mimeo.wait_registered(image)
         mimeo.assert_complete(image, made[image])
     first = next(iter(made))
-    assert history(mimeo, first, "http1") == ["copying", "stored", "proven", "registered"]
+    assert history(mimeo, first, "http1") == ["wanted", "copying", "stored", "proven", "registered"]
     mimeo.stop()
     lose(mimeo)
     # What a copy that failed had left behind, whole by chance or not, and a file of somebody else's.

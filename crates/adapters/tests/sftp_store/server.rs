@@ -44,7 +44,7 @@ pub(crate) struct Files {
     pub(crate) stalls: bool,
     pub(crate) logins: Arc<AtomicUsize>,
     /// What open directories have not told yet, by their handles.
-    listings: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    pub(crate) listings: Arc<Mutex<HashMap<String, Vec<String>>>>,
 }
 
 pub(crate) struct Server {

@@ -83,18 +83,18 @@ impl HistoryState {
 }
 
 /// `newest` are the subject's last lines, the newest first; two are enough. `tries` is how often it failed in a row.
-pub fn follow(newest: &[HistoryLine], what: HistoryState, tries: u32, now: Timestamp) -> HistoryStep {
+pub fn follow(newest: &[HistoryLine], what: &HistoryState, tries: u32, now: Timestamp) -> HistoryStep {
     let times = if what.reason.is_some() { tries.max(1) } else { 1 };
     let add = |since, replaces| HistoryStep::Add {
         line: HistoryLine { at: now, since, times, what: what.clone() },
         replaces,
     };
     match newest {
-        [last, ..] if last.what.is(&what) && last.times == times => HistoryStep::Nothing,
-        [last, ..] if last.what.is(&what) => add(last.since, 1),
+        [last, ..] if last.what.is(what) && last.times == times => HistoryStep::Nothing,
+        [last, ..] if last.what.is(what) => add(last.since, 1),
         // Tried again, and failed as before.
-        [tried, before, ..]
-            if is_a_try(tried) && what.reason.is_some() && before.what.is(&what) && before.times < times =>
+        [attempt, before, ..]
+            if is_a_try(attempt) && what.reason.is_some() && before.what.is(what) && before.times < times =>
         {
             add(before.since, 2)
         }
@@ -135,7 +135,7 @@ mod tests {
         for (second, (state, tries)) in (0..).zip(states) {
             let newest: Vec<_> = lines.iter().rev().take(2).cloned().collect();
             let what = HistoryState::of_replica(&replica(*state, *tries));
-            if let HistoryStep::Add { line, replaces } = follow(&newest, what, *tries, at(second)) {
+            if let HistoryStep::Add { line, replaces } = follow(&newest, &what, *tries, at(second)) {
                 lines.truncate(lines.len() - replaces);
                 lines.push(line);
             }

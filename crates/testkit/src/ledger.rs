@@ -253,13 +253,13 @@ impl Tables {
                 let delete_seen = self.image(&row.id).delete_seen;
                 self.images.insert(row.id.clone(), ImageRow { delete_seen, ..row.clone() });
                 let tries = row.trouble.as_ref().map_or(0, |trouble| trouble.tries);
-                self.note(&row.id, HistoryState::of_image(row), tries, now);
+                self.note(&row.id, &HistoryState::of_image(row), tries, now);
             }
             Change::Replica(id, replica) => {
                 self.image(id);
                 self.replicas.insert((id.clone(), replica.store.clone()), replica.clone());
                 let tries = replica.failure.as_ref().map_or(0, |failure| failure.tries);
-                self.note(id, HistoryState::of_replica(replica), tries, now);
+                self.note(id, &HistoryState::of_replica(replica), tries, now);
             }
             Change::Object(object) => {
                 self.image(&object.name.image());
@@ -307,7 +307,7 @@ impl Tables {
         *mark = Mark { seq: mark.seq + 1, due: mark.due.min(due) };
     }
 
-    fn note(&mut self, id: &ImageId, what: HistoryState, tries: u32, now: Timestamp) {
+    fn note(&mut self, id: &ImageId, what: &HistoryState, tries: u32, now: Timestamp) {
         let lines = self.history.entry(id.clone()).or_default();
         let subject = what.store.clone();
         let (places, newest): (Vec<usize>, Vec<HistoryLine>) = lines
@@ -332,7 +332,7 @@ impl Tables {
             return Err(Error::new(Reason::Ledger, message));
         }
         if self.images.remove(id).is_some() {
-            self.note(id, HistoryState::forgotten(), 0, now);
+            self.note(id, &HistoryState::forgotten(), 0, now);
             let images = &self.images;
             self.history.retain(|id, lines| {
                 let forgotten = lines.iter().rfind(|line| line.what.state == FORGOTTEN);

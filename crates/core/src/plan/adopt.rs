@@ -38,7 +38,7 @@ pub(super) fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, repl
     let holds =
         |shown: &&Shown| replica.object.as_ref() == Some(&shown.object) && known(shown) == Some(ObjectState::Kept);
     match candidates.first() {
-        Some(first) if can_be_proven(image) && !candidates.iter().any(|shown| holds(shown)) => {
+        Some(first) if can_be_proven(image) && !candidates.iter().any(holds) => {
             // What an attempt left behind beside it is of no use any more.
             let left = doom(seen.record, &replica.store, None, seen.now).into_iter();
             let is_adopted = |change: &Change| matches!(change, Change::Doom(_, name, _) if candidates.iter().any(|shown| shown.object == *name));

@@ -17,17 +17,17 @@ const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 pub(super) async fn note_image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
     let tries = row.trouble.as_ref().map_or(0, |trouble| trouble.tries);
-    note(transaction, &row.id, HistoryState::of_image(row), tries).await
+    note(transaction, &row.id, &HistoryState::of_image(row), tries).await
 }
 
 pub(super) async fn note_replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
     let tries = replica.failure.as_ref().map_or(0, |failure| failure.tries);
-    note(transaction, id, HistoryState::of_replica(replica), tries).await
+    note(transaction, id, &HistoryState::of_replica(replica), tries).await
 }
 
 /// The image's last line; the histories of those that were forgotten long ago go.
 pub(super) async fn note_forgotten(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
-    note(transaction, id, HistoryState::forgotten(), 0).await?;
+    note(transaction, id, &HistoryState::forgotten(), 0).await?;
     let now = now(transaction).await?;
     let old = now.saturating_sub(HISTORY_KEPT).unwrap_or(Timestamp::UNIX_EPOCH);
     let forget = sqlx::query(
@@ -47,7 +47,7 @@ pub(super) async fn lines(readers: &SqlitePool, id: &ImageId) -> Result<Vec<Hist
     rows.into_iter().map(|row| row.parse().map(|(_, line)| line)).collect()
 }
 
-async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: HistoryState, tries: u32) -> Result<()> {
+async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistoryState, tries: u32) -> Result<()> {
     let newest: Vec<LineColumns> =
         sqlx::query_as("SELECT * FROM history WHERE image = ?1 AND store IS ?2 ORDER BY number DESC LIMIT 2")
             .bind(id.as_str())

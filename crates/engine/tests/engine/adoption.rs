@@ -218,9 +218,9 @@ async fn an_old_ledger_finds_what_was_made_since_and_what_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_ledger_that_saw_a_copy_begin_does_not_touch_it_now_that_it_is_registered() {
-    let mut world = World::start(Options { stores: 1, resumable: true, ..Options::default() });
+    let mut world = World::start(Options { stores: 1, resumable: true, chunk: 50_000, ..Options::default() });
     world.stores[0].inject(StoreFault::CloseStalls);
-    let id = world.create(image(1, 33 << 20));
+    let id = world.create(image(1, 200_000));
     let closing = async || world.stores[0].calls().iter().any(|call| matches!(call, StoreCall::Close(_)));
     world.until("it is being closed", closing).await;
     let backup = world.ledger.backup();

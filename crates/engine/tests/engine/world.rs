@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) listable: bool,
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
+    /// What images are cut into for resuming.
+    pub(crate) chunk: u64,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
@@ -60,6 +62,7 @@ impl Default for Options {
             resumable: false,
             listable: false,
             glances: &[],
+            chunk: CHUNK,
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
     }
@@ -221,7 +224,7 @@ pub(crate) fn engine(
         rules: Rules::default(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
-        chunk: CHUNK,
+        chunk: options.chunk,
     };
     let timeout = Duration::from_secs(5);
     let part = |store| StorePart { store, timeout, backend: None };

@@ -7,6 +7,7 @@ mod client;
 mod failure;
 mod gc;
 mod images;
+mod ledger;
 mod output;
 mod plan;
 mod replicate;
@@ -56,6 +57,9 @@ enum Command {
     Status {
         /// A name or an id
         image: Option<String>,
+        /// What became of the image and its copies, line by line; by its id also of one that is gone
+        #[arg(long, requires = "image")]
+        history: bool,
         #[command(flatten)]
         style: StyleArguments,
     },
@@ -106,6 +110,11 @@ enum Command {
         #[command(flatten)]
         style: StyleArguments,
     },
+    /// Back the ledger up, or put a backup back
+    Ledger {
+        #[command(subcommand)]
+        action: ledger::Action,
+    },
     /// Write a configuration from Glance's own
     ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
@@ -148,8 +157,11 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
     let connect = || load().and_then(|config| Client::new(&config.api));
     match command {
         Command::Serve { observe } => serve::serve(&locate()?, observe).await,
-        Command::Status { image: Some(image), style } => images::show(&connect()?, &image, &style.into()).await,
-        Command::Status { image: None, style } => images::list(&connect()?, &style.into()).await,
+        Command::Status { image: Some(image), history: true, style } => {
+            images::history(&connect()?, &image, &style.into()).await
+        }
+        Command::Status { image: Some(image), style, .. } => images::show(&connect()?, &image, &style.into()).await,
+        Command::Status { image: None, style, .. } => images::list(&connect()?, &style.into()).await,
         Command::Replicate { image, wait, timeout } => {
             let wait = wait.then_some(watch::Wait { timeout });
             replicate::replicate(&connect()?, &image, wait).await
@@ -163,6 +175,7 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         Command::Stores { style } => stores::list(&connect()?, &style.into()).await,
         Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
         Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
+        Command::Ledger { action } => ledger::run(&load()?, action).await,
         Command::ImportConfig(options) => import::import(&options),
         Command::Demo(options) => demo::demo(options).await,
     }

@@ -1,6 +1,10 @@
 //! Puts the engine and the adapters together: the only place that makes a concrete adapter.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) use mimeo_adapters::ledger::sqlite::Claim;
 use mimeo_adapters::{
@@ -108,6 +112,16 @@ pub(crate) fn glance(config: &OpenstackConfig) -> Result<Glance> {
 /// The ledger beside a running `serve`: for rows of one's own.
 pub(crate) async fn ledger(path: &Path) -> Result<Arc<dyn Ledger>> {
     Ok(Arc::new(SqliteLedger::open(path).await?))
+}
+
+/// The ledger's backup, made beside a `serve` that runs; how many images are in it.
+pub(crate) async fn back_up(path: &Path, to: &Path) -> Result<u64> {
+    SqliteLedger::backup(path, to).await
+}
+
+/// Puts a backup back. Where the ledger before it is now, if there was one.
+pub(crate) async fn restore(path: &Path, from: &Path) -> Result<Option<PathBuf>> {
+    SqliteLedger::restore(path, from, &[mimeo_engine::came_back()]).await
 }
 
 /// Starts to connect.

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod error;
+mod history;
 mod id;
 mod image;
 mod limits;
@@ -17,6 +18,7 @@ pub mod ports;
 
 pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
+pub use history::{FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, follow};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{
     ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, bare, place,

@@ -2,6 +2,7 @@
 //!
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
+mod adopt;
 mod glance;
 mod live;
 mod order;
@@ -19,6 +20,8 @@ use crate::{
     ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
+
+pub use adopt::Shown;
 
 /// A property that marks `mimeo check`'s own test image: `serve` leaves it to the command that made it.
 pub const CHECK_PROPERTY: &str = "mimeo_check";
@@ -52,6 +55,8 @@ pub struct Observation<'a> {
     pub sight: &'a Sight,
     /// Stores to which this very image is being copied or proven at this moment.
     pub running: &'a BTreeSet<StoreName>,
+    /// What the image's locations show of Mimeo's own objects, known or not.
+    pub shown: &'a [Shown],
     pub conditions: &'a Conditions,
 }
 
@@ -195,7 +200,9 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
-    let held = seen.record.replicas.keys().filter(|store| !wanted.contains(store));
+    let shown = seen.shown.iter().map(|shown| &shown.store);
+    let held: BTreeSet<&StoreName> =
+        seen.record.replicas.keys().chain(shown).filter(|store| !wanted.contains(store)).collect();
     let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
@@ -204,6 +211,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     for store in own {
         let replica = known(store).unwrap_or_else(|| fresh(store));
         let after = replica_step(&mut plan, seen, image, wanted.contains(store), replica, policy);
+        adopt::surplus(&mut plan, seen, &after);
         plan.note(seen, after);
     }
     let trouble = trouble(&mut plan, image, seen, policy.backoff);
@@ -211,6 +219,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         let replica = known(store).unwrap_or_else(|| fresh(store));
         let backend = (policy.backend(store).unwrap_or_default(), policy);
         let after = glance::delegated_step(&mut plan, seen, image, wanted.contains(store), replica, backend);
+        adopt::surplus(&mut plan, seen, &after);
         plan.note(seen, after);
     }
     if !plan.copy.is_empty() {
@@ -297,6 +306,7 @@ fn replica_step(
         // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
         replica = Replica::wanted(replica.store);
     }
+    replica = adopt::shown(plan, seen, image, replica);
     let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
     if is_live && is_doomed(seen.record, &replica) {
         // Its bits are to go, and its location before them: it is a copy no more.
@@ -321,7 +331,12 @@ fn replica_step(
     if replica.state == R::Copying {
         replica.state = R::Wanted;
     }
-    if !is_wanted || image.status != ImageStatus::Active {
+    if is_wanted {
+        replica = adopt::unheld(plan, seen, image, replica);
+    }
+    // One that a location shows must be right, wanted or not.
+    let is_shown = replica.state == R::Stored && replica.url.as_deref().is_some_and(|url| image.has_location(url));
+    if !(is_wanted || is_shown) || image.status != ImageStatus::Active {
         return replica;
     }
     if let Some(failure) = replica.failure.as_mut().filter(|failure| failure.reason == Reason::SourceMismatch)

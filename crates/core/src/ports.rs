@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Change, Digest, DirtyMark, Due, Error, Image, ImageId, Location, ObjectName, Reason, Record, Result, Snapshot,
-    StoreName, Timestamp, Visibility,
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageId, Location, ObjectName, Reason, Record, Result,
+    Snapshot, StoreName, Timestamp, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
@@ -83,7 +83,7 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// A place in a walk over the images. Only the registry that made it can read it.
+/// A place in a walk over images, or objects. Only the registry, or store, that made it can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
@@ -142,8 +142,23 @@ pub trait Store: Send + Sync {
     /// Asks for the object as Glance does before it takes a location: its size, or `None` where there is none.
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>>;
 
+    /// A page of the objects, closed or not, that bear a name of Mimeo's making: the first page, or the one that `after`
+    /// leads to. `None`: the store cannot be listed. Others' objects are passed over; one that comes or goes meanwhile may
+    /// be among them or not. Leaves nothing behind.
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        Ok(None)
+    }
+
     /// Removes the object; one that is not there is no error. A lost answer leaves either.
     async fn delete(&self, object: &ObjectName) -> Result<()>;
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// Each once in a page; the same again in a later one does no harm.
+    pub objects: Vec<ObjectName>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<Cursor>,
 }
 
 /// One object while it is written. Dropping it is an abort without waiting.
@@ -280,4 +295,14 @@ pub trait Ledger: Send + Sync {
 
     /// The digests of the image's chunks, from the first without a gap: what follows a gap is left out.
     async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>>;
+
+    /// Of these objects, those that the ledger has no row of, at whichever store: two may be one place.
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>>;
+
+    /// What became of the image and its copies, the oldest first: derived from every commit, in the same transaction.
+    /// The newest [`HISTORY_LINES`] are kept, for at least [`HISTORY_KEPT`] after the image was forgotten.
+    ///
+    /// [`HISTORY_LINES`]: crate::HISTORY_LINES
+    /// [`HISTORY_KEPT`]: crate::HISTORY_KEPT
+    async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>>;
 }

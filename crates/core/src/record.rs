@@ -77,10 +77,13 @@ pub struct Object {
 pub enum ObjectState {
     /// Being written, or left behind by a writer that died.
     Open,
-    /// Closed; a replica's current object.
+    /// Closed; a replica's current object, or one that may become it.
     Kept,
     /// To be removed by the sweeper.
     Doomed,
+    /// A listing of the store showed it. It bears a name that Mimeo makes, but no record says who made it, and when: it
+    /// may become a replica's object, and is removed only with an operator's word.
+    Found,
 }
 
 /// One durable change to the ledger; a slice of them is committed whole or not at all.

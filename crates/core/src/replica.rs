@@ -96,7 +96,8 @@ pub struct Proof {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProofKind {
-    /// Read again after it was closed, and its BLAKE3 digest was the source's.
+    /// Read again after it was closed, and its BLAKE3 digest was the source's; or, of one that was adopted, its hash the
+    /// image's own.
     Readback,
     /// Glance wrote the copy and shows it; nobody has read it back.
     Glance,

@@ -16,7 +16,7 @@ use crate::{
     Engine,
     note::{failed, update},
     progress::Phase,
-    prove::{self, Expected, Haste},
+    prove::{self, Expected, Haste, Known},
     transfer::{Chunks, Feed, Lane, Verified},
 };
 
@@ -128,9 +128,9 @@ pub(crate) async fn begin(
 /// the same moment do not know of each other from the ledger.
 fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
-    let least = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
+    let by_time = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
     let mut last = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
-    *last = least.max(*last + 1);
+    *last = by_time.max(*last + 1);
     *last
 }
 
@@ -138,7 +138,7 @@ fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
 pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
     let store = attempt.store.clone();
     match write(engine, image, attempt, feed).await {
-        Ok(()) => prove(engine, &image.id, &store).await,
+        Ok(()) => prove(engine, image, &store).await,
         Err(error) => {
             failed(engine, &image.id, &store, &error).await;
             false
@@ -194,36 +194,43 @@ async fn stored(
 }
 
 /// Reads the stored object back. True: proven.
-pub(crate) async fn prove(engine: &Engine, id: &ImageId, store: &StoreName) -> bool {
-    match try_prove(engine, id, store).await {
+pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName) -> bool {
+    match try_prove(engine, image, store).await {
         Ok(()) => {
             engine.health.succeeded(store, engine.clock.now());
             true
         }
         Err(error) => {
-            failed(engine, id, store, &error).await;
+            failed(engine, &image.id, store, &error).await;
             false
         }
     }
 }
 
-async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<()> {
+async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<()> {
+    let id = &image.id;
     let lost = || Error::new(Reason::ObjectMissing, format!("{store}: the ledger has no closed object to prove"));
     let record = engine.ledger.load(id).await?.ok_or_else(lost)?;
     let replica = record.replicas.get(store).ok_or_else(lost)?;
-    let (Some(object), Some(size), Some(digest)) = (&replica.object, replica.size, &replica.digest) else {
-        return Err(lost());
-    };
+    let (Some(object), Some(size)) = (&replica.object, replica.size) else { return Err(lost()) };
+    // An object that was adopted was never seen written: only the image's own hash tells what it must be.
+    let content = || image.hash.as_ref().map(Known::Content);
+    let bytes = replica.digest.as_ref().map(Known::Digest).or_else(content).ok_or_else(lost)?;
     let part = engine.stores.get(store).ok_or_else(lost)?;
     let closed = |_| Error::new(Reason::Cancelled, "no proofs are started any more");
     let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
-    prove::read_back(part, &Expected { object, size, digest }, &line, &engine.paces, Haste::Normal).await?;
+    let expected = Expected { object, size, bytes };
+    let digest = prove::read_back(part, &expected, &line, &engine.paces, Haste::Normal).await?;
+    if replica.digest.is_none() {
+        tracing::info!(%store, %object, "adopted: it reads back as the image");
+    }
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
     update(engine, id, store, |replica, _| Replica {
         state: ReplicaState::Proven,
+        digest: Some(digest),
         proof: Some(proof),
         failure: None,
         ..replica

@@ -130,9 +130,9 @@ impl Copies<'_> {
     async fn take_on(&mut self, plan: &Plan) {
         for store in &plan.prove {
             self.running.insert(store.clone());
-            let (engine, id, store) = (Arc::clone(self.engine), self.image.id.clone(), store.clone());
+            let (engine, image, store) = (Arc::clone(self.engine), self.image.clone(), store.clone());
             let proving = async move {
-                let proven = attempt::prove(&engine, &id, &store).await;
+                let proven = attempt::prove(&engine, &image, &store).await;
                 Done::Copied(store, proven)
             };
             self.work.spawn(proving.in_current_span());

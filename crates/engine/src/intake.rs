@@ -53,7 +53,10 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
         }
         changes.push(Change::Dirty(DirtyMark { image: event.image.clone(), due: now }));
     }
-    while let Err(error) = engine.ledger.commit(&changes).await {
+    loop {
+        let taken = engine.ledger.commit(&changes).await;
+        engine.health.wrote_down(&taken);
+        let Err(error) = taken else { break };
         tracing::error!(error = error.chain(), "the ledger did not take events; they wait");
         tokio::select! {
             biased;

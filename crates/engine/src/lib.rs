@@ -2,6 +2,7 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod adopt;
 mod arrange;
 mod ask;
 mod attempt;
@@ -36,6 +37,7 @@ mod walk;
 
 pub mod status;
 
+pub use adopt::came_back;
 pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};
 pub use upload::{Bits, Copying, Outcome, Upload};

@@ -7,7 +7,7 @@ use mimeo_core::{
     plan::{self, Observation, Plan, Sight},
 };
 
-use crate::Engine;
+use crate::{Engine, adopt};
 
 /// What one look gave. The plan's changes are in the ledger already.
 pub(crate) struct Look {
@@ -25,7 +25,11 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     }
     let now = engine.clock.now();
     let conditions = engine.conditions(now);
-    let seen = Observation { now, record: &record, sight: &sight, running, conditions: &conditions };
+    let shown = match &sight {
+        Sight::Present(image) => adopt::shown(engine, image),
+        _ => Vec::new(),
+    };
+    let seen = Observation { now, record: &record, sight: &sight, running, shown: &shown, conditions: &conditions };
     let plan = plan::plan(&engine.settings.policy, &seen);
     engine.ledger.commit(&plan.changes).await?;
     // What was just committed is part of what comes next: a replica that the plan moved on, say.

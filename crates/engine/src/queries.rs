@@ -9,8 +9,8 @@ use mimeo_core::{
 };
 
 use crate::{
-    Engine,
-    status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
+    Engine, adopt,
+    status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
     sweep,
     walk::{Records, Walk},
 };
@@ -47,6 +47,11 @@ impl Engine {
     pub async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<ImageReport>> {
         let records = self.ledger.list(after, limit).await?;
         Ok(records.iter().map(|record| self.report(record)).collect())
+    }
+
+    /// What became of the image and its copies, the oldest first; of one that was forgotten too, for a while.
+    pub async fn history(&self, id: &ImageId) -> Result<Vec<HistoryReport>> {
+        Ok(self.ledger.history(id).await?.into_iter().map(HistoryReport::from).collect())
     }
 
     /// Tries everything that failed again now, and looks at the image.
@@ -142,7 +147,8 @@ impl Engine {
             states,
             events: seen.events.as_ref().map(|health| EventsReport::from(health.state())),
             last_scan: seen.last_scan,
-            trouble: seen.trouble.clone().or(hidden),
+            // While the ledger takes nothing, nothing is done.
+            trouble: seen.ledger.clone().or_else(|| seen.trouble.clone()).or(hidden),
             stores_down: self.stores.keys().filter(|store| self.breakers.is_down(store)).cloned().collect(),
             contested,
             held_deletes: seen.held_deletes,
@@ -185,7 +191,9 @@ impl Engine {
     fn plan_for(&self, record: &Record, image: &Image) -> Plan {
         let (now, sight) = (self.clock.now(), Sight::Present(Box::new(image.clone())));
         let (running, conditions) = (BTreeSet::new(), self.conditions(now));
-        let observation = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
+        let shown = adopt::shown(self, image);
+        let observation =
+            Observation { now, record, sight: &sight, running: &running, shown: &shown, conditions: &conditions };
         plan::plan(&self.settings.policy, &observation)
     }
 

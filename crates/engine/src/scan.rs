@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Engine,
+    Engine, adopt,
     walk::{Records, Walk},
 };
 
@@ -97,7 +97,8 @@ fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
     let running = BTreeSet::new();
     let now = engine.clock.now();
     let conditions = engine.conditions(now);
-    let seen = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
+    let shown = adopt::shown(engine, image);
+    let seen = Observation { now, record, sight: &sight, running: &running, shown: &shown, conditions: &conditions };
     let plan = plan::plan(&engine.settings.policy, &seen);
     let is_news = |change: &Change| match change {
         Change::Image(row) => {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, probe, reconcile, scan, sweep, turn::Held};
+use crate::{Engine, adopt, intake, probe, reconcile, scan, sweep, turn::Held};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -34,7 +34,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
         }
     }
     spawn(&mut tasks, "hours", hours(Arc::clone(engine), stop.clone()));
-    spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));
+    let surveyed = CancellationToken::new();
+    spawn(&mut tasks, "survey", adopt::run(Arc::clone(engine), surveyed.clone(), stop.clone()));
+    spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), surveyed, stop.clone()));
     // A task ends only when told to. One that ends otherwise takes the daemon with it, rather than dying silently.
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -64,7 +66,8 @@ async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {
+async fn dispatch(engine: Arc<Engine>, surveyed: CancellationToken, stop: CancellationToken) {
+    adopt::before_the_first_copy(&engine, &surveyed, &stop).await;
     let mut running: JoinSet<()> = JoinSet::new();
     while !stop.is_cancelled() {
         let wait = match start_due(&engine, &stop, &mut running).await {
@@ -109,7 +112,10 @@ fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<(
     let engine = Arc::clone(engine);
     running.spawn(async move {
         let _held = held;
-        let ended = AssertUnwindSafe(reconcile::run(engine, turn)).catch_unwind().await;
+        let ended = AssertUnwindSafe(reconcile::run(Arc::clone(&engine), turn)).catch_unwind().await;
+        if let Ok(settled) = &ended {
+            engine.health.wrote_down(settled);
+        }
         let error = match ended {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.chain(),

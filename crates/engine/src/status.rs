@@ -2,8 +2,8 @@
 //! observed.
 
 use mimeo_core::{
-    Error, Failure, ImageId, ImageState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
-    ports::EventsState, without_credentials,
+    Error, Failure, HistoryLine, ImageId, ImageState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName,
+    Timestamp, plan, ports::EventsState, without_credentials,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,29 @@ impl From<&Failure> for ReasonReport {
 impl From<&Error> for ReasonReport {
     fn from(error: &Error) -> Self {
         Self { code: error.reason.code().into(), message: error.chain(), permanent: error.reason.is_permanent() }
+    }
+}
+
+/// One line of what became of an image (`mimeo status IMAGE --history`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryReport {
+    pub at: Timestamp,
+    /// When it was so first; earlier than `at` for what came again.
+    pub since: Timestamp,
+    /// How often it came in a row.
+    pub times: u32,
+    /// `None`: of the image itself.
+    pub store: Option<StoreName>,
+    pub state: String,
+    /// A reason's code.
+    pub reason: Option<String>,
+    pub message: Option<String>,
+}
+
+impl From<HistoryLine> for HistoryReport {
+    fn from(HistoryLine { at, since, times, what }: HistoryLine) -> Self {
+        let reason = what.reason.map(|reason| reason.code().to_owned());
+        Self { at, since, times, store: what.store, state: what.state, reason, message: what.message }
     }
 }
 
@@ -184,7 +207,7 @@ pub struct Overview {
     pub states: std::collections::BTreeMap<ImageState, u64>,
     pub events: Option<EventsReport>,
     pub last_scan: Option<Timestamp>,
-    /// Why the last look at the image service failed, or why images cannot be seen, if so.
+    /// Why the ledger takes nothing, the last look at the image service failed, or images cannot be seen, if so.
     pub trouble: Option<ReasonReport>,
     /// Stores that do not answer.
     pub stores_down: Vec<StoreName>,
@@ -214,6 +237,8 @@ impl From<EventsState> for EventsReport {
 pub struct GcReport {
     /// True: more deletions than the guard lets through; they wait for `--confirm`.
     pub held: bool,
+    /// Objects that no record knew when their store was listed; they wait for `--confirm` too.
+    pub found: u64,
     pub entries: Vec<GcEntry>,
 }
 

@@ -33,6 +33,8 @@ const GUARD_WINDOW: Duration = Duration::from_hours(1);
 const REST: Duration = Duration::from_mins(15);
 /// So many objects of a store may fail to be removed before the rest waits for the next sweep.
 const FAILURES: u32 = 8;
+/// What an object waits for of which no record tells.
+const CONFIRMATION: &str = "`mimeo gc --confirm`";
 /// Until when tombstones were let through by an operator.
 const CONFIRMED: &str = "deletes-confirmed";
 
@@ -94,9 +96,13 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
         let due = records
             .iter()
             .filter(|record| may_go(record))
-            .flat_map(|record| candidates(engine, record))
+            .flat_map(|record| candidates(engine, record, confirmed))
             .filter(|candidate| !engine.breakers.is_down(&candidate.object.store))
-            .filter(|candidate| candidate.due <= now && !past.resting.contains_key(&candidate.object.url));
+            .filter(|candidate| {
+                candidate.due <= now
+                    && candidate.waits_for.is_none()
+                    && !past.resting.contains_key(&candidate.object.url)
+            });
         remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
             engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
@@ -131,24 +137,35 @@ struct Candidate {
     object: Object,
     due: Timestamp,
     why: &'static str,
+    /// What must happen first.
+    waits_for: Option<&'static str>,
 }
 
-fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
+fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Candidate> {
     let later = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
     let candidate = |object: &Object| {
-        let part = engine.stores.get(&object.store)?;
+        let part = engine.stores.get(&object.store);
         let (due, why) = match (object.state, record.image.gone_at) {
             // A request that was cut off may publish its object for as long as the store may take over that.
             (ObjectState::Doomed, _) => {
-                let limit = publish_limit(part, record.image.size.unwrap_or(0));
-                (later(object.since, limit), "left by an attempt that failed")
+                let limit = part.map(|part| publish_limit(part, record.image.size.unwrap_or(0)));
+                (later(object.since, limit.unwrap_or_default()), "left by an attempt that failed")
             }
             (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
+            (ObjectState::Found, _) => (object.since, "found at the store, and in no record"),
             _ => return None,
         };
-        // Where the store is at another place by now, a removal there would prove nothing of the bits here.
-        let is_here = place(&part.store.location(&object.name)) == place(&object.url);
-        is_here.then(|| Candidate { object: object.clone(), due, why })
+        let waits_for = match part {
+            None => Some("its store is not enabled"),
+            // A removal there would prove nothing of the bits here.
+            Some(part) if place(&part.store.location(&object.name)) != place(&object.url) => {
+                Some("its store is at another place now")
+            }
+            // It may be another Mimeo's.
+            Some(_) if object.state == ObjectState::Found && object.since > confirmed => Some(CONFIRMATION),
+            Some(_) => None,
+        };
+        Some(Candidate { object: object.clone(), due, why, waits_for })
     };
     record.objects.iter().filter_map(candidate).collect()
 }
@@ -224,13 +241,19 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
     let not_removed = engine.health.lock().not_removed.clone();
+    let confirmed = confirmed(engine).await?;
+    let mut found = 0;
     let why = |candidate: &Candidate| {
         let failure = not_removed.get(&(candidate.object.store.clone(), candidate.object.name.clone()));
-        failure.map_or(candidate.why.into(), |failure| format!("{}; not removed yet: {failure}", candidate.why))
+        let hindrance = candidate.waits_for.map(|what| format!("waits: {what}"));
+        let hindrance = hindrance.or_else(|| failure.map(|failure| format!("not removed yet: {failure}")));
+        hindrance.map_or(candidate.why.into(), |hindrance| format!("{}; {hindrance}", candidate.why))
     };
     while let Some(records) = walk.next().await? {
         entries.extend(records.iter().flat_map(|record| {
-            candidates(engine, record).into_iter().map(|candidate| GcEntry {
+            let candidates = candidates(engine, record, confirmed);
+            found += candidates.iter().filter(|candidate| candidate.waits_for == Some(CONFIRMATION)).count() as u64;
+            candidates.into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),
                 name: record.image.name.clone(),
                 due: candidate.due,
@@ -240,5 +263,5 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
             })
         }));
     }
-    Ok(GcReport { held: engine.health.lock().held_deletes > 0, entries })
+    Ok(GcReport { held: engine.health.lock().held_deletes > 0, found, entries })
 }

@@ -9,7 +9,7 @@ use crate::{
     Engine, StorePart,
     note::update,
     progress::Phase,
-    prove::{self, Expected, Haste},
+    prove::{self, Expected, Haste, Known},
 };
 
 /// What came of it.
@@ -59,7 +59,8 @@ async fn read(
 ) -> Result<()> {
     let line = engine.board.show(id, part.store.name(), Phase::Proving, Some(size));
     let began = Instant::now();
-    prove::read_back(part, &Expected { object, size, digest }, &line, &engine.paces, haste).await?;
+    let expected = Expected { object, size, bytes: Known::Digest(digest) };
+    prove::read_back(part, &expected, &line, &engine.paces, haste).await?;
     if haste == Haste::Normal {
         engine.health.read(part.store.name(), size, began.elapsed());
     }

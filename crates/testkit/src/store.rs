@@ -8,9 +8,12 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Receipt, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Receipt, Sink, Store},
 };
 use tokio::sync::watch;
+
+/// Objects in a page of a listing.
+const PAGE: usize = 3;
 
 /// What a [`FakeStore`] does wrong, from [`FakeStore::inject`] until [`FakeStore::heal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub enum StoreFault {
     ProbeFails(Reason),
     ProbeStalls,
     DeleteFails(Reason),
+    ListFails(Reason),
 }
 
 /// One call of the port, in the order in which they came.
@@ -65,6 +69,7 @@ struct State {
     partial: BTreeMap<String, Bytes>,
     resumable: bool,
     sparse: bool,
+    listable: bool,
     written: u64,
     faults: Vec<StoreFault>,
     calls: Vec<StoreCall>,
@@ -87,6 +92,13 @@ impl FakeStore {
     #[must_use]
     pub fn sparse(self) -> Self {
         self.state.send_modify(|state| state.sparse = true);
+        self
+    }
+
+    /// From now on its objects can be listed.
+    #[must_use]
+    pub fn listable(self) -> Self {
+        self.state.send_modify(|state| state.listable = true);
         self
     }
 
@@ -262,6 +274,23 @@ impl Store for FakeStore {
             _ => None,
         })?;
         Ok(self.seen(object).map(|bits| bits.len() as u64))
+    }
+
+    /// In pages of few, so that a listing of a handful has to follow cursors.
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        self.fails("list", |fault| match fault {
+            StoreFault::ListFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let state = self.state.borrow();
+        if !state.listable {
+            return Ok(None);
+        }
+        let names: BTreeSet<&String> = state.objects.keys().chain(state.partial.keys()).collect();
+        let mut rest = names.into_iter().filter(|name| after.is_none_or(|Cursor(after)| *name > after)).cloned();
+        let page: Vec<String> = rest.by_ref().take(PAGE).collect();
+        let next = rest.next().and(page.last().cloned()).map(Cursor);
+        Ok(Some(ObjectPage { objects: page.iter().filter_map(|name| name.parse().ok()).collect(), next }))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -16,7 +16,7 @@ use axum::{
 use mimeo_core::{ImageId, Limits};
 use mimeo_engine::{
     Engine,
-    status::{GcReport, ImageReport, Overview, PlannedAction, StoreReport, VerifyReport},
+    status::{GcReport, HistoryReport, ImageReport, Overview, PlannedAction, StoreReport, VerifyReport},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,6 +35,7 @@ pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
         .route("/v1/images", get(images))
         .route("/v1/images/find", get(find))
         .route("/v1/images/{id}", get(image))
+        .route("/v1/images/{id}/history", get(history))
         .route("/v1/images/{id}/replicate", post(replicate))
         .route("/v1/images/{id}/verify", post(verify))
         .route("/v1/plan", get(plan))
@@ -96,6 +97,16 @@ async fn find(
 
 async fn image(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer<ImageReport> {
     Ok(Json(known(&engine, &image_id(&id)?).await?))
+}
+
+async fn history(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer<Vec<HistoryReport>> {
+    let id = image_id(&id)?;
+    let lines = engine.history(&id).await?;
+    if lines.is_empty() {
+        // Known, but new: it has none yet.
+        known(&engine, &id).await?;
+    }
+    Ok(Json(lines))
 }
 
 async fn replicate(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {

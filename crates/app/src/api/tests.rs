@@ -98,7 +98,8 @@ impl Api {
 async fn nothing_but_the_health_is_told_without_the_token() {
     let api = api().await;
     assert_eq!(api.get("/healthz", None).await, (200, "ok\n".into()));
-    for path in ["/v1/overview", "/v1/images", "/v1/plan", "/v1/stores", "/v1/limits", "/v1/gc"] {
+    for path in ["/v1/overview", "/v1/images", "/v1/images/x/history", "/v1/plan", "/v1/stores", "/v1/limits", "/v1/gc"]
+    {
         for token in [None, Some("wrong")] {
             let (status, body) = api.get(path, token).await;
             assert_eq!(status, 401, "{path}");
@@ -116,6 +117,7 @@ async fn errors_are_problems_with_a_code() {
         ("/v1/images/not-an-id", 400, "bad-request"),
         ("/v1/images?limit=many", 400, "bad-request"),
         ("/v1/images/00000000-0000-0000-0000-000000000007", 404, "not-found"),
+        ("/v1/images/00000000-0000-0000-0000-000000000007/history", 404, "not-found"),
         ("/v1/no-such-path", 404, "not-found"),
     ];
     for (path, status, code) in cases {

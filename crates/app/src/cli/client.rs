@@ -6,7 +6,7 @@ use std::{
 };
 
 use mimeo_core::{ImageId, Timestamp};
-use mimeo_engine::status::{GcReport, ImageReport, Overview, StoreReport, VerifyReport};
+use mimeo_engine::status::{GcReport, HistoryReport, ImageReport, Overview, StoreReport, VerifyReport};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -71,6 +71,10 @@ impl Client {
 
     pub(crate) async fn image(&self, id: &ImageId) -> Outcome<ImageReport> {
         self.ask(Method::GET, &["images", id.as_str()], &[]).await
+    }
+
+    pub(crate) async fn history(&self, id: &ImageId) -> Outcome<Vec<HistoryReport>> {
+        self.ask(Method::GET, &["images", id.as_str(), "history"], &[]).await
     }
 
     /// The one image of this name or id. A name that several bear is wrong usage, and they are listed.

@@ -1,7 +1,7 @@
 //! `mimeo status`: one image in full, or all of them in a line each.
 
-use mimeo_core::{ReplicaState, Timestamp};
-use mimeo_engine::status::{ImageReport, ReplicaReport};
+use mimeo_core::{ImageId, ReplicaState, Timestamp};
+use mimeo_engine::status::{HistoryReport, ImageReport, ReplicaReport};
 use serde_json::{Value, json};
 
 use super::{Client, Field, Listing, Outcome, Record, Style, print};
@@ -13,6 +13,16 @@ pub(super) async fn show(client: &Client, image: &str, style: &Style) -> Outcome
 pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
     let rows = client.images().await?.iter().map(row).collect();
     print(&Listing { columns: &["ID", "Name", "State", "Registered", "Reason"], rows }.render(style)?)
+}
+
+/// What became of an image and its copies. An id finds one that was forgotten too.
+pub(super) async fn history(client: &Client, image: &str, style: &Style) -> Outcome {
+    let id = match image.parse::<ImageId>() {
+        Ok(id) => id,
+        Err(_) => client.find(image).await?.id,
+    };
+    let rows = client.history(&id).await?.iter().map(line).collect();
+    print(&Listing { columns: &["At", "Store", "State", "Times", "Since", "Why"], rows }.render(style)?)
 }
 
 /// What `status IMAGE -f json` answers is a contract (docs/commands.md).
@@ -79,6 +89,21 @@ fn row(image: &ImageReport) -> Vec<Value> {
         json!(image.state),
         json!(format!("{registered}/{}", wanted.count())),
         json!(reason.map(|reason| format!("{}: {}", reason.code, reason.message))),
+    ]
+}
+
+fn line(line: &HistoryReport) -> Vec<Value> {
+    let why = match (&line.reason, &line.message) {
+        (Some(code), Some(message)) => Some(format!("{code}: {message}")),
+        (code, message) => code.clone().or_else(|| message.clone()),
+    };
+    vec![
+        json!(seconds(line.at)),
+        json!(line.store),
+        json!(line.state),
+        json!(line.times),
+        json!(seconds(line.since)),
+        json!(why),
     ]
 }
 
@@ -154,5 +179,21 @@ mod tests {
         assert!(shown.contains("http1  registered  http://h/x  readback 2026-05-01T10:00:00Z  seen 2026-"), "{shown}");
         assert!(shown.contains("http2  failed  store-full: no room  next try 2026-05-01T10:00:00Z"), "{shown}");
         assert_eq!(row(&report())[2..], [json!("degraded"), json!("1/2"), json!("store-full: no room")]);
+    }
+    #[test]
+    fn a_line_of_the_history_tells_when_where_what_and_why() {
+        let at: Timestamp = "2026-05-01T10:00:00.25Z".parse().unwrap();
+        let failed = HistoryReport {
+            at,
+            since: "2026-05-01T09:00:00Z".parse().unwrap(),
+            times: 14,
+            store: Some("http1".parse().unwrap()),
+            state: "failed".into(),
+            reason: Some("store-full".into()),
+            message: Some("no room".into()),
+        };
+        let expected =
+            json!(["2026-05-01T10:00:00Z", "http1", "failed", 14, "2026-05-01T09:00:00Z", "store-full: no room"]);
+        assert_eq!(Value::Array(line(&failed)), expected);
     }
 }

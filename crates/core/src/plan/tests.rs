@@ -1,6 +1,7 @@
 //! What the planner decides, from plain values.
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 mod glance;
 mod live;
 mod withdraw;
@@ -16,6 +17,7 @@ struct World {
     policy: Policy,
     now: Timestamp,
     conditions: Conditions,
+    shown: Vec<Shown>,
 }
 
 impl World {
@@ -27,7 +29,7 @@ impl World {
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff, chunk: CHUNK };
         let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
-        Self { record: Record::new(image.id.clone()), image, policy, now, conditions }
+        Self { record: Record::new(image.id.clone()), image, policy, now, conditions, shown: Vec::new() }
     }
 
     /// A replica on `store` in `state`, with a kept object and all that belongs to it.
@@ -87,7 +89,8 @@ impl World {
     fn plan_at(&self, sight: &Sight, running: &[&str]) -> Plan {
         let running = running.iter().map(|name| name.parse().unwrap()).collect();
         let (record, conditions) = (&self.record, &self.conditions);
-        plan(&self.policy, &Observation { now: self.now, record, sight, running: &running, conditions })
+        let shown = &self.shown;
+        plan(&self.policy, &Observation { now: self.now, record, sight, running: &running, shown, conditions })
     }
 }
 

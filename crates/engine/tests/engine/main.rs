@@ -1,6 +1,7 @@
 //! The engine over the testkit's fakes, in virtual time.
 #![allow(clippy::unwrap_used)]
 
+mod adoption;
 mod corners;
 mod delegated;
 mod deletes;

@@ -43,9 +43,13 @@ pub(crate) struct Options {
     pub(crate) max_deletes: u64,
     /// Whether the stores go on with what they have of an object.
     pub(crate) resumable: bool,
+    /// Whether the stores can be listed.
+    pub(crate) listable: bool,
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
     pub(crate) scrub: Option<Duration>,
+    /// What images are cut into for resuming.
+    pub(crate) chunk: u64,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
@@ -57,8 +61,10 @@ impl Default for Options {
             observe: false,
             max_deletes: 10,
             resumable: false,
+            listable: false,
             glances: &[],
             scrub: None,
+            chunk: CHUNK,
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
     }
@@ -68,7 +74,7 @@ impl World {
     pub(crate) fn start(options: Options) -> Self {
         let registry = FakeRegistry::default();
         registry.set_sees_all(true);
-        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options.resumable)).collect();
+        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options)).collect();
         let ledger = Arc::new(MemoryLedger::default());
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
         let engine = over_fakes(&registry, &ledger, &stores, &clock, options);
@@ -189,9 +195,10 @@ impl World {
     }
 }
 
-fn store(number: usize, resumable: bool) -> FakeStore {
+fn store(number: usize, options: Options) -> FakeStore {
     let store = FakeStore::new(&format!("store{number}"));
-    if resumable { store.resumable() } else { store }
+    let store = if options.resumable { store.resumable() } else { store };
+    if options.listable { store.listable() } else { store }
 }
 
 fn over_fakes(
@@ -223,7 +230,7 @@ pub(crate) fn engine(
         rules: Rules::default(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
-        chunk: CHUNK,
+        chunk: options.chunk,
     };
     let timeout = Duration::from_secs(5);
     let part = |store| StorePart { store, timeout, backend: None };

@@ -7,6 +7,7 @@ use mimeo_core::{
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{
+    history,
     rows::{bytes, index, milliseconds, object_state},
     unavailable,
 };
@@ -15,10 +16,14 @@ type Statement<'a> = Query<'a, Sqlite, SqliteArguments>;
 
 pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -> Result<()> {
     match change {
-        Change::Image(row) => image(transaction, row).await,
+        Change::Image(row) => {
+            image(transaction, row).await?;
+            history::note_image(transaction, row).await
+        }
         Change::Replica(id, new) => {
             ensure_image(transaction, id).await?;
-            replica(transaction, id, new).await
+            replica(transaction, id, new).await?;
+            history::note_replica(transaction, id, new).await
         }
         Change::Object(new) => {
             ensure_image(transaction, &new.name.image()).await?;
@@ -153,7 +158,11 @@ async fn forget(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> 
         let message = format!("image {id} still has {left} objects at stores: it cannot be forgotten");
         return Err(Error::new(Reason::Ledger, message));
     }
-    run(transaction, sqlx::query("DELETE FROM images WHERE id = ?1").bind(id.as_str())).await
+    let forgotten = sqlx::query("DELETE FROM images WHERE id = ?1").bind(id.as_str());
+    match forgotten.execute(&mut *transaction).await.map_err(unavailable)?.rows_affected() {
+        0 => Ok(()),
+        _ => history::note_forgotten(transaction, id).await,
+    }
 }
 
 /// A bare row for what hangs on it.
@@ -174,7 +183,7 @@ fn optional(time: Option<Timestamp>) -> Option<i64> {
     time.map(milliseconds)
 }
 
-async fn run(transaction: &mut SqliteConnection, statement: Statement<'_>) -> Result<()> {
+pub(super) async fn run(transaction: &mut SqliteConnection, statement: Statement<'_>) -> Result<()> {
     statement.execute(transaction).await.map_err(unavailable)?;
     Ok(())
 }

@@ -171,6 +171,7 @@ impl ObjectColumns {
             "open" => ObjectState::Open,
             "kept" => ObjectState::Kept,
             "doomed" => ObjectState::Doomed,
+            "found" => ObjectState::Found,
             other => return Err(unreadable(other)),
         };
         let (store, name) = (text(&self.store)?, text(&self.name)?);
@@ -183,6 +184,7 @@ pub(super) fn object_state(state: ObjectState) -> &'static str {
         ObjectState::Open => "open",
         ObjectState::Kept => "kept",
         ObjectState::Doomed => "doomed",
+        ObjectState::Found => "found",
     }
 }
 
@@ -228,7 +230,7 @@ fn size(size: i64) -> Result<u64> {
     u64::try_from(size).map_err(|cause| unreadable(size).caused_by(cause))
 }
 
-fn text<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(value: &str) -> Result<T> {
+pub(super) fn text<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(value: &str) -> Result<T> {
     value.parse().map_err(|cause| unreadable(value).caused_by(cause))
 }
 
@@ -237,7 +239,7 @@ fn word<T: DeserializeOwned>(value: &str) -> Result<T> {
     T::deserialize(value.into_deserializer()).map_err(|cause: value::Error| unreadable(value).caused_by(cause))
 }
 
-fn unreadable(value: impl Display) -> Error {
+pub(super) fn unreadable(value: impl Display) -> Error {
     Error::new(Reason::Ledger, format!("the ledger holds {value:.200}, which this release of Mimeo cannot read"))
 }
 

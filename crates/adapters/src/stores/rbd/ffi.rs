@@ -72,6 +72,7 @@ api! {
     rbd {
         rbd_create2(Raw, *const c_char, u64, u64, *mut c_int) -> c_int;
         rbd_remove(Raw, *const c_char) -> c_int;
+        rbd_list(Raw, *mut c_char, *mut usize) -> c_int;
         rbd_open(Raw, *const c_char, *mut Raw, *const c_char) -> c_int;
         rbd_open_read_only(Raw, *const c_char, *mut Raw, *const c_char) -> c_int;
         rbd_close(Raw) -> c_int;
@@ -208,6 +209,25 @@ impl Pool {
         let image = CString::new(image)?;
         // SAFETY: the pool is open; the name is only used during the call.
         done(unsafe { (self.api.rbd_remove)(self.raw(), image.as_ptr()) })
+    }
+
+    /// The names of all images in the pool.
+    pub(super) fn images(&self) -> io::Result<Vec<String>> {
+        /// `ERANGE`: the buffer is too small, and the size that it must have is told.
+        const TOO_SMALL: i32 = 34;
+        let mut names = vec![0_u8; 64 << 10];
+        loop {
+            let mut length = names.len();
+            // SAFETY: the pool is open; what is written fits the buffer, whose size is told.
+            let listed = done(unsafe { (self.api.rbd_list)(self.raw(), names.as_mut_ptr().cast(), &raw mut length) });
+            match listed {
+                Err(cause) if cause.raw_os_error() == Some(TOO_SMALL) => names = vec![0; length.max(2 * names.len())],
+                listed => break listed?,
+            }
+        }
+        // Each ends with 0, and so does the rest of the buffer.
+        let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
     pub(super) fn open(self: &Arc<Self>, image: &str) -> io::Result<Image> {

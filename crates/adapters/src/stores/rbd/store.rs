@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures::{StreamExt, future::ready, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     ffi::{Image, Pool},
     sink::RbdSink,
 };
+use crate::stores::listing::distinct;
 
 /// The snapshot's name is Glance's.
 pub(super) const SNAPSHOT: &str = "snap";
@@ -164,6 +165,13 @@ impl Store for RbdStore {
             image.close().map(|()| Some(size))
         };
         self.ceph.ask(&format!("asking for {spec}"), probe).await
+    }
+
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let what = format!("listing the images of {}", self.ceph.config.pool);
+        let images = self.ceph.work(&what, |pool| pool.images()).await?;
+        let objects = distinct(images.iter().filter_map(|image| image.parse().ok()));
+        Ok(Some(ObjectPage { objects, next: None }))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

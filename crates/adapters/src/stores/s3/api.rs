@@ -6,7 +6,7 @@ use mimeo_core::{Error, Reason, Result, StoreName};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header, redirect};
 use rusty_s3::{
     Bucket, Credentials, Method as Verb, S3Action,
-    actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListParts, PartsContent},
+    actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2, ListParts, PartsContent},
     signing::sign,
 };
 use secrecy::ExposeSecret;
@@ -33,6 +33,15 @@ pub(super) struct Api {
     bucket: Bucket,
     credentials: Credentials,
     client: Client,
+}
+
+/// Where a listing of uploads goes on: a key, and an upload's id.
+pub(super) type Marker = (String, String);
+
+pub(super) struct Uploads {
+    /// The key and the id of each.
+    pub(super) uploads: Vec<(String, String)>,
+    pub(super) next: Option<Marker>,
 }
 
 impl Api {
@@ -111,6 +120,18 @@ impl Api {
         if answer.code() == Some("NoSuchKey") { Ok(()) } else { answer.success().map(drop) }
     }
 
+    /// A page of the keys that begin so, and where the next one begins.
+    pub(super) async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<(Vec<String>, Option<String>)> {
+        let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
+        list.with_prefix(prefix);
+        after.map(|after| list.with_continuation_token(after));
+        let list = self.client.get(list.sign(VALID));
+        let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
+        let page = ListObjectsV2::parse_response(&answer.body);
+        let page = page.map_err(|cause| answer.unreadable().caused_by(cause))?;
+        Ok((page.contents.into_iter().map(|object| object.key).collect(), page.next_continuation_token))
+    }
+
     // -- multipart uploads -----------------------------------------------------------------------------------------
 
     /// Begins an upload; its id.
@@ -147,33 +168,39 @@ impl Api {
 
     /// The ids of the uploads of this key that nobody has ended.
     pub(super) async fn uploads(&self, key: &str) -> Result<Vec<String>> {
-        let (mut found, mut next) = (Vec::new(), None::<(String, String)>);
+        let (mut found, mut next) = (Vec::new(), None);
         loop {
-            let list = self.client.get(self.list_uploads(key, next.as_ref()));
-            let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
-            if !answer.body.contains("<ListMultipartUploadsResult") {
-                return Err(answer.unreadable());
-            }
-            let body = &answer.body;
-            let of_key = elements(body, "Upload").filter(|upload| first(upload, "Key") == Some(key));
-            found.extend(of_key.filter_map(|upload| first(upload, "UploadId")).map(str::to_owned));
-            if first(body, "IsTruncated") != Some("true") {
-                return Ok(found);
-            }
-            let marker = |name| first(body, name).unwrap_or_default().to_owned();
-            let end = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
+            let page = self.uploads_from(key, next.as_ref()).await?;
+            found.extend(page.uploads.into_iter().filter(|(of, _)| of == key).map(|(_, id)| id));
             // The keys come in their order, and those that follow begin with this one.
-            if end.0 != key || next.as_ref() == Some(&end) {
-                return Ok(found);
+            match page.next {
+                Some(end) if end.0 == key && next.as_ref() != Some(&end) => next = Some(end),
+                _ => return Ok(found),
             }
-            next = Some(end);
         }
+    }
+
+    /// A page of the uploads whose keys begin so, and that nobody has ended.
+    pub(super) async fn uploads_from(&self, prefix: &str, after: Option<&Marker>) -> Result<Uploads> {
+        let list = self.client.get(self.list_uploads(prefix, after));
+        let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
+        if !answer.body.contains("<ListMultipartUploadsResult") {
+            return Err(answer.unreadable());
+        }
+        let body = &answer.body;
+        let of = |upload| Some((first(upload, "Key")?.to_owned(), first(upload, "UploadId")?.to_owned()));
+        let marker = |name| first(body, name).unwrap_or_default().to_owned();
+        let next = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
+        Ok(Uploads {
+            uploads: elements(body, "Upload").filter_map(of).collect(),
+            next: (first(body, "IsTruncated") == Some("true")).then_some(next),
+        })
     }
 
     /// Signed by hand: rusty-s3 does not have this one.
     #[expect(clippy::disallowed_methods, reason = "the time of a signature decides nothing")]
-    fn list_uploads(&self, key: &str, after: Option<&(String, String)>) -> Url {
-        let marker = |name, value: fn(&(String, String)) -> &String| after.map(|last| (name, value(last).as_str()));
+    fn list_uploads(&self, key: &str, after: Option<&Marker>) -> Url {
+        let marker = |name, value: fn(&Marker) -> &String| after.map(|last| (name, value(last).as_str()));
         let query = marker("key-marker", |last| &last.0)
             .into_iter()
             .chain(iter::once(("prefix", key)))

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     CHUNK, Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use reqwest::{Method, StatusCode};
 use rusty_s3::actions::PartsContent;
@@ -14,10 +14,17 @@ use super::{
     api::Api,
     sink::{HeldSink, MOST_PARTS, Parts, PartsSink, WholeSink},
 };
-use crate::{http::range_start, stores::web::content_length, stream::skipping};
+use crate::{
+    http::range_start,
+    stores::{listing::distinct, web::content_length},
+    stream::skipping,
+};
 
 /// What is held in memory of an object of unknown size: at least the 5 MiB that a part must have.
 const HELD: usize = 8 << 20;
+
+/// Begins the cursor of a listing that has come to the uploads: no server's own begins so.
+const UPLOADS: &str = "\n";
 
 #[derive(Debug, Clone)]
 pub struct S3Store {
@@ -64,6 +71,11 @@ impl S3Store {
             Ok(()) => error,
             Err(cause) => error.caused_by(cause),
         }
+    }
+
+    /// The object that a key is of.
+    fn object(&self, key: &str) -> Option<ObjectName> {
+        key.strip_prefix(&self.config.prefix)?.parse().ok()
     }
 
     async fn abort_uploads(&self, key: &str) -> Result<()> {
@@ -157,6 +169,27 @@ impl Store for S3Store {
         let what = self.api.what(&Method::HEAD, &key);
         let untold = || Error::new(Reason::StoreError, format!("{what} tells no Content-Length, which Glance needs"));
         content_length(&response).map(Some).ok_or_else(untold)
+    }
+
+    /// First the objects, then the uploads, which are no objects yet.
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let (prefix, after) = (&self.config.prefix, after.map(|Cursor(after)| after.as_str()));
+        let upload = after.and_then(|after| after.strip_prefix(UPLOADS));
+        let (keys, next) = match upload {
+            None => {
+                let (keys, next) = self.api.keys(prefix, after).await?;
+                (keys, Some(next.unwrap_or_else(|| UPLOADS.into())))
+            }
+            Some(marker) => {
+                let marker = marker.split_once('\n').map(|(key, id)| (key.to_owned(), id.to_owned()));
+                let page = self.api.uploads_from(prefix, marker.as_ref()).await?;
+                let next = page.next.filter(|next| marker.as_ref() != Some(next));
+                let next = next.map(|(key, id)| format!("{UPLOADS}{key}\n{id}"));
+                (page.uploads.into_iter().map(|(key, _)| key).collect(), next)
+            }
+        };
+        let objects = distinct(keys.iter().filter_map(|key| self.object(key)));
+        Ok(Some(ObjectPage { objects, next: next.map(Cursor) }))
     }
 
     /// First the uploads: one of them may just become the object.

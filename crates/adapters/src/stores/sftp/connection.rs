@@ -164,6 +164,26 @@ impl Connection {
         }
     }
 
+    /// The names of the files in the directory.
+    pub(super) async fn list(&self) -> Result<Vec<String>> {
+        let path = directory(&self.config.path);
+        let listed = async {
+            let (handle, mut names) = (self.sftp.opendir(path).await?.handle, Vec::new());
+            loop {
+                match self.sftp.readdir(handle.as_str()).await {
+                    Ok(page) => names.extend(page.files.into_iter().map(|file| file.filename)),
+                    Err(SftpError::Status(Status { status_code: StatusCode::Eof, .. })) => break,
+                    Err(cause) => return Err(cause),
+                }
+            }
+            self.sftp.close(handle).await.map(|_| names)
+        };
+        match listed.await {
+            Ok(names) => Ok(names),
+            Err(cause) => Err(self.failed("list", path, cause).await),
+        }
+    }
+
     /// A file that is not there is no error.
     pub(super) async fn remove(&self, path: &str) -> Result<()> {
         match self.sftp.remove(path).await {

@@ -5,12 +5,15 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use russh_sftp::protocol::OpenFlags;
 
 use super::{SftpStoreConfig, connection::Connection, sink::SftpSink};
-use crate::stores::web::Web;
+use crate::stores::{
+    listing::{distinct, of_file},
+    web::Web,
+};
 
 /// More makes nothing faster.
 const MOST_REQUEST: u32 = 128 << 10;
@@ -122,6 +125,12 @@ impl Store for SftpStore {
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
         self.web.probe(object).await
+    }
+
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let names = self.connect().await?.list().await?;
+        let objects = distinct(names.iter().filter_map(|name| of_file(name)));
+        Ok(Some(ObjectPage { objects, next: None }))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -1,11 +1,15 @@
 //! The segments of a large object, as Glance's driver names them.
 
-use mimeo_core::{Error, ObjectName, Reason, Result};
+use mimeo_core::{
+    Error, ObjectName, Reason, Result,
+    ports::{Cursor, ObjectPage},
+};
 use reqwest::Method;
 use serde::Deserialize;
 use url::form_urlencoded;
 
 use super::account::{Account, At};
+use crate::stores::listing::distinct;
 
 /// The largest number that its name has room for: names are read in their order.
 const LAST: u32 = 99_999;
@@ -68,6 +72,32 @@ pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<S
     }
 }
 
+/// A page of what the container has of Mimeo's own, objects and segments, and where the next begins. None where there is
+/// no container.
+pub(super) async fn page(account: &Account, after: Option<&Cursor>) -> Result<ObjectPage> {
+    let query = query("", after.map_or("", |Cursor(marker)| marker));
+    let response = account.send(&Method::GET, At::Container(&query), |get| get).await?;
+    match response.status().as_u16() {
+        200 => {}
+        204 | 404 => return Ok(ObjectPage::default()),
+        _ => return Err(account.refused(&Method::GET, &response)),
+    }
+    let unreadable = |cause: reqwest::Error| {
+        Error::new(Reason::StoreError, "the listing of the container cannot be read").caused_by(cause.without_url())
+    };
+    let page: Vec<Listed> = response.json().await.map_err(unreadable)?;
+    let next = page.last().map(|last| Cursor(last.name.clone())).filter(|next| after != Some(next));
+    Ok(ObjectPage { objects: distinct(page.iter().filter_map(|listed| of(&listed.name))), next })
+}
+
+/// The object that a name in a listing is of: its own, or a segment of it.
+fn of(name: &str) -> Option<ObjectName> {
+    name.parse().ok().or_else(|| {
+        let object: ObjectName = name.rsplit_once('-')?.0.parse().ok()?;
+        number(&object, name).map(|_| object)
+    })
+}
+
 fn query(prefix: &str, marker: &str) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs([("format", "json"), ("prefix", prefix), ("marker", marker)]).finish()
@@ -117,6 +147,17 @@ mod tests {
         }
         assert_eq!(number(&object, "another-00001"), None);
         assert!(segment(&object, 100_000).is_err());
+    }
+
+    #[test]
+    fn a_listed_name_is_of_an_object_or_of_none_of_mimeos() {
+        let object = object();
+        for name in [object.to_string(), segment(&object, 3).unwrap()] {
+            assert_eq!(of(&name), Some(object.clone()));
+        }
+        for other in ["", "a-00001", &format!("{object}-x"), &format!("{object}/00001"), object.image().as_str()] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 
     #[test]

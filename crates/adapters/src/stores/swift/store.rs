@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use reqwest::{Method, Response, header};
 use tokio::time::{Instant, sleep};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     SwiftCredentials, SwiftStoreConfig,
     account::{Account, At},
-    segments::{Segment, list, place, segment, unbroken},
+    segments::{Segment, list, page, place, segment, unbroken},
     sink::SwiftSink,
 };
 use crate::{http::range_start, stores::web::content_length, stream::skipping};
@@ -188,6 +188,10 @@ impl Store for SwiftStore {
             };
             return told.map(Some).ok_or_else(untold);
         }
+    }
+
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        page(&self.0.account, after).await.map(Some)
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, ImageId, Record, Result, Timestamp,
+    Change, Digest, DirtyMark, Due, HistoryLine, ImageId, ObjectName, Record, Result, Timestamp,
     ports::{Counts, Ledger},
 };
 
@@ -81,6 +81,14 @@ impl Ledger for SimLedger {
 
     async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>> {
         self.0.call(Part::Ledger, || format!("chunks {id}"), self.0.world.ledger.chunks(id)).await
+    }
+
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+        self.0.call(Part::Ledger, || "unknown".into(), self.0.world.ledger.unknown(objects)).await
+    }
+
+    async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
+        self.0.world.ledger.history(id).await
     }
 }
 

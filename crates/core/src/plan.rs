@@ -3,13 +3,14 @@
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
 mod glance;
+mod retire;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
+    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName, ObjectState,
     ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
@@ -43,6 +44,8 @@ pub struct Observation<'a> {
     pub sight: &'a Sight,
     /// Stores to which this very image is being copied or proven at this moment.
     pub running: &'a BTreeSet<StoreName>,
+    /// Enabled stores whose copy of this image was made at another place than where the configuration now puts them.
+    pub elsewhere: &'a BTreeSet<StoreName>,
     pub conditions: &'a Conditions,
 }
 
@@ -57,6 +60,14 @@ pub struct Conditions {
     pub service_rate: Option<u64>,
     /// Stores whose last copy, or read, failed.
     pub failing: BTreeSet<StoreName>,
+    /// Stores that are to become empty: they take no copies, and those that they have go when others are registered.
+    pub draining: BTreeSet<StoreName>,
+    /// Stores that were renamed in the configuration, and the names under which the ledger has their copies.
+    pub renamed: BTreeMap<StoreName, StoreName>,
+    /// Stores that were moved to another URL, and whose copies are to be proven there.
+    pub moving: BTreeSet<StoreName>,
+    /// Copies that no rule wants any more, and did not before this, may go.
+    pub unwanted_before: Timestamp,
 }
 
 /// Where an image's bits can be read.
@@ -81,6 +92,8 @@ pub struct Plan {
     pub copy: Vec<StoreName>,
     /// To be copied by Glance, to these of its own stores.
     pub ask: Vec<StoreName>,
+    /// Stores whose copy goes because no rule wants it any more.
+    pub retired: Vec<StoreName>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
@@ -111,6 +124,10 @@ impl Policy {
     pub fn backend(&self, store: &StoreName) -> Option<&str> {
         self.stores.iter().find(|facts| facts.name == *store)?.backend.as_deref()
     }
+
+    fn enables(&self, store: &StoreName) -> bool {
+        self.stores.iter().any(|facts| facts.name == *store)
+    }
 }
 
 pub fn plan(policy: &Policy, seen: &Observation<'_>) -> Plan {
@@ -131,7 +148,9 @@ pub fn state(record: &Record) -> ImageState {
 fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let wanted = match image.properties.contains_key(CHECK_PROPERTY) {
         true => Vec::new(),
-        false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
+        false => {
+            policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas)
+        }
     };
     let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
@@ -149,26 +168,66 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
-    let held = seen.record.replicas.keys().filter(|store| !wanted.contains(store));
-    let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
+    let stores = wanted.iter().filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
+    let mut settled = Vec::new();
     for store in own.into_iter().chain(glances) {
-        let is_wanted = wanted.contains(store);
         let before = seen.record.replicas.get(store);
         let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
-        let after = match policy.backend(store) {
-            Some(backend) => glance::delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
-            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff),
-        };
-        if before != Some(&after) {
-            plan.changes.push(Change::Replica(image.id.clone(), after));
-        }
+        let after = step(&mut plan, policy, seen, image, true, replica);
+        note(&mut plan, seen, before, &after);
+        settled.push(after);
     }
+    let wanted = retire::Wanted { stores: &wanted, replicas: &settled };
+    unwanted(&mut plan, policy, seen, image, &wanted);
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
     plan
+}
+
+/// The copies that nothing wants where they are.
+fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Image, wanted: &retire::Wanted<'_>) {
+    use ReplicaState as R;
+    let is_free = |store: &StoreName| !wanted.stores.contains(store) && !seen.running.contains(store);
+    for before in seen.record.replicas.values().filter(|replica| is_free(&replica.store)) {
+        let store = &before.store;
+        let is_enabled = policy.enables(store);
+        let after = match is_enabled {
+            true => {
+                let replica = step(plan, policy, seen, image, false, before.clone());
+                retire::retire(plan, seen, image, wanted, replica)
+            }
+            false => retire::absent(seen, image, before.clone()),
+        };
+        note(plan, seen, Some(before), &after);
+        let is_nothing = !is_enabled || matches!(after.state, R::Wanted | R::Gone);
+        if is_nothing && !seen.record.objects.iter().any(|object| object.store == *store) {
+            plan.changes.push(Change::ReplicaGone(image.id.clone(), store.clone()));
+        }
+    }
+}
+
+fn note(plan: &mut Plan, seen: &Observation<'_>, before: Option<&Replica>, after: &Replica) {
+    if before != Some(after) {
+        plan.changes.push(Change::Replica(seen.record.image.id.clone(), after.clone()));
+    }
+}
+
+/// One replica at an enabled store, whoever writes it.
+fn step(
+    plan: &mut Plan,
+    policy: &Policy,
+    seen: &Observation<'_>,
+    image: &Image,
+    is_wanted: bool,
+    replica: Replica,
+) -> Replica {
+    match policy.backend(&replica.store) {
+        Some(backend) => glance::delegated_step(plan, seen, image, is_wanted, replica, (backend, policy)),
+        None => replica_step(plan, seen, image, is_wanted, replica, policy.backoff),
+    }
 }
 
 /// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
@@ -180,8 +239,10 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     }
     let readable = |store: &&StoreName| {
         seen.record.replicas.get(*store).is_some_and(|replica| {
-            let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
-            proven && kept(seen.record, replica) && !seen.running.contains(*store)
+            let is_unwanted = replica.state == R::Retiring && replica.proof.is_some();
+            let proven = is_unwanted || matches!(replica.state, R::Proven | R::Registered);
+            let is_free = !seen.running.contains(*store) && !seen.elsewhere.contains(*store);
+            proven && replica.size == image.size && kept(seen.record, replica) && is_free
         })
     };
     let conditions = seen.conditions;
@@ -236,13 +297,20 @@ fn replica_step(
         // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
         replica = Replica::wanted(replica.store);
     }
+    if replica.state == R::Retiring {
+        replica = retire::resumed(seen, replica);
+    }
+    if is_wanted && replica.state == R::Retiring {
+        let message = "the former copy is being removed; a new one is made after that";
+        let failure = Failure { reason: Reason::NotWanted, message: message.into(), tries: 1, next_try: None };
+        return Replica { failure: Some(failure), ..replica };
+    }
+    replica.unwanted_since.take_if(|_| is_wanted);
+    if seen.elsewhere.contains(&replica.store) && kept(seen.record, &replica) {
+        return moved_step(plan, seen, image, replica);
+    }
     if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
         return registration_step(plan, image, is_wanted, replica, (now, backoff));
-    }
-    if replica.state == R::Retiring {
-        // The image is back, or was never away: a copy that is still there must show anew that it is right.
-        let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
-        replica = Replica { state, failure: None, proof: None, ..replica };
     }
     if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
@@ -269,6 +337,15 @@ fn replica_step(
 
 /// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
 fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option<StoreName> {
+    if let Some(former) = awaits_rename(seen, &replica.store) {
+        let message = format!(
+            "the copy is there under the store's former name: `mimeo stores rename {former} {}` makes it this store's",
+            replica.store
+        );
+        replica.failure = Some(Failure { reason: Reason::StoreRenamed, message, tries: 1, next_try: None });
+        return None;
+    }
+    replica.failure.take_if(|failure| failure.reason == Reason::StoreRenamed);
     let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
     if !replica.is_due(seen.now) {
         plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
@@ -281,6 +358,32 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option
         return None;
     }
     Some(replica.store.clone())
+}
+
+/// The former name of a store that was renamed, where this image has a copy under it.
+fn awaits_rename<'a>(seen: &Observation<'a>, store: &StoreName) -> Option<&'a StoreName> {
+    let former = seen.conditions.renamed.get(store)?;
+    let is_kept = |object: &Object| object.store == *former && object.state == ObjectState::Kept;
+    seen.record.objects.iter().any(is_kept).then_some(former)
+}
+
+/// A copy that is not where its store is now: it stays as it is, until an operator lets it be proven at the new place.
+fn moved_step(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
+    use ReplicaState as R;
+    let is_shown = replica.url.as_deref().is_some_and(|url| image.has_location(url));
+    let before = replica.failure.filter(|failure| failure.reason == Reason::StoreMoved);
+    let is_due = before.as_ref().is_none_or(|failure| failure.next_try.is_none_or(|at| at <= seen.now));
+    if seen.conditions.moving.contains(&replica.store) && image.status == ImageStatus::Active && is_due {
+        plan.prove.push(replica.store.clone());
+    }
+    let message = retire::moved(&replica.store);
+    let told = Failure { reason: Reason::StoreMoved, message, tries: 1, next_try: None };
+    let (state, seen_at) = match replica.state {
+        _ if is_shown && replica.proof.is_some() => (R::Registered, Some(seen.now)),
+        R::Registered => (R::Suspect, replica.seen_at),
+        state => (state, replica.seen_at),
+    };
+    Replica { state, seen_at, failure: Some(before.unwrap_or(told)), ..replica }
 }
 
 /// A location is gone. Glance takes those of an image that is being deleted away one by one, and shows it as active until
@@ -380,7 +483,8 @@ fn gone(seen: &Observation<'_>) -> Plan {
             tries: 1,
             next_try: None,
         };
-        let retiring = Replica { state: ReplicaState::Retiring, failure: Some(failure), ..replica.clone() };
+        let (failure, unwanted_since) = (Some(failure), None);
+        let retiring = Replica { state: ReplicaState::Retiring, failure, unwanted_since, ..replica.clone() };
         if retiring != *replica {
             changes.push(Change::Replica(id.clone(), retiring));
         }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use mimeo_core::{
     Change, Digest, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica,
     Result, StoreName, Timestamp,
-    ports::{Counts, Ledger},
+    ports::Ledger,
 };
 
 /// A ledger in memory, with the semantics of the durable ones.
@@ -103,14 +103,8 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn counts(&self, since: Timestamp) -> Result<Counts> {
-        self.read(|tables| {
-            let records = tables.images.keys().filter_map(|id| tables.record(id));
-            let is_kept = |object: &Object| object.state == ObjectState::Kept;
-            let retiring =
-                records.filter(|it| it.image.gone_at > Some(since) && it.objects.iter().any(is_kept)).count();
-            Counts { images: tables.images.len() as u64, retiring: retiring as u64 }
-        })
+    async fn count(&self) -> Result<u64> {
+        self.read(|tables| tables.images.len() as u64)
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {
@@ -149,6 +143,7 @@ impl Tables {
                 self.image(id);
                 self.replicas.insert((id.clone(), replica.store.clone()), replica.clone());
             }
+            Change::ReplicaGone(id, store) => drop(self.replicas.remove(&(id.clone(), store.clone()))),
             Change::Object(object) => {
                 self.image(&object.name.image());
                 self.objects.insert(key(&object.store, &object.name), object.clone());
@@ -225,7 +220,9 @@ fn key(store: &StoreName, name: &ObjectName) -> (StoreName, String) {
 }
 
 fn is_sweepable(record: &Record) -> bool {
-    record.image.gone_at.is_some() || record.objects.iter().any(|object| object.state == ObjectState::Doomed)
+    record.image.gone_at.is_some()
+        || record.objects.iter().any(|object| object.state == ObjectState::Doomed)
+        || record.replicas.values().any(|replica| replica.unwanted_since.is_some())
 }
 
 /// Marks are kept in whole milliseconds, as a database keeps them.

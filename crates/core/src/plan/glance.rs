@@ -15,6 +15,7 @@ pub(super) fn delegated_step(
     use ReplicaState as R;
     let (now, backoff) = (seen.now, policy.backoff);
     if let Some(url) = at_glance(image, backend) {
+        let is_drained = seen.conditions.draining.contains(&replica.store);
         let before = replica.proof.filter(|proof| proof.kind == ProofKind::Glance);
         return Replica {
             state: R::Registered,
@@ -22,7 +23,7 @@ pub(super) fn delegated_step(
             size: image.size,
             proof: before.or(Some(Proof { kind: ProofKind::Glance, at: now })),
             seen_at: Some(now),
-            failure: None,
+            failure: is_drained.then(|| glances_copy(backend)),
             ..replica
         };
     }
@@ -60,6 +61,15 @@ pub(super) fn delegated_step(
         }
     }
     replica
+}
+
+/// Why a drain does not remove it.
+fn glances_copy(backend: &str) -> Failure {
+    let message = format!(
+        "the store is drained, but Glance made this copy and only Glance can remove it: `glance stores-delete --store \
+         {backend} IMAGE`"
+    );
+    Failure { reason: Reason::GlancesCopy, message, tries: 1, next_try: None }
 }
 
 /// The location of the copy that Glance has in a store of its own, where locations are shown. Those that Mimeo registered

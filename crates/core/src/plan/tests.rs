@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod glance;
+mod retire;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ struct World {
     policy: Policy,
     now: Timestamp,
     conditions: Conditions,
+    elsewhere: BTreeSet<StoreName>,
 }
 
 impl World {
@@ -25,7 +27,8 @@ impl World {
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };
         let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
-        Self { record: Record::new(image.id.clone()), image, policy, now, conditions }
+        let elsewhere = BTreeSet::new();
+        Self { record: Record::new(image.id.clone()), image, policy, now, conditions, elsewhere }
     }
 
     /// A replica on `store` in `state`, with a kept object and all that belongs to it.
@@ -84,8 +87,9 @@ impl World {
 
     fn plan_at(&self, sight: &Sight, running: &[&str]) -> Plan {
         let running = running.iter().map(|name| name.parse().unwrap()).collect();
-        let (record, conditions) = (&self.record, &self.conditions);
-        plan(&self.policy, &Observation { now: self.now, record, sight, running: &running, conditions })
+        let (record, conditions, elsewhere) = (&self.record, &self.conditions, &self.elsewhere);
+        let seen = Observation { now: self.now, record, sight, running: &running, elsewhere, conditions };
+        plan(&self.policy, &seen)
     }
 }
 

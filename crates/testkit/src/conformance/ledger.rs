@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use mimeo_core::{
     Change, Digest, DirtyMark, Failure, ImageRow, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record,
     Replica, ReplicaState, StoreName,
-    ports::{Counts, Ledger},
+    ports::Ledger,
 };
 
 use crate::sample::{id, time};
@@ -158,11 +158,20 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     assert_eq!(found, [(id(1), 1), (id(2), 0)]);
     assert_eq!(ledger.sweepable(None, 1).await.unwrap().len(), 1);
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
-    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 0 });
-    let kept = Object { name: ObjectName::new(&id(2), 1), state: ObjectState::Kept, ..open_object(1) };
-    ledger.commit(&[Change::Object(kept)]).await.unwrap();
-    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 1 });
-    assert_eq!(ledger.counts(time(99)).await.unwrap(), Counts { images: 3, retiring: 0 });
+    assert_eq!(ledger.count().await.unwrap(), 3);
+    let unwanted = Replica { unwanted_since: Some(time(3)), ..Replica::wanted(store("http1")) };
+    ledger.commit(&[Change::Replica(id(3), unwanted)]).await.unwrap();
+    assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].image.id, id(3));
+}
+
+async fn drops_one_replica(ledger: &impl Ledger) {
+    let replicas = ["http1", "http2"].map(|name| Change::Replica(id(1), Replica::wanted(store(name))));
+    ledger.commit(&replicas).await.unwrap();
+    let gone = |image, name| Change::ReplicaGone(image, store(name));
+    ledger.commit(&[gone(id(1), "http1"), gone(id(1), "http3"), gone(id(2), "http2")]).await.unwrap();
+    let left = ledger.load(&id(1)).await.unwrap().unwrap().replicas;
+    assert_eq!(left.into_keys().collect::<Vec<_>>(), [store("http2")]);
+    assert_eq!(ledger.load(&id(2)).await.unwrap(), None);
 }
 
 async fn dooms_only_what_it_has(ledger: &impl Ledger) {
@@ -249,6 +258,7 @@ fn full_record() -> Record {
         digest: Some(Digest::from_hex("ab")),
         proof: Some(Proof { kind: ProofKind::Readback, at: time(3) }),
         seen_at: Some(time(4)),
+        unwanted_since: Some(time(5)),
         failure: Some(failure),
     };
     let bare = Replica::wanted(store("http2"));

@@ -10,8 +10,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName, ObjectState,
-    ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
+    ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -125,7 +125,7 @@ impl Policy {
         self.stores.iter().find(|facts| facts.name == *store)?.backend.as_deref()
     }
 
-    fn enables(&self, store: &StoreName) -> bool {
+    pub fn enables(&self, store: &StoreName) -> bool {
         self.stores.iter().any(|facts| facts.name == *store)
     }
 }
@@ -148,9 +148,7 @@ pub fn state(record: &Record) -> ImageState {
 fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let wanted = match image.properties.contains_key(CHECK_PROPERTY) {
         true => Vec::new(),
-        false => {
-            policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas)
-        }
+        false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
     let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };

@@ -54,6 +54,11 @@ impl Replica {
         self
     }
 
+    /// Whether Mimeo itself has read it back and found it right.
+    pub fn is_proven(&self) -> bool {
+        self.proof.is_some_and(|proof| proof.kind == ProofKind::Readback)
+    }
+
     /// Whether its turn has come: never failed, or the wait after the failure is over.
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.failure.as_ref().is_none_or(|failure| failure.next_try.is_some_and(|at| at <= now))

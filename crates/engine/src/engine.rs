@@ -1,8 +1,13 @@
-use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use mimeo_core::{
-    Image, Limits, Result, StoreName, TimeZone, Timestamp,
-    plan::{Conditions, Policy},
+    Image, Limits, Record, Result, StoreName, TimeZone, Timestamp,
+    plan::{self, Conditions, Observation, Plan, Policy, Sight},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
 use tokio::{
@@ -14,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     ask::Asked,
     gate::Gate,
+    guard::{self, Guard},
     health::Health,
+    orders::{self, Orders},
     pace::Paces,
     places::Places,
     progress::Board,
@@ -117,6 +124,8 @@ pub struct Engine {
     pub(crate) board: Board,
     pub(crate) recent: Recent,
     pub(crate) asked: Asked,
+    pub(crate) orders: Orders,
+    pub(crate) guard: Guard,
     pub(crate) health: Health,
     /// Rung when an image was marked dirty.
     pub(crate) wake: Notify,
@@ -145,6 +154,8 @@ impl Engine {
             board: Board::default(),
             recent: Recent::default(),
             asked: Asked::default(),
+            orders: Orders::default(),
+            guard: Guard::default(),
             health: Health::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
@@ -152,6 +163,12 @@ impl Engine {
         };
         engine.put_in_force(&engine.limits());
         Arc::new(engine)
+    }
+
+    /// Takes up what was said and counted before this process began.
+    pub async fn recall(&self) -> Result<()> {
+        guard::recall(self).await?;
+        orders::recall(self).await
     }
 
     /// Runs until `stop`; then lets nothing half-done unrecorded.
@@ -198,12 +215,22 @@ impl Engine {
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
         let stores = self.settings.policy.stores.iter().map(|facts| &facts.name);
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
-        let mut conditions = Conditions { closed, ..self.health.rates() };
+        let unwanted_before = self.guard.unwanted_before(now, self.settings.gc.grace);
+        let mut conditions = Conditions { closed, unwanted_before, ..self.health.rates() };
+        self.orders.add_to(&mut conditions);
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
         }
         conditions
+    }
+
+    /// What is to be done about the image as it is seen now.
+    pub(crate) fn plan_for(&self, record: &Record, sight: &Sight, running: &BTreeSet<StoreName>) -> Plan {
+        let now = self.clock.now();
+        let (conditions, elsewhere) = (self.conditions(now), self.elsewhere(record));
+        let seen = Observation { now, record, sight, running, elsewhere: &elsewhere, conditions: &conditions };
+        plan::plan(&self.settings.policy, &seen)
     }
 
     /// The moment on tokio's clock, for waiting.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mimeo_core::{
     ImageId, Record, Result, StoreName,
-    plan::{self, Observation, Plan, Sight},
+    plan::{Plan, Sight},
 };
 
 use crate::Engine;
@@ -23,10 +23,10 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     if let Sight::Present(image) = &sight {
         engine.put_back_undone(image).await;
     }
-    let now = engine.clock.now();
-    let conditions = engine.conditions(now);
-    let seen = Observation { now, record: &record, sight: &sight, running, conditions: &conditions };
-    let plan = plan::plan(&engine.settings.policy, &seen);
+    let mut plan = engine.plan_for(&record, &sight, running);
+    if !plan.retired.is_empty() {
+        plan.changes.push(engine.guard.note(engine.clock.now()));
+    }
     engine.ledger.commit(&plan.changes).await?;
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let record = engine.ledger.load(id).await?.unwrap_or(record);

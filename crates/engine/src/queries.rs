@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result, StoreName,
-    plan::{self, Observation, Plan, Sight},
+    plan::{self, Plan, Sight},
 };
 
 use crate::{
-    Engine,
+    Engine, guard,
     status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
     sweep,
     walk::{Records, Walk},
@@ -130,7 +130,9 @@ impl Engine {
 
     /// Lets the deletions that the guard holds now go through.
     pub async fn confirm_gc(&self) -> Result<()> {
-        sweep::confirm(self).await
+        guard::confirm(self).await?;
+        self.sweep.notify_one();
+        Ok(())
     }
 
     async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
@@ -148,7 +150,7 @@ impl Engine {
     /// An image that the ledger does not know yet, as its first look will record it.
     fn preview(&self, image: &Image) -> Record {
         let mut record = Record::new(image.id.clone());
-        let plan = self.plan_for(&record, image);
+        let plan = self.plan_alone(&record, image);
         for change in plan.changes {
             if let Change::Image(row) = change {
                 record.image = ImageRow { ..row };
@@ -157,16 +159,13 @@ impl Engine {
         record
     }
 
-    fn plan_for(&self, record: &Record, image: &Image) -> Plan {
-        let (now, sight) = (self.clock.now(), Sight::Present(Box::new(image.clone())));
-        let (running, conditions) = (BTreeSet::new(), self.conditions(now));
-        let observation = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
-        plan::plan(&self.settings.policy, &observation)
+    fn plan_alone(&self, record: &Record, image: &Image) -> Plan {
+        self.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new())
     }
 
     async fn plan_image(&self, image: &Image) -> Result<Vec<PlannedAction>> {
         let record = self.ledger.load(&image.id).await?.unwrap_or_else(|| Record::new(image.id.clone()));
-        let plan = self.plan_for(&record, image);
+        let plan = self.plan_alone(&record, image);
         let (mut row, mut replicas) = (record.image, record.replicas);
         for change in &plan.changes {
             match change {

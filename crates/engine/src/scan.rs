@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{
-    Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp,
-    plan::{self, Observation, Sight},
-};
+use mimeo_core::{Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp, plan::Sight};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -95,12 +92,7 @@ async fn mark_unsettled(engine: &Engine, page: &[Image]) -> Result<()> {
 }
 
 fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
-    let sight = Sight::Present(Box::new(image.clone()));
-    let running = BTreeSet::new();
-    let now = engine.clock.now();
-    let conditions = engine.conditions(now);
-    let seen = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
-    let plan = plan::plan(&engine.settings.policy, &seen);
+    let plan = engine.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new());
     let is_news = |change: &Change| match change {
         Change::Image(row) => {
             let facts = |row: &ImageRow| (row.wanted.clone(), row.name.clone(), row.status.clone(), row.gone_at);
@@ -126,17 +118,30 @@ async fn mark_unseen(engine: &Engine, seen: &HashSet<ImageId>) -> Result<()> {
 
 /// Marks the images of which a replica waits for this reason.
 pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> {
-    let waits = |record: &&Record| {
+    let waits = |record: &Record| {
         record.replicas.values().any(|replica| replica.failure.as_ref().is_some_and(|it| it.reason == reason))
     };
+    mark_those(engine, waits, false).await
+}
+
+/// Marks these images, also where they have a turn now. With `anew` what failed of them is tried again.
+pub(crate) async fn mark_those(engine: &Engine, which: impl Fn(&Record) -> bool, anew: bool) -> Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
-        mark(engine, records.iter().filter(waits).map(|record| record.image.id.clone()).collect()).await?;
+        let ids: Vec<ImageId> =
+            records.iter().filter(|record| which(record)).map(|record| record.image.id.clone()).collect();
+        if anew && !ids.is_empty() {
+            let now = engine.clock.now();
+            let changes: Vec<Change> = ids.iter().map(|id| Change::TryAt(id.clone(), now)).collect();
+            engine.ledger.commit(&changes).await?;
+        }
+        mark(engine, ids.clone()).await?;
+        ids.iter().for_each(|id| engine.turns.poke(id));
     }
     Ok(())
 }
 
-async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
+pub(crate) async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
     if images.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! The daemon's tasks: intake, scan, sweep, and the dispatcher that gives each due image its turn.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::hash_map::Entry, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use mimeo_core::{Due, ImageId, Reason, Result, ports::Events};
@@ -8,7 +8,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, reconcile, scan, sweep, turn::Turn};
+use crate::{Engine, intake, reconcile, scan, survey, sweep, turn::Turn};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -21,6 +21,8 @@ const LEDGER_RETRY: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, stop: CancellationToken) -> Result<()> {
+    engine.recall().await?;
+    survey::tell(engine).await?;
     let mut tasks = JoinSet::new();
     if let Some(events) = events {
         engine.health.lock().events = Some(events.health());
@@ -98,7 +100,11 @@ async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut
 
 fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>, due: Due) {
     let (id, poke) = (due.image.clone(), Arc::new(Notify::new()));
-    engine.turns.lock().insert(id.clone(), Arc::clone(&poke));
+    match engine.turns.lock().entry(id.clone()) {
+        // Taken since the ledger was asked; its mark stays due.
+        Entry::Occupied(_) => return,
+        Entry::Vacant(free) => drop(free.insert(Arc::clone(&poke))),
+    }
     let turn = Turn { due, poke, stop: stop.clone() };
     let place = Place { engine: Arc::clone(engine), id: id.clone() };
     let image = id;

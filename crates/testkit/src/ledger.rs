@@ -9,8 +9,7 @@ use std::{
 use async_trait::async_trait;
 use mimeo_core::{
     Change, Digest, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica,
-    Result, StoreName, Timestamp,
-    ports::Ledger,
+    Result, StoreName, Timestamp, ports::Ledger,
 };
 
 /// A ledger in memory, with the semantics of the durable ones.

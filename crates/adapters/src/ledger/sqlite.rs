@@ -14,10 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp,
-    ports::Ledger,
-};
+use mimeo_core::{Change, Digest, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp, ports::Ledger};
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
     migrate::Migrator,

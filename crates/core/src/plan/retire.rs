@@ -1,9 +1,7 @@
 //! Copies that nothing wants where they are: when they may go, and why they are still there.
 
 use super::{Observation, Plan};
-use crate::{
-    Change, Failure, Image, ImageStatus, ObjectState, ProofKind, Reason, Replica, ReplicaState, StoreName,
-};
+use crate::{Change, Failure, Image, ImageStatus, ObjectState, Reason, Replica, ReplicaState, StoreName};
 
 /// What the rules want of the image, and the replicas of these stores as this look leaves them.
 pub(super) struct Wanted<'a> {
@@ -49,12 +47,7 @@ pub(super) fn retire(
 }
 
 /// Why the copy has to stay for now.
-fn hold(
-    seen: &Observation<'_>,
-    image: &Image,
-    wanted: &Wanted<'_>,
-    replica: &Replica,
-) -> Option<(Reason, String)> {
+fn hold(seen: &Observation<'_>, image: &Image, wanted: &Wanted<'_>, replica: &Replica) -> Option<(Reason, String)> {
     if wanted.stores.is_empty() {
         let message = "the rules give this image no other place: name another store for it, or delete the image";
         return Some((Reason::NoOtherPlace, message.into()));
@@ -70,7 +63,7 @@ fn hold(
         let message = format!("it goes when the image is registered at {}", missing.join(", "));
         return Some((Reason::NotWanted, message));
     }
-    if !wanted.replicas.iter().any(|other| other.proof.is_some_and(|proof| proof.kind == ProofKind::Readback)) {
+    if !wanted.replicas.iter().any(Replica::is_proven) {
         let message = "it is the only copy that Mimeo has proven, and stays: let a rule name a store that Mimeo writes";
         return Some((Reason::LastProvenCopy, message.into()));
     }

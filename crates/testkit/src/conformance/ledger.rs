@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use mimeo_core::{
     Change, Digest, DirtyMark, Failure, ImageRow, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record,
-    Replica, ReplicaState, StoreName,
-    ports::Ledger,
+    Replica, ReplicaState, StoreName, ports::Ledger,
 };
 
 use crate::sample::{id, time};
@@ -21,6 +20,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_by_name_and_by_id(&make().await).await;
     lists_in_pages(&make().await).await;
     finds_what_is_to_be_swept(&make().await).await;
+    drops_one_replica(&make().await).await;
     dooms_only_what_it_has(&make().await).await;
     moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;

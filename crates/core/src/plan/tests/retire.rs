@@ -156,7 +156,9 @@ fn the_only_copy_that_was_proven_stays() {
 
 #[test]
 fn nothing_goes_while_locations_cannot_be_changed() {
-    for change in [|image: &mut Image| image.status = ImageStatus::Deactivated, |image: &mut Image| image.importing = true] {
+    for change in
+        [|image: &mut Image| image.status = ImageStatus::Deactivated, |image: &mut Image| image.importing = true]
+    {
         assert!(doomed(&moved_away().image(change).plan()).is_empty());
     }
 }

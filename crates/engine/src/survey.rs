@@ -1,0 +1,166 @@
+//! Where the ledger's copies are, and where the configuration puts their stores: tells a store that was renamed, moved
+//! or switched off. Nothing is done about it but by an operator's word.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mimeo_core::{Change, ObjectState, Record, Replica, Result, StoreName, place, without_credentials};
+
+use crate::{Engine, StorePart, orders, walk::Records};
+
+/// What the ledger has at one store, by the store's name there.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) objects: u64,
+    /// Those that are not where the configuration puts the store.
+    pub(crate) elsewhere: u64,
+    /// Where one of those is.
+    url: Option<String>,
+    /// Enabled stores that are where this one's objects are, and how many of them.
+    same_place: BTreeMap<StoreName, u64>,
+}
+
+pub(crate) async fn survey(engine: &Engine) -> Result<BTreeMap<StoreName, Found>> {
+    let (mut all, mut walk) = (BTreeMap::<StoreName, Found>::new(), Records::all(engine.ledger.as_ref()));
+    while let Some(records) = walk.next().await? {
+        for object in records.iter().flat_map(|record| &record.objects) {
+            let found = all.entry(object.store.clone()).or_default();
+            found.objects += 1;
+            if object.state == ObjectState::Doomed {
+                continue;
+            }
+            let is_there = |part: &StorePart| place(&part.store.location(&object.name)) == place(&object.url);
+            match engine.stores.get(&object.store) {
+                Some(part) if is_there(part) => {}
+                Some(_) => {
+                    found.elsewhere += 1;
+                    found.url = Some(object.url.clone());
+                }
+                None => {
+                    for (name, _) in engine.stores.iter().filter(|(_, part)| is_there(part)) {
+                        *found.same_place.entry(name.clone()).or_default() += 1;
+                    }
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Enabled stores that are at the place of one that is not, and the name of that.
+pub(crate) fn renamed(engine: &Engine, found: &BTreeMap<StoreName, Found>) -> BTreeMap<StoreName, StoreName> {
+    let former = found.iter().filter(|(name, _)| !engine.settings.policy.enables(name));
+    former.filter_map(|(name, found)| Some((found.new_name()?.clone(), name.clone()))).collect()
+}
+
+impl Found {
+    fn new_name(&self) -> Option<&StoreName> {
+        self.same_place.iter().max_by_key(|(_, count)| **count).map(|(name, _)| name)
+    }
+
+    /// What an operator should know of the store, and do about it.
+    pub(crate) fn note(&self, engine: &Engine, name: &StoreName) -> Option<String> {
+        let enabled = engine.settings.policy.enables(name);
+        match (enabled, self.new_name()) {
+            (true, _) if self.elsewhere > 0 => {
+                let is_moving = engine.orders.lock().moving.contains_key(name);
+                let url = self.url.as_deref().map(without_credentials).unwrap_or_default();
+                let cure = match is_moving {
+                    true => "they are being proven at the new place".to_owned(),
+                    false => format!(
+                        "put the old URL back, or bring the files to the new place and run `mimeo stores move {name}`"
+                    ),
+                };
+                Some(format!(
+                    "{} of its copies are not where the configuration now puts it (one is at {url}); {cure}",
+                    self.elsewhere
+                ))
+            }
+            (true, _) => None,
+            (false, Some(new)) => Some(format!(
+                "{} copies are in the ledger under this name, which enabled_stores no longer names; {new} is at the \
+                 same place: `mimeo stores rename {name} {new}` makes them its own",
+                self.objects
+            )),
+            (false, None) => Some(format!(
+                "not enabled; {} copies of it are kept as they are. Enable it again, under this or another name \
+                 (`mimeo stores rename {name} NEW`); to be rid of it, enable it and run `mimeo drain`",
+                self.objects
+            )),
+        }
+    }
+}
+
+/// Tells in the log what the operator should know.
+pub(crate) async fn tell(engine: &Engine) -> Result<()> {
+    for (store, note) in
+        survey(engine).await?.iter().filter_map(|(name, found)| Some((name, found.note(engine, name)?)))
+    {
+        tracing::warn!(%store, "{note}");
+    }
+    let draining: Vec<StoreName> = engine.orders.lock().draining.keys().cloned().collect();
+    for store in draining {
+        tracing::info!(%store, "the store is drained, until `mimeo drain {store} --cancel`");
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// The enabled stores whose copy of the image is at another place than where the configuration puts them.
+    pub(crate) fn elsewhere(&self, record: &Record) -> BTreeSet<StoreName> {
+        let is_elsewhere = |replica: &&Replica| {
+            let object = record.object_of(replica).zip(self.stores.get(&replica.store));
+            object.is_some_and(|(object, part)| place(&part.store.location(&object.name)) != place(&object.url))
+        };
+        record.replicas.values().filter(is_elsewhere).map(|replica| replica.store.clone()).collect()
+    }
+}
+
+/// What came of a renaming.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Renamed {
+    pub(crate) followed: u64,
+    /// Images that are at work now.
+    pub(crate) busy: u64,
+    /// Images that have a copy under both names.
+    pub(crate) both: u64,
+}
+
+/// What the ledger has of the store `from` is `to`'s from now on, image by image.
+pub(crate) async fn rename(engine: &Engine, from: &StoreName, to: &StoreName) -> Result<Renamed> {
+    let (mut renamed, mut walk) = (Renamed::default(), Records::all(engine.ledger.as_ref()));
+    while let Some(records) = walk.next().await? {
+        for record in records.iter().filter(|record| orders::concerns(record, from)) {
+            let Some(_turn) = engine.turns.take(&record.image.id) else {
+                renamed.busy += 1;
+                continue;
+            };
+            // Now that nobody else works on it.
+            let Some(record) = engine.ledger.load(&record.image.id).await? else { continue };
+            match renaming(&record, from, to) {
+                Some(changes) => engine.ledger.commit(&changes).await.map(|()| renamed.followed += 1)?,
+                None => renamed.both += 1,
+            }
+        }
+    }
+    orders::recall(engine).await?;
+    tracing::info!(%from, %to, images = renamed.followed, "the store was renamed");
+    orders::mark_store(engine, to).await?;
+    Ok(renamed)
+}
+
+/// `None`: there is a copy under either name, and neither may be lost from sight.
+fn renaming(record: &Record, from: &StoreName, to: &StoreName) -> Option<Vec<Change>> {
+    if record.objects.iter().any(|object| object.store == *to) {
+        return None;
+    }
+    let mut changes = Vec::new();
+    for object in record.objects.iter().filter(|object| object.store == *from) {
+        changes.push(Change::ObjectGone(from.clone(), object.name.clone()));
+        changes.push(Change::Object(mimeo_core::Object { store: to.clone(), ..object.clone() }));
+    }
+    if let Some(replica) = record.replicas.get(from) {
+        changes.push(Change::ReplicaGone(record.image.id.clone(), from.clone()));
+        changes.push(Change::Replica(record.image.id.clone(), Replica { store: to.clone(), ..replica.clone() }));
+    }
+    Some(changes)
+}

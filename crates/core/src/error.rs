@@ -132,6 +132,11 @@ reasons! {
     /// A location that Mimeo registered was gone at a later look: another writer removed or overwrote it.
     LocationLost = "location-lost", false;
 
+    /// The location of a copy that is to go could not be taken out of the image.
+    NotWithdrawn = "not-withdrawn", false;
+    /// A copy is to go, and its location is the only one that the image has: it stays.
+    LastLocation = "last-location", false;
+
     /// No connection to the store.
     StoreUnreachable = "store-unreachable", false;
     /// The store refused (401, 403, 405).

@@ -6,6 +6,7 @@ mod glance;
 mod retire;
 #[cfg(test)]
 mod tests;
+mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,6 +85,8 @@ pub enum SourceOf {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub changes: Vec<Change>,
+    /// The URLs of locations that lead to objects which are to go.
+    pub withdraw: Vec<String>,
     /// Proven, and not among the image's locations.
     pub register: Vec<StoreName>,
     /// Closed at the store with a known digest, not yet read back.
@@ -108,7 +111,15 @@ impl Plan {
     }
 
     fn has_own_work(&self) -> bool {
-        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty())
+        let nothing = self.withdraw.is_empty() && self.register.is_empty() && self.prove.is_empty();
+        !(nothing && self.copy.is_empty())
+    }
+
+    /// Adds the replica as it is to be recorded, unless it is recorded so already.
+    fn note(&mut self, seen: &Observation<'_>, replica: Replica) {
+        if seen.record.replicas.get(&replica.store) != Some(&replica) {
+            self.changes.push(Change::Replica(seen.record.image.id.clone(), replica));
+        }
     }
 
     fn look_again(&mut self, at: Option<Timestamp>) {
@@ -150,38 +161,41 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         true => Vec::new(),
         false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
-    let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
-    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
-    plan.changes.push(Change::Image(ImageRow {
-        name: image.name.clone(),
-        status: Some(image.status.to_string()),
-        size: image.size,
-        wanted: wanted.clone(),
-        trouble,
-        observed_at: Some(seen.now),
-        gone_at: None,
-        ..seen.record.image.clone()
-    }));
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
     let stores = wanted.iter().filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
+    let fresh = |store: &StoreName| Replica::wanted(store.clone());
+    let known = |store: &StoreName| seen.record.replicas.get(store).cloned().unwrap_or_else(|| fresh(store));
     let mut settled = Vec::new();
-    for store in own.into_iter().chain(glances) {
-        let before = seen.record.replicas.get(store);
-        let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
-        let after = step(&mut plan, policy, seen, image, true, replica);
-        note(&mut plan, seen, before, &after);
-        settled.push(after);
+    for store in own {
+        settled.push(replica_step(&mut plan, seen, image, true, known(store), policy.backoff));
     }
-    let wanted = retire::Wanted { stores: &wanted, replicas: &settled };
-    unwanted(&mut plan, policy, seen, image, &wanted);
+    let trouble = trouble(&mut plan, image, seen, policy.backoff);
+    for store in glances {
+        let backend = (policy.backend(store).unwrap_or_default(), policy);
+        settled.push(glance::delegated_step(&mut plan, seen, image, true, known(store), backend));
+    }
+    settled.iter().for_each(|replica| plan.note(seen, replica.clone()));
+    unwanted(&mut plan, policy, seen, image, &retire::Wanted { stores: &wanted, replicas: &settled });
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
+    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
+    let row = ImageRow {
+        name: image.name.clone(),
+        status: Some(image.status.to_string()),
+        size: image.size,
+        wanted,
+        trouble,
+        observed_at: Some(seen.now),
+        gone_at: None,
+        ..seen.record.image.clone()
+    };
+    plan.changes.insert(0, Change::Image(row));
     plan
 }
 
@@ -192,39 +206,19 @@ fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Im
     for before in seen.record.replicas.values().filter(|replica| is_free(&replica.store)) {
         let store = &before.store;
         let is_enabled = policy.enables(store);
-        let after = match is_enabled {
-            true => {
-                let replica = step(plan, policy, seen, image, false, before.clone());
+        let after = match policy.backend(store) {
+            _ if !is_enabled => retire::absent(seen, image, before.clone()),
+            Some(backend) => glance::delegated_step(plan, seen, image, false, before.clone(), (backend, policy)),
+            None => {
+                let replica = replica_step(plan, seen, image, false, before.clone(), policy.backoff);
                 retire::retire(plan, seen, image, wanted, replica)
             }
-            false => retire::absent(seen, image, before.clone()),
         };
-        note(plan, seen, Some(before), &after);
         let is_nothing = !is_enabled || matches!(after.state, R::Wanted | R::Gone);
+        plan.note(seen, after);
         if is_nothing && !seen.record.objects.iter().any(|object| object.store == *store) {
             plan.changes.push(Change::ReplicaGone(image.id.clone(), store.clone()));
         }
-    }
-}
-
-fn note(plan: &mut Plan, seen: &Observation<'_>, before: Option<&Replica>, after: &Replica) {
-    if before != Some(after) {
-        plan.changes.push(Change::Replica(seen.record.image.id.clone(), after.clone()));
-    }
-}
-
-/// One replica at an enabled store, whoever writes it.
-fn step(
-    plan: &mut Plan,
-    policy: &Policy,
-    seen: &Observation<'_>,
-    image: &Image,
-    is_wanted: bool,
-    replica: Replica,
-) -> Replica {
-    match policy.backend(&replica.store) {
-        Some(backend) => glance::delegated_step(plan, seen, image, is_wanted, replica, (backend, policy)),
-        None => replica_step(plan, seen, image, is_wanted, replica, policy.backoff),
     }
 }
 
@@ -256,8 +250,8 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
 }
 
-/// What stands in the way of the image as a whole.
-fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
+/// What stands in the way of the image as a whole. Where nothing does, locations may be withdrawn.
+fn trouble(plan: &mut Plan, image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
     let failure = |reason, message: String, next_try| Some(Failure { reason, message, tries: 1, next_try });
     match image.status {
         ImageStatus::Active if image.importing => {
@@ -267,7 +261,7 @@ fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Fa
             let next_try = Some(backoff.next(seen.now, tries));
             Some(Failure { reason: Reason::ImageImporting, message: message.into(), tries, next_try })
         }
-        ImageStatus::Active => None,
+        ImageStatus::Active => withdraw::step(plan, image, seen),
         ImageStatus::Deactivated => failure(
             Reason::ImageDeactivated,
             "the image is deactivated: Glance takes no locations until `openstack image set --activate`".into(),
@@ -307,7 +301,11 @@ fn replica_step(
     if seen.elsewhere.contains(&replica.store) && kept(seen.record, &replica) {
         return moved_step(plan, seen, image, replica);
     }
-    if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
+    let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
+    if is_live && is_doomed(seen.record, &replica) {
+        // Its bits are to go, and its location before them: it is a copy no more.
+        replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
+    } else if is_live {
         return registration_step(plan, image, is_wanted, replica, (now, backoff));
     }
     if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
@@ -442,6 +440,11 @@ fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) ->
 fn kept(record: &Record, replica: &Replica) -> bool {
     let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
     object.is_some_and(|object| object.state == ObjectState::Kept)
+}
+
+fn is_doomed(record: &Record, replica: &Replica) -> bool {
+    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
+    object.is_some_and(|object| object.state == ObjectState::Doomed)
 }
 
 fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {

@@ -16,7 +16,7 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    Engine, ask,
+    Engine, arrange, ask,
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
@@ -203,6 +203,9 @@ impl Copies<'_> {
         let (engine, id) = (self.engine, &self.image.id);
         let result = async {
             let look = look(engine, id, &self.running).await?;
+            if !look.plan.withdraw.is_empty() && !look.plan.stop {
+                arrange::withdraw(engine, id, &look.plan.withdraw).await?;
+            }
             if !look.plan.register.is_empty() && !look.plan.stop {
                 register::register(engine, &look.record, &look.plan.register).await?;
             }

@@ -2,6 +2,7 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod arrange;
 mod ask;
 mod attempt;
 mod copy;
@@ -24,6 +25,7 @@ mod reconcile;
 mod register;
 mod scan;
 mod serve;
+mod stores;
 mod survey;
 mod sweep;
 mod transfer;
@@ -34,3 +36,4 @@ pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use stores::Refusal;

@@ -9,7 +9,7 @@ use mimeo_core::{
 
 use crate::{
     Engine, guard,
-    status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
+    status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
 };
@@ -78,31 +78,6 @@ impl Engine {
         Ok(actions)
     }
 
-    pub async fn stores(&self) -> Result<Vec<StoreReport>> {
-        let mut counts: BTreeMap<StoreName, BTreeMap<ReplicaState, u64>> = BTreeMap::new();
-        self.each_record(|record| {
-            for replica in record.replicas.values() {
-                *counts.entry(replica.store.clone()).or_default().entry(replica.state).or_default() += 1;
-            }
-        })
-        .await?;
-        let seen = self.health.lock();
-        let report = |facts: &mimeo_core::policy::StoreFacts| {
-            let counts = counts.get(&facts.name).cloned().unwrap_or_default();
-            let of = |state| counts.get(&state).copied().unwrap_or_default();
-            let health = seen.stores.get(&facts.name).cloned().unwrap_or_default();
-            StoreReport {
-                name: facts.name.clone(),
-                last_success: health.last_success,
-                failure: health.failure,
-                replicas: counts.values().sum(),
-                registered: of(ReplicaState::Registered),
-                failed: of(ReplicaState::Failed),
-            }
-        };
-        Ok(self.settings.policy.stores.iter().map(report).collect())
-    }
-
     pub async fn overview(&self) -> Result<Overview> {
         let (mut states, mut hidden) = (BTreeMap::new(), None);
         self.each_record(|record| {
@@ -135,7 +110,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
+    pub(crate) async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
         let mut walk = Records::all(self.ledger.as_ref());
         while let Some(records) = walk.next().await? {
             records.iter().for_each(&mut visit);

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mimeo_core::{Change, ObjectState, Record, Replica, Result, StoreName, place, without_credentials};
+use mimeo_core::{
+    Change, ObjectState, Record, Replica, Result, StoreName, is_removed_with_its_bits, place, without_credentials,
+};
 
-use crate::{Engine, StorePart, orders, walk::Records};
+use crate::{Engine, StorePart, orders, status::RenameReport, walk::Records};
 
 /// What the ledger has at one store, by the store's name there.
 #[derive(Debug, Default)]
@@ -55,6 +57,12 @@ pub(crate) fn renamed(engine: &Engine, found: &BTreeMap<StoreName, Found>) -> BT
 impl Found {
     fn new_name(&self) -> Option<&StoreName> {
         self.same_place.iter().max_by_key(|(_, count)| **count).map(|(name, _)| name)
+    }
+
+    /// The URL of one that is elsewhere, where Glance would remove the bits that it leads to with the location.
+    pub(crate) fn removed_with_its_location(&self) -> Option<String> {
+        let url = self.url.as_deref().filter(|url| is_removed_with_its_bits(url))?;
+        Some(without_credentials(url))
     }
 
     /// What an operator should know of the store, and do about it.
@@ -115,19 +123,9 @@ impl Engine {
     }
 }
 
-/// What came of a renaming.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Renamed {
-    pub(crate) followed: u64,
-    /// Images that are at work now.
-    pub(crate) busy: u64,
-    /// Images that have a copy under both names.
-    pub(crate) both: u64,
-}
-
 /// What the ledger has of the store `from` is `to`'s from now on, image by image.
-pub(crate) async fn rename(engine: &Engine, from: &StoreName, to: &StoreName) -> Result<Renamed> {
-    let (mut renamed, mut walk) = (Renamed::default(), Records::all(engine.ledger.as_ref()));
+pub(crate) async fn rename(engine: &Engine, from: &StoreName, to: &StoreName) -> Result<RenameReport> {
+    let (mut renamed, mut walk) = (RenameReport::default(), Records::all(engine.ledger.as_ref()));
     while let Some(records) = walk.next().await? {
         for record in records.iter().filter(|record| orders::concerns(record, from)) {
             let Some(_turn) = engine.turns.take(&record.image.id) else {

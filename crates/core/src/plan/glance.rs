@@ -93,7 +93,7 @@ fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited:
         let failure = replica.failure.as_ref().filter(|_| replica.state == ReplicaState::Proven);
         failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable)
     };
-    if !plan.register.is_empty() || own.clone().any(unanswered) {
+    if !plan.register.is_empty() || !plan.withdraw.is_empty() || own.clone().any(unanswered) {
         return false;
     }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();

@@ -3,6 +3,7 @@
 
 mod glance;
 mod retire;
+mod withdraw;
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ impl World {
     /// A replica on `store` in `state`, with a kept object and all that belongs to it.
     fn holds(mut self, store: &str, state: ReplicaState) -> Self {
         let store: StoreName = store.parse().unwrap();
-        let name = ObjectName::new(&self.image.id, 1);
+        let name = ObjectName::new(&self.image.id, self.record.objects.len() as u64 + 1);
         let url = format!("http://{store}/{name}");
         let proof = Proof { kind: ProofKind::Readback, at: self.now };
         let object = Object {

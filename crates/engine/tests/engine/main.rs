@@ -5,6 +5,8 @@ mod corners;
 mod delegated;
 mod deletes;
 mod flow;
+mod healing;
+mod leaving;
 mod limits;
 mod resume;
 mod sources;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 use mimeo_core::{
     Backoff, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
-    policy::{Rules, StoreFacts},
+    policy::{RuleSpec, Rules, StoreFacts},
     ports::{Clock, EventKind, ImageEvent, Registry, Store},
 };
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) events: EventSender,
     pub(crate) engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
-    options: Options,
+    pub(crate) options: Options,
     serving: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -47,7 +47,12 @@ pub(crate) struct Options {
     pub(crate) glances: &'static [&'static str],
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
+    /// None: every image to every store.
+    pub(crate) rules: &'static [Rule],
 }
+
+/// One rule for every image: its stores, and how many of them.
+pub(crate) type Rule = (&'static [&'static str], Option<usize>);
 
 impl Default for Options {
     fn default() -> Self {
@@ -58,6 +63,7 @@ impl Default for Options {
             resumable: false,
             glances: &[],
             window: NonZeroUsize::new(64 << 10).unwrap(),
+            rules: &[],
         }
     }
 }
@@ -97,6 +103,13 @@ impl World {
         }
     }
 
+    /// With other options, as after a change of the configuration.
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Self)) {
+        self.stop().await;
+        change(self);
+        self.serve();
+    }
+
     /// As SIGKILL: nothing is recorded any more from this moment on. (Tasks within tasks take a few turns to end.)
     pub(crate) async fn kill(&mut self) {
         if let Some((task, _)) = self.serving.take() {
@@ -125,6 +138,10 @@ impl World {
     pub(crate) fn delete(&self, id: &ImageId) {
         self.registry.remove(id);
         self.events.send(ImageEvent { image: id.clone(), kind: EventKind::Deleted, snapshot: None });
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(crate) async fn report(&self, id: &ImageId) -> Option<ImageReport> {
@@ -178,6 +195,11 @@ impl World {
     }
 }
 
+fn rule((stores, copies): &Rule) -> RuleSpec {
+    let stores = stores.iter().map(|store| store.parse().unwrap()).collect();
+    RuleSpec { name: "rule".into(), when: None, stores, copies: *copies }
+}
+
 fn store(number: usize, resumable: bool) -> FakeStore {
     let store = FakeStore::new(&format!("store{number}"));
     if resumable { store.resumable() } else { store }
@@ -209,7 +231,7 @@ pub(crate) fn engine(
     let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
     let facts = facts.chain(options.glances.iter().enumerate().map(glance));
     let policy = Policy {
-        rules: Rules::default(),
+        rules: Rules::compile(options.rules.iter().map(rule).collect()).unwrap(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
     };

@@ -215,3 +215,18 @@ fn a_moved_store_keeps_its_copies_until_they_are_to_be_proven_at_the_new_place()
     let plan = draining(world, "b").plan();
     assert!(doomed(&plan).is_empty(), "nothing could be removed where the store is now");
 }
+
+#[test]
+fn the_former_location_of_a_copy_that_was_proven_at_a_new_place_is_withdrawn() {
+    let mut world = moved_away();
+    world.policy.rules = Rules::default();
+    let name = world.record.objects[1].name.clone();
+    let (former, other) = (format!("http://former/{name}"), "http://elsewhere/mirror".to_owned());
+    world.image.locations.insert(0, Location::ours(former.clone(), &"b".parse().unwrap()));
+    world.image.locations.push(Location::ours(other, &"b".parse().unwrap()));
+    assert_eq!(world.plan().withdraw, [former]);
+    world.image.locations.remove(2);
+    assert!(world.plan().withdraw.is_empty(), "not before the new one is registered");
+    world.image.locations[0].metadata.clear();
+    assert!(world.plan().withdraw.is_empty(), "nor what others registered");
+}

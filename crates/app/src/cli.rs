@@ -4,6 +4,7 @@
 //! else to standard error.
 
 mod client;
+mod drain;
 mod failure;
 mod gc;
 mod images;
@@ -18,6 +19,7 @@ mod watch;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use mimeo_core::StoreName;
 
 pub(crate) use self::{
     client::{Client, the_one},
@@ -81,12 +83,30 @@ enum Command {
         #[command(flatten)]
         style: StyleArguments,
     },
-    /// Show the stores
+    /// Show the stores, or tell Mimeo that one was renamed or moved
+    #[command(args_conflicts_with_subcommands = true)]
     Stores {
+        #[command(subcommand)]
+        change: Option<StoreChange>,
         #[command(flatten)]
         style: StyleArguments,
     },
-    /// Show which copies of deleted images wait for their removal
+    /// Empty a store: its copies go once others are registered, and it takes no new ones
+    Drain {
+        store: StoreName,
+        /// Wait until the store is empty
+        #[arg(long, conflicts_with = "cancel")]
+        wait: bool,
+        /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
+        #[arg(long, requires = "wait", value_parser = timeout)]
+        timeout: Option<Duration>,
+        /// Stop: what has not gone yet stays, and the store takes copies again
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show which copies wait for their removal: of deleted images, or unwanted
     Gc {
         /// Let the removals go through that the guard holds
         #[arg(long)]
@@ -98,6 +118,14 @@ enum Command {
     ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     Demo(demo::Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreChange {
+    /// What the ledger has under a name that is no longer enabled belongs to an enabled store
+    Rename { from: StoreName, to: StoreName },
+    /// A store's files were brought to the URL that it has now: prove and register its copies there
+    Move { store: StoreName },
 }
 
 /// As openstackclient takes them.
@@ -144,7 +172,16 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         }
         Command::Plan { image, style } => plan::plan(load()?, image.as_deref(), &style.into()).await,
         Command::Check { style } => check::check(load()?, &style.into()).await,
-        Command::Stores { style } => stores::list(&connect()?, &style.into()).await,
+        Command::Stores { change: None, style } => stores::list(&connect()?, &style.into()).await,
+        Command::Stores { change: Some(StoreChange::Rename { from, to }), .. } => {
+            stores::rename(&connect()?, &from, &to).await
+        }
+        Command::Stores { change: Some(StoreChange::Move { store }), .. } => stores::move_to(&connect()?, &store).await,
+        Command::Drain { store, cancel: true, .. } => drain::cancel(&connect()?, &store).await,
+        Command::Drain { store, wait, timeout, style, .. } => {
+            let wait = wait.then_some(drain::Wait { timeout });
+            drain::drain(&connect()?, &store, wait, &style.into()).await
+        }
         Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
         Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
         Command::ImportConfig(options) => import::import(&options),

@@ -37,3 +37,4 @@ pub mod status;
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};
 pub use stores::Refusal;
+pub use survey::notes;

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    Change, ObjectState, Record, Replica, Result, StoreName, is_removed_with_its_bits, place, without_credentials,
+    Change, ObjectState, Record, Replica, Result, StoreName, is_removed_with_its_bits, place,
+    ports::{Ledger, Store},
+    without_credentials,
 };
 
-use crate::{Engine, StorePart, orders, status::RenameReport, walk::Records};
+use crate::{Engine, orders, status::RenameReport, walk::Records};
 
 /// What the ledger has at one store, by the store's name there.
 #[derive(Debug, Default)]
@@ -22,7 +24,12 @@ pub(crate) struct Found {
 }
 
 pub(crate) async fn survey(engine: &Engine) -> Result<BTreeMap<StoreName, Found>> {
-    let (mut all, mut walk) = (BTreeMap::<StoreName, Found>::new(), Records::all(engine.ledger.as_ref()));
+    let stores = engine.stores.values().map(|part| part.store.as_ref()).collect::<Vec<_>>();
+    survey_of(engine.ledger.as_ref(), &stores).await
+}
+
+async fn survey_of(ledger: &dyn Ledger, stores: &[&dyn Store]) -> Result<BTreeMap<StoreName, Found>> {
+    let (mut all, mut walk) = (BTreeMap::<StoreName, Found>::new(), Records::all(ledger));
     while let Some(records) = walk.next().await? {
         for object in records.iter().flat_map(|record| &record.objects) {
             let found = all.entry(object.store.clone()).or_default();
@@ -30,16 +37,16 @@ pub(crate) async fn survey(engine: &Engine) -> Result<BTreeMap<StoreName, Found>
             if object.state == ObjectState::Doomed {
                 continue;
             }
-            let is_there = |part: &StorePart| place(&part.store.location(&object.name)) == place(&object.url);
-            match engine.stores.get(&object.store) {
-                Some(part) if is_there(part) => {}
+            let is_there = |store: &dyn Store| place(&store.location(&object.name)) == place(&object.url);
+            match stores.iter().find(|store| *store.name() == object.store) {
+                Some(store) if is_there(*store) => {}
                 Some(_) => {
                     found.elsewhere += 1;
                     found.url = Some(object.url.clone());
                 }
                 None => {
-                    for (name, _) in engine.stores.iter().filter(|(_, part)| is_there(part)) {
-                        *found.same_place.entry(name.clone()).or_default() += 1;
+                    for store in stores.iter().filter(|store| is_there(**store)) {
+                        *found.same_place.entry(store.name().clone()).or_default() += 1;
                     }
                 }
             }
@@ -67,10 +74,13 @@ impl Found {
 
     /// What an operator should know of the store, and do about it.
     pub(crate) fn note(&self, engine: &Engine, name: &StoreName) -> Option<String> {
-        let enabled = engine.settings.policy.enables(name);
-        match (enabled, self.new_name()) {
+        let is_moving = engine.orders.lock().moving.contains_key(name);
+        self.note_of(name, engine.settings.policy.enables(name), is_moving)
+    }
+
+    fn note_of(&self, name: &StoreName, is_enabled: bool, is_moving: bool) -> Option<String> {
+        match (is_enabled, self.new_name()) {
             (true, _) if self.elsewhere > 0 => {
-                let is_moving = engine.orders.lock().moving.contains_key(name);
                 let url = self.url.as_deref().map(without_credentials).unwrap_or_default();
                 let cure = match is_moving {
                     true => "they are being proven at the new place".to_owned(),
@@ -96,6 +106,20 @@ impl Found {
             )),
         }
     }
+}
+
+/// The same without an engine: what an operator should know of where the ledger's copies are, by the stores' names.
+pub async fn notes(
+    ledger: &dyn Ledger,
+    stores: &[&dyn Store],
+    enabled: &[&StoreName],
+) -> Result<Vec<(StoreName, String)>> {
+    let found = survey_of(ledger, stores).await?;
+    let note = |(name, found): (StoreName, Found)| {
+        let note = found.note_of(&name, enabled.contains(&&name), false)?;
+        Some((name, note))
+    };
+    Ok(found.into_iter().filter_map(note).collect())
 }
 
 /// Tells in the log what the operator should know.

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::ImageId;
-use mimeo_engine::status::{GcReport, ImageReport, Overview, StoreReport};
+use mimeo_core::{ImageId, StoreName};
+use mimeo_engine::status::{DrainReport, GcReport, ImageReport, MoveReport, Overview, RenameReport, StoreReport};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -45,6 +45,26 @@ impl Client {
 
     pub(crate) async fn stores(&self) -> Outcome<Vec<StoreReport>> {
         self.ask(Method::GET, &["stores"], &[]).await
+    }
+
+    pub(crate) async fn drain(&self, store: &StoreName) -> Outcome<DrainReport> {
+        self.ask(Method::POST, &["stores", store.as_str(), "drain"], &[]).await
+    }
+
+    pub(crate) async fn drain_report(&self, store: &StoreName) -> Outcome<DrainReport> {
+        self.ask(Method::GET, &["stores", store.as_str(), "drain"], &[]).await
+    }
+
+    pub(crate) async fn cancel_drain(&self, store: &StoreName) -> Outcome {
+        self.send(Method::DELETE, &["stores", store.as_str(), "drain"], &[]).await.map(drop)
+    }
+
+    pub(crate) async fn rename_store(&self, from: &StoreName, to: &StoreName) -> Outcome<RenameReport> {
+        self.ask(Method::POST, &["stores", from.as_str(), "rename"], &[("to", to.as_str())]).await
+    }
+
+    pub(crate) async fn move_store(&self, store: &StoreName) -> Outcome<MoveReport> {
+        self.ask(Method::POST, &["stores", store.as_str(), "move"], &[]).await
     }
 
     pub(crate) async fn gc(&self) -> Outcome<GcReport> {
@@ -114,7 +134,8 @@ impl Client {
                 let problem = answer.json::<ProblemBody>().await;
                 let detail =
                     problem.map_or_else(|_| format!("{} answers {status}", self.base), |problem| problem.detail);
-                Err(Failure::failed(detail))
+                // What was asked for makes no sense: no other time is better for it.
+                Err(if status == StatusCode::BAD_REQUEST { Failure::usage(detail) } else { Failure::failed(detail) })
             }
         }
     }

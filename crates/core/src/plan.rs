@@ -11,7 +11,7 @@ mod withdraw;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
     ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
@@ -26,6 +26,9 @@ pub struct Policy {
     /// The enabled stores, in the operator's order.
     pub stores: Vec<StoreFacts>,
     pub backoff: Backoff,
+    /// What an image is cut into for the digests that let an interrupted copy go on, in bytes: [`CHUNK`](crate::CHUNK),
+    /// but for tests with tiny images. The last chunk may be shorter.
+    pub chunk: u64,
 }
 
 /// What a look at the image service gave.
@@ -172,7 +175,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let known = |store: &StoreName| seen.record.replicas.get(store).cloned().unwrap_or_else(|| fresh(store));
     let mut settled = Vec::new();
     for store in own {
-        settled.push(replica_step(&mut plan, seen, image, true, known(store), policy.backoff));
+        settled.push(replica_step(&mut plan, seen, image, true, known(store), policy));
     }
     let trouble = trouble(&mut plan, image, seen, policy.backoff);
     for store in glances {
@@ -210,7 +213,7 @@ fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Im
             _ if !is_enabled => retire::absent(seen, image, before.clone()),
             Some(backend) => glance::delegated_step(plan, seen, image, false, before.clone(), (backend, policy)),
             None => {
-                let replica = replica_step(plan, seen, image, false, before.clone(), policy.backoff);
+                let replica = replica_step(plan, seen, image, false, before.clone(), policy);
                 retire::retire(plan, seen, image, wanted, replica)
             }
         };
@@ -278,10 +281,10 @@ fn replica_step(
     image: &Image,
     is_wanted: bool,
     mut replica: Replica,
-    backoff: Backoff,
+    policy: &Policy,
 ) -> Replica {
     use ReplicaState as R;
-    let now = seen.now;
+    let (now, backoff) = (seen.now, policy.backoff);
     if image.size == Some(0) && image.status == ImageStatus::Active {
         return empty(replica, is_wanted, backoff, now);
     }
@@ -308,9 +311,9 @@ fn replica_step(
     } else if is_live {
         return registration_step(plan, image, is_wanted, replica, (now, backoff));
     }
-    if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
+    if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
-        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * CHUNK);
+        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());

@@ -154,7 +154,10 @@ impl Copies<'_> {
                     None => std::future::pending().await,
                 }
             };
+            // What runs comes to an end and what waits is started at some time; looks may come due for ever: they are last.
             let is_time = tokio::select! {
+                biased;
+                () = self.turn.stop.cancelled() => return Ok(()),
                 done = self.work.join_next(), if !self.work.is_empty() => {
                     if let Some(Ok((proven, store))) = done {
                         self.running.remove(&store);
@@ -178,9 +181,8 @@ impl Copies<'_> {
                     look_at = look_at.into_iter().chain((self.running.len() < before).then_some(soon)).min();
                     false
                 }
-                () = self.turn.poke.notified() => true,
                 () = due => true,
-                () = self.turn.stop.cancelled() => return Ok(()),
+                () = self.turn.poke.notified() => true,
             };
             if is_time && self.has_work() {
                 let Some(next_look) = self.meanwhile().await else {
@@ -290,7 +292,8 @@ impl Copies<'_> {
             self.work.spawn(copying.in_current_span());
         }
         if attempt::may_go_on(engine, image, &stores) {
-            let keeping = attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks());
+            let keeping =
+                attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks(engine.settings.policy.chunk));
             self.readers.spawn(keeping.in_current_span());
         }
         let (engine, id) = (Arc::clone(engine), image.id.clone());

@@ -1,6 +1,6 @@
 //! The daemon's tasks: intake, scan, sweep, and the dispatcher that gives each due image its turn.
 
-use std::{collections::hash_map::Entry, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::btree_map::Entry, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use mimeo_core::{Due, ImageId, Reason, Result, ports::Events};
@@ -65,8 +65,9 @@ async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
     let mut limits = engine.limits.subscribe();
     loop {
         tokio::select! {
-            changed = limits.changed() => if changed.is_err() { return },
+            biased;
             () = stop.cancelled() => return,
+            changed = limits.changed() => if changed.is_err() { return },
         }
         if let Err(error) = scan::mark_waiting(&engine, Reason::OutsideHours).await {
             tracing::error!(error = error.chain(), "what waits for other hours goes on waiting until its next look");
@@ -84,7 +85,9 @@ async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {
                 LEDGER_RETRY
             }
         };
+        // Whatever it is, the loop begins anew; turns that have ended are first, as they make room for others.
         tokio::select! {
+            biased;
             Some(ended) = running.join_next() => finished(ended),
             () = engine.wake.notified() => {}
             () = tokio::time::sleep(wait) => {}

@@ -4,11 +4,7 @@
 //! It removes only objects whose names Mimeo made itself and that stand in the ledger, and only after every image's
 //! locations were read and none names them. Many images at once wait for an operator (`guard.rs`).
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use mimeo_core::{
@@ -37,16 +33,18 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut past = Past::default();
     loop {
         let swept = tokio::select! {
-            swept = sweep(&engine, &mut past) => swept,
+            biased;
             () = stop.cancelled() => return,
+            swept = sweep(&engine, &mut past) => swept,
         };
         if let Err(error) = swept {
             tracing::warn!(reason = error.reason.code(), error = error.chain(), "the sweep failed; it is tried again");
         }
         tokio::select! {
-            () = tokio::time::sleep(engine.settings.gc.interval) => {}
-            () = engine.sweep.notified() => {}
+            biased;
             () = stop.cancelled() => return,
+            () = engine.sweep.notified() => {}
+            () = tokio::time::sleep(engine.settings.gc.interval) => {}
         }
     }
 }
@@ -55,7 +53,7 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 #[derive(Default)]
 struct Past {
     /// Objects that had to stay, and since when.
-    resting: HashMap<String, Instant>,
+    resting: BTreeMap<String, Instant>,
 }
 
 async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {

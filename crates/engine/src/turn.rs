@@ -1,7 +1,7 @@
 //! Turns: at most one at a time works on an image, and can be told that the image was marked again.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,10 +19,10 @@ pub(crate) struct Turn {
 
 /// The images at work, each with the bell that tells it of a new mark.
 #[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<ImageId, Arc<Notify>>>);
+pub(crate) struct Turns(Mutex<BTreeMap<ImageId, Arc<Notify>>>);
 
 impl Turns {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<Notify>>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Arc<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

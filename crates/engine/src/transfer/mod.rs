@@ -24,7 +24,12 @@ pub(crate) use self::{
     feed::{Feed, Lane, publish_limit, within},
     reader::{Origin, Origins},
 };
-use self::{hash::Hasher, piece::pieces, reader::Reader, window::Window};
+use self::{
+    hash::{Effort, Hasher},
+    piece::pieces,
+    reader::Reader,
+    window::Window,
+};
 use crate::pace::Paces;
 
 /// What the whole source was, once it was read and found to be what Glance says.
@@ -91,9 +96,9 @@ impl Transfer {
         }
     }
 
-    /// The digests of the image's chunks as they pass.
-    pub(crate) fn chunks(&self) -> Chunks {
-        Chunks::hash(self.window.hash())
+    /// The digests of the image's chunks of this length as they pass.
+    pub(crate) fn chunks(&self, length: u64) -> Chunks {
+        Chunks::hash(self.window.hash(), length, Effort::of(self.image.size))
     }
 
     /// Reads the source to its end.
@@ -116,8 +121,9 @@ impl Transfer {
     }
 
     async fn pump(&self, reader: &mut Reader, paces: &Paces) -> Result<Verified> {
-        let content = self.image.hash.as_ref().map(|hash| Hasher::content(self.window.hash(), hash.algorithm));
-        let blake3 = Hasher::blake3(self.window.hash());
+        let effort = Effort::of(self.image.size);
+        let content = self.image.hash.as_ref().map(|hash| Hasher::content(self.window.hash(), hash.algorithm, effort));
+        let blake3 = Hasher::blake3(self.window.hash(), effort);
         let mut size = 0_u64;
         while let Some(chunk) = self.meanwhile(reader.next()).await? {
             if let Some(origin) = reader.store() {

@@ -5,7 +5,7 @@
 //! nothing is proven.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -46,7 +46,7 @@ struct State<T> {
     weight: usize,
     /// Bytes pushed since the cursors were woken last.
     unheard: usize,
-    attached: HashMap<u64, Place>,
+    attached: BTreeMap<u64, Place>,
     /// Sinks alive, detached ones too: while there are any, the reading has a purpose.
     sinks: usize,
     next_id: u64,
@@ -79,7 +79,7 @@ impl<T: Clone> Window<T> {
             first: 0,
             weight: 0,
             unheard: 0,
-            attached: HashMap::new(),
+            attached: BTreeMap::new(),
             sinks: 0,
             next_id: 0,
             complete: false,

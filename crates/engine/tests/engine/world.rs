@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mimeo_core::{
-    Backoff, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
+    Backoff, CHUNK, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
     policy::{RuleSpec, Rules, StoreFacts},
     ports::{Clock, EventKind, ImageEvent, Registry, Store},
@@ -234,6 +234,7 @@ pub(crate) fn engine(
         rules: Rules::compile(options.rules.iter().map(rule).collect()).unwrap(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
+        chunk: CHUNK,
     };
     let timeout = Duration::from_secs(5);
     let part = |store| StorePart { store, timeout, backend: None };

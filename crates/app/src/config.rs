@@ -17,6 +17,7 @@ mod written;
 use std::{
     fs,
     net::SocketAddr,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Config {
     pub ledger: PathBuf,
     pub scan: ScanSettings,
     pub gc: GcSettings,
+    pub scrub: ScrubSettings,
     /// With an entry for each enabled store.
     pub limits: Limits,
     pub api: ApiSettings,
@@ -115,6 +117,13 @@ pub(crate) struct GcSettings {
     pub grace: Duration,
     pub max_images: u64,
     pub max_percent: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScrubSettings {
+    /// `None`: registered copies are read again only when somebody asks.
+    pub period: Option<Duration>,
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone)]

@@ -3,12 +3,17 @@
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
 mod glance;
+mod live;
+mod order;
 mod retire;
 #[cfg(test)]
 mod tests;
 mod withdraw;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
@@ -72,6 +77,31 @@ pub struct Conditions {
     pub moving: BTreeSet<StoreName>,
     /// Copies that no rule wants any more, and did not before this, may go.
     pub unwanted_before: Timestamp,
+    /// Stores that do not answer: nothing is begun there.
+    pub down: BTreeMap<StoreName, Outage>,
+    /// Stores that answered when they were last asked. Of one in neither list nobody knows yet.
+    pub answering: BTreeSet<StoreName>,
+    /// How old the proof of a registered copy may become; `None`: of any age.
+    pub scrub: Option<Duration>,
+    /// Stores at which as many copies are read again, for their age, as may be.
+    pub scrubbing: BTreeSet<StoreName>,
+}
+
+/// A store that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub since: Timestamp,
+    pub error: String,
+}
+
+impl Outage {
+    /// As the reason why something waits. What had failed before goes on being counted.
+    fn failure(&self, before: Option<Failure>, next_try: Timestamp) -> Failure {
+        let Self { since, error } = self;
+        let message = format!("the store does not answer since {since:.0}; it all goes on when it does: {error}");
+        let tries = before.map_or(0, |before| before.tries);
+        Failure { reason: Reason::StoreDown, message, tries, next_try: Some(next_try) }
+    }
 }
 
 /// Where an image's bits can be read.
@@ -94,6 +124,12 @@ pub struct Plan {
     pub register: Vec<StoreName>,
     /// Closed at the store with a known digest, not yet read back.
     pub prove: Vec<StoreName>,
+    /// Registered, and to be read again.
+    pub verify: Vec<Verification>,
+    /// As `verify`, but other copies are being read at the store.
+    pub verify_later: Vec<StoreName>,
+    /// The order in which the image's locations are to stand, by their URLs, if it is another one than now.
+    pub order: Option<Vec<String>>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
     /// To be copied by Glance, to these of its own stores.
@@ -108,14 +144,22 @@ pub struct Plan {
     pub next_look: Option<Timestamp>,
 }
 
+/// A registered copy that is to be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    pub store: StoreName,
+    /// Because somebody asked for it, and not only for the age of its proof.
+    pub asked: bool,
+}
+
 impl Plan {
     pub fn has_work(&self) -> bool {
         self.has_own_work() || !self.ask.is_empty()
     }
 
     fn has_own_work(&self) -> bool {
-        let nothing = self.withdraw.is_empty() && self.register.is_empty() && self.prove.is_empty();
-        !(nothing && self.copy.is_empty())
+        let arranged = self.withdraw.is_empty() && self.register.is_empty() && self.order.is_none();
+        !(arranged && self.prove.is_empty() && self.verify.is_empty() && self.copy.is_empty())
     }
 
     /// Adds the replica as it is to be recorded, unless it is recorded so already.
@@ -236,7 +280,8 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
         seen.record.replicas.get(*store).is_some_and(|replica| {
             let is_unwanted = replica.state == R::Retiring && replica.proof.is_some();
             let proven = is_unwanted || matches!(replica.state, R::Proven | R::Registered);
-            let is_free = !seen.running.contains(*store) && !seen.elsewhere.contains(*store);
+            let is_here = !seen.elsewhere.contains(*store) && !seen.conditions.down.contains_key(*store);
+            let is_free = is_here && !seen.running.contains(*store);
             proven && replica.size == image.size && kept(seen.record, replica) && is_free
         })
     };
@@ -309,11 +354,12 @@ fn replica_step(
         // Its bits are to go, and its location before them: it is a copy no more.
         replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
     } else if is_live {
-        return registration_step(plan, image, is_wanted, replica, (now, backoff));
+        return live::step(plan, seen, image, is_wanted, replica, policy);
     }
     if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
         let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
+        let is_of_use = is_of_use && !has_failed_too_often(&replica);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());
@@ -325,7 +371,7 @@ fn replica_step(
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
     }
-    if let Some(store) = due(plan, seen, &mut replica) {
+    if let Some(store) = due(plan, seen, &mut replica, backoff) {
         match replica.state {
             R::Stored => plan.prove.push(store),
             _ => plan.copy.push(store),
@@ -335,7 +381,7 @@ fn replica_step(
 }
 
 /// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
-fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option<StoreName> {
+fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: Backoff) -> Option<StoreName> {
     if let Some(former) = awaits_rename(seen, &replica.store) {
         let message = format!(
             "the copy is there under the store's former name: `mimeo stores rename {former} {}` makes it this store's",
@@ -345,9 +391,15 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option
         return None;
     }
     replica.failure.take_if(|failure| failure.reason == Reason::StoreRenamed);
-    let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
+    let waited = replica.failure.take_if(|it| matches!(it.reason, Reason::OutsideHours | Reason::StoreDown));
     if !replica.is_due(seen.now) {
         plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
+        return None;
+    }
+    if let Some(outage) = seen.conditions.down.get(&replica.store) {
+        let failure = outage.failure(replica.failure.take().or(waited), backoff.next(seen.now, u32::MAX));
+        plan.look_again(failure.next_try);
+        replica.failure = Some(failure);
         return None;
     }
     let opens = seen.conditions.closed.get(&replica.store).filter(|_| replica.state != ReplicaState::Stored);
@@ -385,43 +437,11 @@ fn moved_step(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: R
     Replica { state, seen_at, failure: Some(before.unwrap_or(told)), ..replica }
 }
 
-/// A location is gone. Glance takes those of an image that is being deleted away one by one, and shows it as active until
-/// the last: so it is looked at again before anything is done about it.
-fn lost(message: &str, now: Timestamp, backoff: Backoff) -> Failure {
-    let next_try = Some(backoff.next(now, 1));
-    Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try }
-}
-
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.
 fn outside_hours(opens: Timestamp, before: Option<Failure>) -> Failure {
     let tries = before.map_or(0, |failure| failure.tries);
     let message = "copies to this store start at other hours only: see `hours` in its section or in [transfer]";
     Failure { reason: Reason::OutsideHours, message: message.into(), tries, next_try: Some(opens) }
-}
-
-/// A proven replica: registered if the image shows its location, else to be registered.
-fn registration_step(
-    plan: &mut Plan,
-    image: &Image,
-    is_wanted: bool,
-    mut replica: Replica,
-    (now, backoff): (Timestamp, Backoff),
-) -> Replica {
-    use ReplicaState as R;
-    if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
-        return Replica { state: R::Registered, seen_at: Some(now), failure: None, ..replica };
-    }
-    if replica.state != R::Proven {
-        let message = "the location that Mimeo registered is no longer among the image's; it is registered again";
-        replica = Replica { state: R::Proven, failure: Some(lost(message, now, backoff)), ..replica };
-    }
-    let possible = is_wanted && image.status == ImageStatus::Active && !image.importing;
-    if possible && replica.is_due(now) {
-        plan.register.push(replica.store.clone());
-    } else if possible {
-        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
-    }
-    replica
 }
 
 /// Glance takes no location of size 0: said once, never tried.
@@ -438,6 +458,17 @@ fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) ->
         "the image is empty, and Glance registers no location of size 0; upload its bits as a new image",
     );
     replica.failed(ReplicaState::Failed, &error, backoff, now)
+}
+
+/// After so many failures in a row at a store that answers, what there is of an object is given up for a new one.
+const RESUMES: u32 = 5;
+
+fn has_failed_too_often(replica: &Replica) -> bool {
+    let answers = |reason: Reason| reason.is_the_stores() && reason != Reason::StoreUnreachable;
+    replica
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.tries > 0 && failure.tries.is_multiple_of(RESUMES) && answers(failure.reason))
 }
 
 fn kept(record: &Record, replica: &Replica) -> bool {

@@ -1,25 +1,35 @@
-//! The registrar's other half: takes locations out of an image, and believes nothing but a later read.
+//! The registrar's other half: takes locations out of an image and puts them in order, and believes nothing but a later read.
 //!
 //! As the adding of locations it runs only within the image's one turn, never while Glance imports, and with the window of
 //! its PATCH noted.
 
 use mimeo_core::{
-    Change, Error, Failure, Image, ImageId, ImageRow, ImageStatus, Location, Reason, Result, without_credentials,
+    Change, Error, Failure, Image, ImageId, ImageRow, ImageStatus, Location, Reason, Result, plan::Plan,
+    without_credentials,
 };
 
 use crate::Engine;
 
-/// Takes the locations with these URLs out of the image, all but the last that it has. A failure is kept in the ledger,
-/// with the next try. An error: nothing more may be sent to Glance for this image now.
-pub(crate) async fn withdraw(engine: &Engine, id: &ImageId, urls: &[String]) -> Result<()> {
-    // As late as can be before the PATCH.
-    let Some(before) = engine.registry.look(id).await? else { return Ok(()) };
-    let (remove, keep): (Vec<_>, Vec<_>) =
-        before.locations.iter().cloned().partition(|location| urls.contains(&location.url));
-    if remove.is_empty() || keep.is_empty() {
+/// Takes out of the image the locations that are to be withdrawn, all but the last that it has, and puts the others in the
+/// order that they should have. A failure is kept in the ledger, with the next try. An error: nothing more may be sent to
+/// Glance for this image now.
+pub(crate) async fn arrange(engine: &Engine, id: &ImageId, plan: &Plan) -> Result<()> {
+    if plan.withdraw.is_empty() && plan.order.is_none() {
         return Ok(());
     }
-    let outcome = match arrange(engine, &before, &keep, &remove).await {
+    let _turn = engine.arranged.acquire().await;
+    // As late as can be before the PATCH.
+    let Some(before) = engine.registry.look(id).await? else { return Ok(()) };
+    let (remove, mut keep): (Vec<_>, Vec<_>) =
+        before.locations.iter().cloned().partition(|location| plan.withdraw.contains(&location.url));
+    let order = plan.order.as_deref().unwrap_or_default();
+    // Stable: one that has come meanwhile is the last.
+    keep.sort_by_key(|location| order.iter().position(|url| *url == location.url).unwrap_or(order.len()));
+    let is_so = remove.is_empty() && keep == before.locations;
+    if is_so || keep.is_empty() {
+        return Ok(());
+    }
+    let outcome = match patch(engine, &before, &keep, &remove).await {
         Ok(after) => still_there(after.as_ref(), &remove),
         // Glance may still be at work on it: a second request beside it would be a second writer.
         Err(error) if error.reason == Reason::ImageServiceUnreachable => return Err(error),
@@ -30,6 +40,14 @@ pub(crate) async fn withdraw(engine: &Engine, id: &ImageId, urls: &[String]) -> 
             for location in &remove {
                 tracing::info!(url = without_credentials(&location.url), "withdrawn");
             }
+            if plan.order.is_some() {
+                tracing::info!("the locations were put in another order");
+            }
+            Ok(())
+        }
+        Err(error) if remove.is_empty() => {
+            // The replica keeps when it is tried again.
+            tracing::warn!(reason = error.reason.code(), error = error.chain(), "the locations stay in their order");
             Ok(())
         }
         Err(error) => note(engine, id, &remove, &error).await,
@@ -37,7 +55,7 @@ pub(crate) async fn withdraw(engine: &Engine, id: &ImageId, urls: &[String]) -> 
 }
 
 /// The PATCH, with its window noted, and the image as a later read shows it.
-async fn arrange(engine: &Engine, before: &Image, keep: &[Location], remove: &[Location]) -> Result<Option<Image>> {
+async fn patch(engine: &Engine, before: &Image, keep: &[Location], remove: &[Location]) -> Result<Option<Image>> {
     if before.status != ImageStatus::Active || before.importing {
         let message = format!("the image is {}, or Glance imports it: its locations are left alone", before.status);
         return Err(Error::new(Reason::Conflict, message));

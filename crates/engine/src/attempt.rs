@@ -16,7 +16,7 @@ use crate::{
     Engine, StorePart,
     note::{failed, update},
     progress::Phase,
-    prove,
+    prove::{self, Expected, Haste},
     transfer::{Chunks, Feed, Lane, Verified},
 };
 
@@ -220,7 +220,8 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
     let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
-    let read = prove::read_back(part, object, size, digest, &line, &engine.paces).await;
+    let expected = Expected { object, size, digest };
+    let read = prove::read_back(part, &expected, &line, &engine.paces, Haste::Normal).await;
     read.map_err(|error| if moved.is_some() { not_at_the_new_place(store, error) } else { error })?;
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };

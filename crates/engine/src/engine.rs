@@ -1,6 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ask::Asked,
+    breaker::Breakers,
     gate::Gate,
     guard::{self, Guard},
     health::Health,
@@ -26,6 +27,7 @@ use crate::{
     places::Places,
     progress::Board,
     recent::{self, Recent},
+    scrub::Scrubs,
     serve,
     turn::Turns,
 };
@@ -39,6 +41,8 @@ const TRIALS: usize = 2;
 const WAITING: usize = 32;
 /// Copies of one store that are read back at a time.
 const PROOFS: usize = 4;
+/// Images whose locations are arranged at the same time: when a store goes down it may be thousands at once.
+const ARRANGED: usize = 8;
 
 /// The world, as the engine is given it.
 pub struct Parts {
@@ -69,8 +73,18 @@ pub struct Settings {
     pub scan_interval: Duration,
     pub full_scan_interval: Duration,
     pub gc: GcSettings,
+    pub scrub: ScrubSettings,
     /// Only plan and report.
     pub observe: bool,
+}
+
+/// How registered copies are read again.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrubSettings {
+    /// Each within this time; `None`: only when somebody asks.
+    pub period: Option<Duration>,
+    /// Bytes per second at each store.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,6 +143,9 @@ pub struct Engine {
     pub(crate) health: Health,
     /// The highest number that was given to an attempt.
     pub(crate) last_attempt: Mutex<u64>,
+    pub(crate) breakers: Breakers,
+    pub(crate) scrubs: Arc<Scrubs>,
+    pub(crate) arranged: Semaphore,
     /// Rung when an image was marked dirty.
     pub(crate) wake: Notify,
     /// Rung when an operator let the held deletions through.
@@ -141,7 +158,8 @@ impl Engine {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let stores: BTreeMap<StoreName, StorePart> =
             parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
-        let paces = Arc::new(Paces::new(stores.keys()));
+        let paces = Arc::new(Paces::new(stores.keys(), settings.scrub.bandwidth));
+        let breakers = Breakers::new(stores.keys());
         let gates = stores.keys().map(|name| (name.clone(), Gates::new())).collect();
         let engine = Self {
             registry: parts.registry,
@@ -160,6 +178,9 @@ impl Engine {
             guard: Guard::default(),
             health: Health::default(),
             last_attempt: Mutex::default(),
+            breakers,
+            scrubs: Arc::default(),
+            arranged: Semaphore::new(ARRANGED),
             wake: Notify::new(),
             sweep: Notify::new(),
             turns: Turns::default(),
@@ -218,9 +239,15 @@ impl Engine {
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
         let stores = self.settings.policy.stores.iter().map(|facts| &facts.name);
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
-        let unwanted_before = self.guard.unwanted_before(now, self.settings.gc.grace);
-        let mut conditions = Conditions { closed, unwanted_before, ..self.health.rates() };
+        let mut conditions = Conditions {
+            closed,
+            unwanted_before: self.guard.unwanted_before(now, self.settings.gc.grace),
+            scrub: self.settings.scrub.period,
+            scrubbing: self.scrubs.full(),
+            ..self.health.rates()
+        };
         self.orders.add_to(&mut conditions);
+        self.breakers.tell(&mut conditions);
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));

@@ -5,6 +5,7 @@
 mod arrange;
 mod ask;
 mod attempt;
+mod breaker;
 mod copy;
 mod engine;
 mod gate;
@@ -17,6 +18,7 @@ mod note;
 mod orders;
 mod pace;
 mod places;
+mod probe;
 mod progress;
 mod prove;
 mod queries;
@@ -24,17 +26,19 @@ mod recent;
 mod reconcile;
 mod register;
 mod scan;
+mod scrub;
 mod serve;
 mod stores;
 mod survey;
 mod sweep;
 mod transfer;
 mod turn;
+mod verify;
 mod walk;
 
 pub mod status;
 
-pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
+pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};
 pub use stores::Refusal;
 pub use survey::notes;

@@ -35,9 +35,7 @@ async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> 
             return Ok(Some(engine.clock.now()));
         }
         let Sight::Present(image) = look.sight else { return Ok(look.plan.next_look) };
-        if !look.plan.withdraw.is_empty() {
-            arrange::withdraw(engine, id, &look.plan.withdraw).await?;
-        }
+        arrange::arrange(engine, id, &look.plan).await?;
         if !look.plan.register.is_empty() {
             register::register(engine, &look.record, &look.plan.register).await?;
         }

@@ -123,7 +123,11 @@ pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> 
 }
 
 /// Marks these images, also where they have a turn now. With `anew` what failed of them is tried again.
-pub(crate) async fn mark_those(engine: &Engine, which: impl Fn(&Record) -> bool, anew: bool) -> Result<()> {
+pub(crate) async fn mark_those(
+    engine: &Engine,
+    which: impl Fn(&Record) -> bool + Send + Sync,
+    anew: bool,
+) -> Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         let ids: Vec<ImageId> =

@@ -8,7 +8,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, reconcile, scan, survey, sweep, turn::Turn};
+use crate::{Engine, intake, probe, reconcile, scan, survey, sweep, turn::Turn};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -38,6 +38,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
     spawn(&mut tasks, "scan", scan::run(Arc::clone(engine), stop.clone()));
     if !engine.settings.observe {
         spawn(&mut tasks, "sweep", sweep::run(Arc::clone(engine), stop.clone()));
+        for store in engine.stores.keys() {
+            spawn(&mut tasks, "probe", probe::run(Arc::clone(engine), store.clone(), stop.clone()));
+        }
     }
     spawn(&mut tasks, "hours", hours(Arc::clone(engine), stop.clone()));
     spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));

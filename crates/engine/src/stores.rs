@@ -19,8 +19,13 @@ impl Engine {
     /// The enabled stores in the operator's order, then those that only the ledger knows.
     pub async fn stores(&self) -> Result<Vec<StoreReport>> {
         let mut counts: BTreeMap<StoreName, BTreeMap<ReplicaState, u64>> = BTreeMap::new();
+        let mut proofs: BTreeMap<StoreName, Timestamp> = BTreeMap::new();
         self.each_record(|record| {
             for replica in record.replicas.values() {
+                if let (ReplicaState::Registered, Some(proof)) = (replica.state, replica.proof) {
+                    let oldest = proofs.entry(replica.store.clone()).or_insert(proof.at);
+                    *oldest = proof.at.min(*oldest);
+                }
                 *counts.entry(replica.store.clone()).or_default().entry(replica.state).or_default() += 1;
             }
         })
@@ -36,12 +41,17 @@ impl Engine {
             let counts = counts.get(name).cloned().unwrap_or_default();
             let of = |state| counts.get(&state).copied().unwrap_or_default();
             let health = seen.stores.get(name).cloned().unwrap_or_default();
+            let (answers, since, error) = self.breakers.report(name);
             StoreReport {
                 name: name.clone(),
                 enabled: self.settings.policy.enables(name),
                 draining: draining.get(name).copied(),
                 objects: found.get(name).map_or(0, |found| found.objects),
                 note: notes.get(name).cloned(),
+                health: answers.into(),
+                since,
+                error,
+                oldest_proof: proofs.get(name).copied(),
                 last_success: health.last_success,
                 failure: health.failure,
                 replicas: counts.values().sum(),

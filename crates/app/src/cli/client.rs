@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{ImageId, StoreName};
-use mimeo_engine::status::{DrainReport, GcReport, ImageReport, MoveReport, Overview, RenameReport, StoreReport};
+use mimeo_core::{ImageId, StoreName, Timestamp};
+use mimeo_engine::status::{
+    DrainReport, GcReport, ImageReport, MoveReport, Overview, RenameReport, StoreReport, VerifyReport,
+};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -103,6 +105,12 @@ impl Client {
         self.send(Method::POST, &["images", id.as_str(), "replicate"], &[]).await.map(drop)
     }
 
+    /// From when on proofs count.
+    pub(crate) async fn verify(&self, id: &ImageId) -> Outcome<Timestamp> {
+        let report: VerifyReport = self.ask(Method::POST, &["images", id.as_str(), "verify"], &[]).await?;
+        Ok(report.asked_at)
+    }
+
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<T> {
         let answer = self.send(method, path, query).await?;
         answer
@@ -184,6 +192,8 @@ mod tests {
             name: Some("cirros".into()),
             state: ImageState::Pending,
             size: None,
+            reason: None,
+            observed_at: None,
             replicas: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use mimeo_core::StoreName;
 use mimeo_engine::status::StoreReport;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Client, Failure, Listing, Outcome, Style, images::seconds, note, print};
 
@@ -10,26 +10,30 @@ pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
     let reports = client.stores().await?;
     let row = |store: &StoreReport| {
         let failure = store.failure.as_ref().map(|reason| format!("{}: {}", reason.code, reason.message));
+        let reason = store.note.clone().or(store.error.clone()).or(failure);
         vec![
             json!(store.name),
-            json!(state(store)),
             json!(store.replicas),
             json!(store.registered),
             json!(store.failed),
+            json!(state(store)),
+            json!(store.since.map(seconds)),
             json!(store.last_success.map(seconds)),
-            json!(store.note.clone().or(failure)),
+            json!(store.oldest_proof.map(seconds)),
+            json!(reason),
         ]
     };
-    let columns = &["Name", "State", "Replicas", "Registered", "Failed", "Last success", "Reason"];
+    let columns =
+        &["Name", "Replicas", "Registered", "Failed", "State", "Since", "Last success", "Oldest proof", "Reason"];
     print(&Listing { columns, rows: reports.iter().map(row).collect() }.render(style)?)
 }
 
-fn state(store: &StoreReport) -> String {
+fn state(store: &StoreReport) -> Value {
     match store.draining {
-        _ if !store.enabled => "not enabled".into(),
-        Some(_) if store.objects == 0 => "drained, empty".into(),
-        Some(_) => format!("draining, {} left", store.objects),
-        None => "enabled".into(),
+        _ if !store.enabled => json!("not enabled"),
+        Some(_) if store.objects == 0 => json!("drained, empty"),
+        Some(_) => json!(format!("draining, {} left", store.objects)),
+        None => json!(store.health),
     }
 }
 

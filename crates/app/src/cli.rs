@@ -230,6 +230,14 @@ mod tests {
 
     #[test]
     fn wrong_usage_ends_with_two() {
+        for wrong in [
+            &["mimeo", "drain"][..],
+            &["mimeo", "drain", "http1", "--wait", "--cancel"],
+            &["mimeo", "stores", "rename", "http1"],
+            &["mimeo", "stores", "move", "no name"],
+        ] {
+            assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
         for wrong in [&["mimeo"][..], &["mimeo", "replicate"], &["mimeo", "replicate", "x", "--timeout", "5"]] {
             assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

@@ -135,6 +135,8 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
             Some(image) if *image == id => look_again(engine, &id).await?,
             Some(image) => {
                 tracing::warn!(%image, url = without_credentials(&object.url), "another image names this object as its location; it stays");
+                let why = format!("image {image} names it as its location");
+                engine.health.lock().not_removed.insert((object.store.clone(), object.name.clone()), why);
                 past.resting.insert(object.url, Instant::now());
             }
         }

@@ -215,7 +215,8 @@ fn what_there_is_of_a_large_copy_goes_when_it_is_no_longer_of_use() {
     let mut world = world.record(|record| record.objects[0].state = ObjectState::Open);
     let dooms = |plan: &Plan| plan.changes.iter().any(|change| matches!(change, Change::Doom(..)));
     assert!(!dooms(&world.plan()), "it is gone on with");
-    world.policy.stores.remove(0);
+    let to_b = policy::RuleSpec { name: "b".into(), when: None, stores: vec!["b".parse().unwrap()], copies: None };
+    world.policy.rules = Rules::compile(vec![to_b]).unwrap();
     let plan = world.plan();
     assert!(dooms(&plan), "no rule wants it any more");
     assert_eq!(replica(&plan, "a").unwrap().object, None);

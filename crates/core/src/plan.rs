@@ -226,7 +226,9 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         let backend = (policy.backend(store).unwrap_or_default(), policy);
         settled.push(glance::delegated_step(&mut plan, seen, image, true, known(store), backend));
     }
-    settled.iter().for_each(|replica| plan.note(seen, replica.clone()));
+    for replica in &settled {
+        plan.note(seen, replica.clone());
+    }
     unwanted(&mut plan, policy, seen, image, &retire::Wanted { stores: &wanted, replicas: &settled });
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);

@@ -291,6 +291,7 @@ mod tests {
 
     #[test]
     fn copies_do_not_wander_for_no_reason() {
+        use ReplicaState as R;
         let replica = |(name, state): (&str, ReplicaState)| {
             let store: StoreName = name.parse().unwrap();
             let proof = Some(crate::Proof { kind: crate::ProofKind::Readback, at: Timestamp::UNIX_EPOCH });
@@ -303,7 +304,6 @@ mod tests {
             let names = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &draining, &held);
             names.into_iter().map(String::from).collect::<Vec<_>>()
         };
-        use ReplicaState as R;
         let there = [("b", R::Registered), ("c", R::Registered)];
         assert_eq!(chosen(2, &[], &there), ["b", "c"], "where they are, though a stands first");
         assert_eq!(chosen(2, &["b"], &there), ["a", "c"], "one in the place of the drained one");

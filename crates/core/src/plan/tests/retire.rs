@@ -21,11 +21,13 @@ fn draining(mut world: World, store: &str) -> World {
 }
 
 fn doomed(plan: &Plan) -> Vec<&str> {
-    let doomed = |change| match change {
-        &Change::Doom(ref store, ..) => Some(store.as_str()),
-        _ => None,
-    };
-    plan.changes.iter().filter_map(doomed).collect()
+    let mut doomed = Vec::new();
+    for change in &plan.changes {
+        if let Change::Doom(store, ..) = change {
+            doomed.push(store.as_str());
+        }
+    }
+    doomed
 }
 
 fn reason(plan: &Plan, store: &str) -> Option<Reason> {
@@ -65,7 +67,7 @@ fn an_unwanted_copy_waits_for_the_grace_period_and_the_guard() {
     let waiting = replica(&plan, "b").unwrap().clone();
     let since = world.now;
     world.record.replicas.insert(waiting.store.clone(), waiting);
-    world.now = world.now.saturating_add(Duration::from_secs(60)).unwrap();
+    world.now = world.now.saturating_add(Duration::from_mins(1)).unwrap();
     assert_eq!(replica(&world.plan(), "b").unwrap().unwanted_since, Some(since), "since the first look");
     world.conditions.unwanted_before = since;
     assert_eq!(doomed(&world.plan()), ["b"]);

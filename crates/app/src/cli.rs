@@ -4,6 +4,7 @@
 //! else to standard error.
 
 mod client;
+mod drain;
 mod failure;
 mod gc;
 mod images;
@@ -20,6 +21,7 @@ mod watch;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use mimeo_core::StoreName;
 
 pub(crate) use self::{
     client::{Client, the_one},
@@ -97,12 +99,30 @@ enum Command {
         #[command(flatten)]
         style: StyleArguments,
     },
-    /// Show the stores
+    /// Show the stores, or tell Mimeo that one was renamed or moved
+    #[command(args_conflicts_with_subcommands = true)]
     Stores {
+        #[command(subcommand)]
+        change: Option<StoreChange>,
         #[command(flatten)]
         style: StyleArguments,
     },
-    /// Show which copies of deleted images wait for their removal
+    /// Empty a store: its copies go once others are registered, and it takes no new ones
+    Drain {
+        store: StoreName,
+        /// Wait until the store is empty
+        #[arg(long, conflicts_with = "cancel")]
+        wait: bool,
+        /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
+        #[arg(long, requires = "wait", value_parser = timeout)]
+        timeout: Option<Duration>,
+        /// Stop: what has not gone yet stays, and the store takes copies again
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show which copies wait for their removal: of deleted images, or unwanted
     Gc {
         /// Let the removals go through that the guard holds
         #[arg(long)]
@@ -119,6 +139,14 @@ enum Command {
     ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     Demo(demo::Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreChange {
+    /// What the ledger has under a name that is no longer enabled belongs to an enabled store
+    Rename { from: StoreName, to: StoreName },
+    /// A store's files were brought to the URL that it has now: prove and register its copies there
+    Move { store: StoreName },
 }
 
 /// As openstackclient takes them.
@@ -172,7 +200,16 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         }
         Command::Plan { image, style } => plan::plan(load()?, image.as_deref(), &style.into()).await,
         Command::Check { style } => check::check(load()?, &style.into()).await,
-        Command::Stores { style } => stores::list(&connect()?, &style.into()).await,
+        Command::Stores { change: None, style } => stores::list(&connect()?, &style.into()).await,
+        Command::Stores { change: Some(StoreChange::Rename { from, to }), .. } => {
+            stores::rename(&connect()?, &from, &to).await
+        }
+        Command::Stores { change: Some(StoreChange::Move { store }), .. } => stores::move_to(&connect()?, &store).await,
+        Command::Drain { store, cancel: true, .. } => drain::cancel(&connect()?, &store).await,
+        Command::Drain { store, wait, timeout, style, .. } => {
+            let wait = wait.then_some(drain::Wait { timeout });
+            drain::drain(&connect()?, &store, wait, &style.into()).await
+        }
         Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
         Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
         Command::Ledger { action } => ledger::run(&load()?, action).await,
@@ -206,6 +243,14 @@ mod tests {
 
     #[test]
     fn wrong_usage_ends_with_two() {
+        for wrong in [
+            &["mimeo", "drain"][..],
+            &["mimeo", "drain", "http1", "--wait", "--cancel"],
+            &["mimeo", "stores", "rename", "http1"],
+            &["mimeo", "stores", "move", "no name"],
+        ] {
+            assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
         for wrong in [&["mimeo"][..], &["mimeo", "replicate"], &["mimeo", "replicate", "x", "--timeout", "5"]] {
             assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

@@ -47,7 +47,9 @@ pub(crate) async fn onlooker(config: Config) -> Result<Arc<Engine>> {
         true => SqliteLedger::open(&config.ledger).await?,
         false => SqliteLedger::open_in_memory().await?,
     };
-    engine(config, ledger)
+    let engine = engine(config, ledger)?;
+    engine.recall().await?;
+    Ok(engine)
 }
 
 fn engine(config: Config, ledger: SqliteLedger) -> Result<Arc<Engine>> {

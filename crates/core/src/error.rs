@@ -99,6 +99,15 @@ reasons! {
     /// The image is gone; its copies wait for the end of the grace period.
     ImageDeleted = "image-deleted", true;
 
+    /// No rule wants the copy there any more: it goes once every wanted copy is registered.
+    NotWanted = "not-wanted", false;
+    /// The store is drained, and the rules give this image no other place.
+    NoOtherPlace = "no-other-place", true;
+    /// The other copies of the image were never proven by Mimeo.
+    LastProvenCopy = "last-proven-copy", true;
+    /// Glance made the copy, and only Glance can remove it.
+    GlancesCopy = "glances-copy", true;
+
     /// No connection to Glance or Keystone, or no answer in time.
     ImageServiceUnreachable = "image-service-unreachable", false;
     /// Glance or Keystone answered with an error of its own (5xx, or something unreadable).
@@ -148,6 +157,10 @@ reasons! {
     StoreInUse = "store-in-use", false;
     /// The store, or Mimeo as a whole, starts copies at other hours only.
     OutsideHours = "outside-hours", false;
+    /// The ledger has the copy under another name of the store, which the configuration has no longer.
+    StoreRenamed = "store-renamed", true;
+    /// The copy was made at another place than where the configuration now puts the store.
+    StoreMoved = "store-moved", true;
     /// What the store gives back differs from what was sent, in size or content.
     ProofMismatch = "proof-mismatch", false;
     /// What the store should hold is not there.

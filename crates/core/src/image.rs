@@ -113,6 +113,11 @@ impl Location {
     }
 }
 
+/// Whether Glance removes the bits that a URL leads to when it is taken out of an image: its http store alone cannot.
+pub fn is_removed_with_its_bits(url: &str) -> bool {
+    !url.starts_with("http://") && !url.starts_with("https://")
+}
+
 /// A URL without its credentials.
 pub fn bare(url: &str) -> String {
     match userinfo(url) {

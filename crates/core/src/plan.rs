@@ -6,6 +6,7 @@ mod adopt;
 mod glance;
 mod live;
 mod order;
+mod retire;
 #[cfg(test)]
 mod tests;
 mod withdraw;
@@ -16,8 +17,8 @@ use std::{
 };
 
 use crate::{
-    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
-    ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
+    ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -57,6 +58,8 @@ pub struct Observation<'a> {
     pub running: &'a BTreeSet<StoreName>,
     /// What the image's locations show of Mimeo's own objects, known or not.
     pub shown: &'a [Shown],
+    /// Enabled stores whose copy of this image was made at another place than where the configuration now puts them.
+    pub elsewhere: &'a BTreeSet<StoreName>,
     pub conditions: &'a Conditions,
 }
 
@@ -71,6 +74,14 @@ pub struct Conditions {
     pub service_rate: Option<u64>,
     /// Stores whose last copy, or read, failed.
     pub failing: BTreeSet<StoreName>,
+    /// Stores that are to become empty: they take no copies, and those that they have go when others are registered.
+    pub draining: BTreeSet<StoreName>,
+    /// Stores that were renamed in the configuration, and the names under which the ledger has their copies.
+    pub renamed: BTreeMap<StoreName, StoreName>,
+    /// Stores that were moved to another URL, and whose copies are to be proven there.
+    pub moving: BTreeSet<StoreName>,
+    /// Copies that no rule wants any more, and did not before this, may go.
+    pub unwanted_before: Timestamp,
     /// Stores that do not answer: nothing is begun there.
     pub down: BTreeMap<StoreName, Outage>,
     /// Stores that answered when they were last asked. Of one in neither list nobody knows yet.
@@ -128,6 +139,8 @@ pub struct Plan {
     pub copy: Vec<StoreName>,
     /// To be copied by Glance, to these of its own stores.
     pub ask: Vec<StoreName>,
+    /// Stores whose copy goes because no rule wants it any more.
+    pub retired: Vec<StoreName>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
@@ -174,6 +187,10 @@ impl Policy {
     pub fn backend(&self, store: &StoreName) -> Option<&str> {
         self.stores.iter().find(|facts| facts.name == *store)?.backend.as_deref()
     }
+
+    pub fn enables(&self, store: &StoreName) -> bool {
+        self.stores.iter().any(|facts| facts.name == *store)
+    }
 }
 
 pub fn plan(policy: &Policy, seen: &Observation<'_>) -> Plan {
@@ -194,34 +211,32 @@ pub fn state(record: &Record) -> ImageState {
 fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let wanted = match image.properties.contains_key(CHECK_PROPERTY) {
         true => Vec::new(),
-        false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
+        false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
-    let shown = seen.shown.iter().map(|shown| &shown.store);
-    let held: BTreeSet<&StoreName> =
-        seen.record.replicas.keys().chain(shown).filter(|store| !wanted.contains(store)).collect();
-    let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
+    let stores = wanted.iter().filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
     let fresh = |store: &StoreName| Replica::wanted(store.clone());
-    let known = |store: &StoreName| seen.record.replicas.get(store).cloned();
+    let known = |store: &StoreName| seen.record.replicas.get(store).cloned().unwrap_or_else(|| fresh(store));
+    let mut settled = Vec::new();
     for store in own {
-        let replica = known(store).unwrap_or_else(|| fresh(store));
-        let after = replica_step(&mut plan, seen, image, wanted.contains(store), replica, policy);
-        adopt::surplus(&mut plan, seen, &after);
-        plan.note(seen, after);
+        let replica = replica_step(&mut plan, seen, image, true, known(store), policy);
+        adopt::surplus(&mut plan, seen, &replica);
+        settled.push(replica);
     }
     let trouble = trouble(&mut plan, image, seen, policy.backoff);
     for store in glances {
-        let replica = known(store).unwrap_or_else(|| fresh(store));
         let backend = (policy.backend(store).unwrap_or_default(), policy);
-        let after = glance::delegated_step(&mut plan, seen, image, wanted.contains(store), replica, backend);
-        adopt::surplus(&mut plan, seen, &after);
-        plan.note(seen, after);
+        settled.push(glance::delegated_step(&mut plan, seen, image, true, known(store), backend));
     }
+    for replica in &settled {
+        plan.note(seen, replica.clone());
+    }
+    unwanted(&mut plan, policy, seen, image, &retire::Wanted { stores: &wanted, replicas: &settled });
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
@@ -240,6 +255,32 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     plan
 }
 
+/// The copies that nothing wants where they are.
+fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Image, wanted: &retire::Wanted<'_>) {
+    use ReplicaState as R;
+    let is_free = |store: &&StoreName| !wanted.stores.contains(*store) && !seen.running.contains(*store);
+    let shown = seen.shown.iter().map(|shown| &shown.store);
+    let held: BTreeSet<&StoreName> = seen.record.replicas.keys().chain(shown).filter(is_free).collect();
+    for store in held {
+        let before = seen.record.replicas.get(store).cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
+        let is_enabled = policy.enables(store);
+        let after = match policy.backend(store) {
+            _ if !is_enabled => retire::absent(seen, image, before),
+            Some(backend) => glance::delegated_step(plan, seen, image, false, before, (backend, policy)),
+            None => {
+                let replica = replica_step(plan, seen, image, false, before, policy);
+                adopt::surplus(plan, seen, &replica);
+                retire::retire(plan, seen, image, wanted, replica)
+            }
+        };
+        let is_nothing = !is_enabled || matches!(after.state, R::Wanted | R::Gone);
+        plan.note(seen, after);
+        if is_nothing && !seen.record.objects.iter().any(|object| object.store == *store) {
+            plan.changes.push(Change::ReplicaGone(image.id.clone(), store.clone()));
+        }
+    }
+}
+
 /// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
 fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<SourceOf> {
     use ReplicaState as R;
@@ -249,9 +290,11 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     }
     let readable = |store: &&StoreName| {
         seen.record.replicas.get(*store).is_some_and(|replica| {
-            let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
-            let is_free = !seen.running.contains(*store) && !seen.conditions.down.contains_key(*store);
-            proven && kept(seen.record, replica) && is_free
+            let is_unwanted = replica.state == R::Retiring && replica.proof.is_some();
+            let proven = is_unwanted || matches!(replica.state, R::Proven | R::Registered);
+            let is_here = !seen.elsewhere.contains(*store) && !seen.conditions.down.contains_key(*store);
+            let is_free = is_here && !seen.running.contains(*store);
+            proven && replica.size == image.size && kept(seen.record, replica) && is_free
         })
     };
     let conditions = seen.conditions;
@@ -306,18 +349,25 @@ fn replica_step(
         // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
         replica = Replica::wanted(replica.store);
     }
+    if replica.state == R::Retiring {
+        replica = retire::resumed(seen, replica);
+    }
+    if is_wanted && replica.state == R::Retiring {
+        let message = "the former copy is being removed; a new one is made after that";
+        let failure = Failure { reason: Reason::NotWanted, message: message.into(), tries: 1, next_try: None };
+        return Replica { failure: Some(failure), ..replica };
+    }
+    replica.unwanted_since.take_if(|_| is_wanted);
     replica = adopt::shown(plan, seen, image, replica);
+    if seen.elsewhere.contains(&replica.store) && kept(seen.record, &replica) {
+        return moved_step(plan, seen, image, replica);
+    }
     let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
     if is_live && is_doomed(seen.record, &replica) {
         // Its bits are to go, and its location before them: it is a copy no more.
         replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
     } else if is_live {
         return live::step(plan, seen, image, is_wanted, replica, policy);
-    }
-    if replica.state == R::Retiring {
-        // The image is back, or was never away: a copy that is still there must show anew that it is right.
-        let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
-        replica = Replica { state, failure: None, proof: None, ..replica };
     }
     if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
@@ -357,6 +407,15 @@ fn replica_step(
 
 /// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
 fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: Backoff) -> Option<StoreName> {
+    if let Some(former) = awaits_rename(seen, &replica.store) {
+        let message = format!(
+            "the copy is there under the store's former name: `mimeo stores rename {former} {}` makes it this store's",
+            replica.store
+        );
+        replica.failure = Some(Failure { reason: Reason::StoreRenamed, message, tries: 1, next_try: None });
+        return None;
+    }
+    replica.failure.take_if(|failure| failure.reason == Reason::StoreRenamed);
     let waited = replica.failure.take_if(|it| matches!(it.reason, Reason::OutsideHours | Reason::StoreDown));
     if !replica.is_due(seen.now) {
         plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
@@ -375,6 +434,32 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: 
         return None;
     }
     Some(replica.store.clone())
+}
+
+/// The former name of a store that was renamed, where this image has a copy under it.
+fn awaits_rename<'a>(seen: &Observation<'a>, store: &StoreName) -> Option<&'a StoreName> {
+    let former = seen.conditions.renamed.get(store)?;
+    let is_kept = |object: &Object| object.store == *former && object.state == ObjectState::Kept;
+    seen.record.objects.iter().any(is_kept).then_some(former)
+}
+
+/// A copy that is not where its store is now: it stays as it is, until an operator lets it be proven at the new place.
+fn moved_step(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
+    use ReplicaState as R;
+    let is_shown = replica.url.as_deref().is_some_and(|url| image.has_location(url));
+    let before = replica.failure.filter(|failure| failure.reason == Reason::StoreMoved);
+    let is_due = before.as_ref().is_none_or(|failure| failure.next_try.is_none_or(|at| at <= seen.now));
+    if seen.conditions.moving.contains(&replica.store) && image.status == ImageStatus::Active && is_due {
+        plan.prove.push(replica.store.clone());
+    }
+    let message = retire::moved(&replica.store);
+    let told = Failure { reason: Reason::StoreMoved, message, tries: 1, next_try: None };
+    let (state, seen_at) = match replica.state {
+        _ if is_shown && replica.proof.is_some() => (R::Registered, Some(seen.now)),
+        R::Registered => (R::Suspect, replica.seen_at),
+        state => (state, replica.seen_at),
+    };
+    Replica { state, seen_at, failure: Some(before.unwrap_or(told)), ..replica }
 }
 
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.
@@ -463,7 +548,8 @@ fn gone(seen: &Observation<'_>) -> Plan {
             tries: 1,
             next_try: None,
         };
-        let retiring = Replica { state: ReplicaState::Retiring, failure: Some(failure), ..replica.clone() };
+        let (failure, unwanted_since) = (Some(failure), None);
+        let retiring = Replica { state: ReplicaState::Retiring, failure, unwanted_since, ..replica.clone() };
         if retiring != *replica {
             changes.push(Change::Replica(id.clone(), retiring));
         }

@@ -254,14 +254,6 @@ impl EventsHealth {
     }
 }
 
-/// How many images the ledger knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub images: u64,
-    /// Those with a tombstone that still have a kept object.
-    pub retiring: u64,
-}
-
 /// Mimeo's durable record. When a call returns, what it wrote survives a crash; a failed call wrote nothing.
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -285,11 +277,11 @@ pub trait Ledger: Send + Sync {
     /// Up to `limit` records in order of their ids, those after `after`.
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
-    /// As [`list`](Ledger::list), but only the records that have a tombstone or a doomed object.
+    /// As [`list`](Ledger::list), but only the records that have a tombstone, a doomed object or an unwanted replica.
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
-    /// Of tombstones only those that were made after `since`.
-    async fn counts(&self, since: Timestamp) -> Result<Counts>;
+    /// How many images the ledger knows.
+    async fn count(&self) -> Result<u64>;
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>>;
 

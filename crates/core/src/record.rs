@@ -22,6 +22,11 @@ impl Record {
     pub fn object(&self, store: &StoreName, name: &ObjectName) -> Option<&Object> {
         self.objects.iter().find(|object| object.store == *store && object.name == *name)
     }
+
+    /// The object that the replica is made of, as long as the ledger has it.
+    pub fn object_of(&self, replica: &Replica) -> Option<&Object> {
+        self.object(&replica.store, replica.object.as_ref()?)
+    }
 }
 
 /// The image itself, as last observed.
@@ -94,6 +99,8 @@ pub enum Change {
     Image(ImageRow),
     /// Inserts or replaces one replica.
     Replica(ImageId, Replica),
+    /// Drops one replica; nothing if there is none.
+    ReplicaGone(ImageId, StoreName),
     /// Inserts or replaces one object.
     Object(Object),
     /// Hands the object to the sweeper, from this time on; nothing if the ledger no longer has it.

@@ -17,6 +17,8 @@ pub struct Replica {
     pub proof: Option<Proof>,
     /// When a read of the image last showed the location.
     pub seen_at: Option<Timestamp>,
+    /// Since when it is to go although the image is there: no rule wants it any more, or its store is drained.
+    pub unwanted_since: Option<Timestamp>,
     /// Why it is not further, when it is not.
     pub failure: Option<Failure>,
 }
@@ -32,6 +34,7 @@ impl Replica {
             digest: None,
             proof: None,
             seen_at: None,
+            unwanted_since: None,
             failure: None,
         }
     }
@@ -49,6 +52,11 @@ impl Replica {
         self.state = state;
         self.failure = Some(Failure { reason: error.reason, message: error.chain(), tries, next_try });
         self
+    }
+
+    /// Whether Mimeo itself has read it back and found it right.
+    pub fn is_proven(&self) -> bool {
+        self.proof.is_some_and(|proof| proof.kind == ProofKind::Readback)
     }
 
     /// Whether its turn has come: never failed, or the wait after the failure is over.
@@ -72,7 +80,7 @@ pub enum ReplicaState {
     Failed,
     /// Was registered; the last look could not confirm it.
     Suspect,
-    /// The image is gone: the copy waits for the grace period.
+    /// It is to go: the image is gone, or nothing wants the copy there any more.
     Retiring,
     Gone,
 }

@@ -13,7 +13,7 @@ use mimeo_core::{
 use tokio::time::Instant;
 
 use crate::{
-    Engine,
+    Engine, StorePart,
     note::{failed, update},
     progress::Phase,
     prove::{self, Expected, Haste, Known},
@@ -217,23 +217,52 @@ async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<
     let content = || image.hash.as_ref().map(Known::Content);
     let bytes = replica.digest.as_ref().map(Known::Digest).or_else(content).ok_or_else(lost)?;
     let part = engine.stores.get(store).ok_or_else(lost)?;
+    let moved = moved_from(engine, &record, replica, part)?;
     let closed = |_| Error::new(Reason::Cancelled, "no proofs are started any more");
     let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
     let expected = Expected { object, size, bytes };
-    let digest = prove::read_back(part, &expected, &line, &engine.paces, Haste::Normal).await?;
+    let read = prove::read_back(part, &expected, &line, &engine.paces, Haste::Normal).await;
+    let digest = read.map_err(|error| if moved.is_some() { not_at_the_new_place(store, error) } else { error })?;
     if replica.digest.is_none() {
         tracing::info!(%store, %object, "adopted: it reads back as the image");
     }
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
-    update(engine, id, store, |replica, _| Replica {
-        state: ReplicaState::Proven,
-        digest: Some(digest),
-        proof: Some(proof),
-        failure: None,
-        ..replica
+    let url = moved.as_ref().map(|object| object.url.clone());
+    update(engine, id, store, |replica, changes| {
+        changes.extend(moved.map(Change::Object));
+        let (url, digest) = (url.or(replica.url), Some(digest));
+        Replica { state: ReplicaState::Proven, url, digest, proof: Some(proof), failure: None, ..replica }
     })
     .await
+}
+
+/// The object as it is to be recorded once it is proven where its store is now, if that is not where it was made. Only
+/// an operator says that it is to be looked for there.
+fn moved_from(engine: &Engine, record: &Record, replica: &Replica, part: &StorePart) -> Result<Option<Object>> {
+    let store = &replica.store;
+    let Some(object) = record.object_of(replica).filter(|_| engine.elsewhere(record).contains(store)) else {
+        return Ok(None);
+    };
+    if !engine.orders.lock().moving.contains_key(store) {
+        let message = format!("{store}: the copy is not where the configuration now puts the store");
+        return Err(Error::new(Reason::StoreMoved, message));
+    }
+    Ok(Some(Object { url: part.store.location(&object.name), ..object.clone() }))
+}
+
+/// That it is not there, or not rightly, says nothing of the copy at the old place.
+fn not_at_the_new_place(store: &StoreName, error: Error) -> Error {
+    match error.reason {
+        Reason::ObjectMissing | Reason::ProofMismatch => {
+            let message = format!(
+                "{store}: the copy is not rightly at the store's new place; bring the file there and run `mimeo stores \
+                 move {store}` again, or give the new place a store's name of its own"
+            );
+            Error::new(Reason::StoreMoved, message).caused_by(error)
+        }
+        _ => error,
+    }
 }

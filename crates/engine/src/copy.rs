@@ -325,20 +325,21 @@ impl Copies<'_> {
     /// Of those who have waited so long, the ones whose store still takes copies: it is within its hours, and to one whose
     /// last copy failed only a few are tried at a time, so that a store that hangs takes no more than those few places.
     async fn still_admitted(&mut self, passes: Vec<(StoreName, Vec<Pass>)>) -> BTreeMap<StoreName, (Vec<Pass>, Trial)> {
-        let closed = self.engine.conditions(self.engine.clock.now()).closed;
+        let conditions = self.engine.conditions(self.engine.clock.now());
         let mut admitted = BTreeMap::new();
         for (store, passes) in passes {
             self.to_start.remove(&store);
             let failure = self.engine.health.last_failure(&store);
             let trial = Arc::clone(&self.engine.gates(&store).trials).try_acquire_owned().ok();
-            match (closed.get(&store), failure) {
+            let is_closed = conditions.closed.contains_key(&store) || conditions.draining.contains(&store);
+            match (is_closed, failure) {
                 // The next look says until when it waits.
-                (Some(_), _) => drop(self.running.remove(&store)),
-                (None, Some((reason, last))) if trial.is_none() => {
+                (true, _) => drop(self.running.remove(&store)),
+                (false, Some((reason, last))) if trial.is_none() => {
                     self.running.remove(&store);
                     postpone(self.engine, &self.image.id, &store, &tried_by_others(&store, reason, &last)).await;
                 }
-                (None, failure) => drop(admitted.insert(store, (passes, trial.filter(|_| failure.is_some())))),
+                (false, failure) => drop(admitted.insert(store, (passes, trial.filter(|_| failure.is_some())))),
             }
         }
         admitted

@@ -1,13 +1,13 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::{NonZeroU64, NonZeroUsize},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use mimeo_core::{
-    Image, Limits, Result, StoreName, TimeZone, Timestamp,
-    plan::{Conditions, Policy},
+    Image, Limits, Record, Result, StoreName, TimeZone, Timestamp,
+    plan::{self, Conditions, Observation, Plan, Policy, Sight},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
 use tokio::{
@@ -17,10 +17,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    adopt,
     ask::Asked,
     breaker::Breakers,
     gate::Gate,
+    guard::{self, Guard},
     health::Health,
+    orders::{self, Orders},
     pace::Paces,
     places::Places,
     progress::Board,
@@ -136,6 +139,8 @@ pub struct Engine {
     pub(crate) board: Board,
     pub(crate) recent: Recent,
     pub(crate) asked: Asked,
+    pub(crate) orders: Orders,
+    pub(crate) guard: Guard,
     pub(crate) health: Health,
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
@@ -170,6 +175,8 @@ impl Engine {
             board: Board::default(),
             recent: Recent::default(),
             asked: Asked::default(),
+            orders: Orders::default(),
+            guard: Guard::default(),
             health: Health::default(),
             breakers,
             scrubs: Arc::default(),
@@ -181,6 +188,12 @@ impl Engine {
         };
         engine.put_in_force(&engine.limits());
         Arc::new(engine)
+    }
+
+    /// Takes up what was said and counted before this process began.
+    pub async fn recall(&self) -> Result<()> {
+        guard::recall(self).await?;
+        orders::recall(self).await
     }
 
     /// Runs until `stop`; then lets nothing half-done unrecorded.
@@ -229,16 +242,31 @@ impl Engine {
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
         let mut conditions = Conditions {
             closed,
+            unwanted_before: self.guard.unwanted_before(now, self.settings.gc.grace),
             scrub: self.settings.scrub.period,
             scrubbing: self.scrubs.full(),
             ..self.health.rates()
         };
+        self.orders.add_to(&mut conditions);
         self.breakers.tell(&mut conditions);
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
         }
         conditions
+    }
+
+    /// What is to be done about the image as it is seen now.
+    pub(crate) fn plan_for(&self, record: &Record, sight: &Sight, running: &BTreeSet<StoreName>) -> Plan {
+        let now = self.clock.now();
+        let (conditions, elsewhere) = (self.conditions(now), self.elsewhere(record));
+        let shown = match sight {
+            Sight::Present(image) => adopt::shown(self, image),
+            _ => Vec::new(),
+        };
+        let (shown, elsewhere, conditions) = (&shown[..], &elsewhere, &conditions);
+        let seen = Observation { now, record, sight, running, shown, elsewhere, conditions };
+        plan::plan(&self.settings.policy, &seen)
     }
 
     /// The moment on tokio's clock, for waiting.

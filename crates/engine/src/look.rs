@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use mimeo_core::{
     ImageId, Reason, Record, ReplicaState, Result, StoreName,
-    plan::{self, Observation, Plan, Sight},
+    plan::{Plan, Sight},
 };
 
-use crate::{Engine, adopt};
+use crate::Engine;
 
 /// What one look gave. The plan's changes are in the ledger already.
 pub(crate) struct Look {
@@ -23,14 +23,10 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     if let Sight::Present(image) = &sight {
         engine.put_back_undone(image).await;
     }
-    let now = engine.clock.now();
-    let conditions = engine.conditions(now);
-    let shown = match &sight {
-        Sight::Present(image) => adopt::shown(engine, image),
-        _ => Vec::new(),
-    };
-    let seen = Observation { now, record: &record, sight: &sight, running, shown: &shown, conditions: &conditions };
-    let plan = plan::plan(&engine.settings.policy, &seen);
+    let mut plan = engine.plan_for(&record, &sight, running);
+    if !plan.retired.is_empty() {
+        plan.changes.push(engine.guard.note(engine.clock.now()));
+    }
     engine.ledger.commit(&plan.changes).await?;
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let before = record;
@@ -43,8 +39,11 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
 
 /// Copies that were seen may be asked for by their stores' probers; what was lost is told, once for each time.
 fn take_note(engine: &Engine, before: &Record, after: &Record) {
+    // Of a store that was moved it says nothing that what was at the former place is not at this one.
+    let elsewhere = engine.elsewhere(after);
     for replica in after.replicas.values() {
-        if let (ReplicaState::Registered, Some(object)) = (replica.state, &replica.object) {
+        let is_here = !elsewhere.contains(&replica.store);
+        if let (ReplicaState::Registered, Some(object), true) = (replica.state, &replica.object, is_here) {
             engine.breakers.saw(&replica.store, object);
         }
         let losses = |record: &Record| {

@@ -23,7 +23,11 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
         Reason::ProofMismatch | Reason::ObjectMissing | Reason::SourceMismatch | Reason::SourceSize | Reason::StoreFull
     );
     let result = update(engine, id, store, |replica, changes| {
-        let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
+        let is_closed = matches!(
+            replica.state,
+            ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered | ReplicaState::Suspect
+        );
+        let keeps = is_closed && !is_bad;
         let state = if keeps { replica.state } else { ReplicaState::Failed };
         let undecided = replica.state == ReplicaState::Copying && !is_bad;
         if let (false, Some(name)) = (keeps || undecided, replica.object.clone()) {

@@ -128,7 +128,9 @@ async fn tell(engine: &Engine, store: &StoreName, turn: Turn) -> mimeo_core::Res
 async fn find_witness(engine: &Engine, store: &StoreName) -> mimeo_core::Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
-        let found = records.iter().find(|record| is_registered(record, store, None));
+        let is_witness =
+            |record: &&Record| is_registered(record, store, None) && !engine.elsewhere(record).contains(store);
+        let found = records.iter().find(is_witness);
         if let Some(object) = found.and_then(|record| record.replicas.get(store)?.object.as_ref()) {
             engine.breakers.saw(store, object);
             return Ok(());

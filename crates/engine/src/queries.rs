@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result, StoreName,
     Timestamp,
-    plan::{self, Observation, Plan, Sight},
+    plan::{self, Plan, Sight},
 };
 
 use crate::{
-    Engine, adopt,
-    status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
+    Engine, guard,
+    status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
 };
@@ -95,41 +95,6 @@ impl Engine {
         Ok(actions)
     }
 
-    pub async fn stores(&self) -> Result<Vec<StoreReport>> {
-        let mut counts: BTreeMap<StoreName, BTreeMap<ReplicaState, u64>> = BTreeMap::new();
-        let mut proofs: BTreeMap<StoreName, Timestamp> = BTreeMap::new();
-        self.each_record(|record| {
-            for replica in record.replicas.values() {
-                if let (ReplicaState::Registered, Some(proof)) = (replica.state, replica.proof) {
-                    let oldest = proofs.entry(replica.store.clone()).or_insert(proof.at);
-                    *oldest = proof.at.min(*oldest);
-                }
-                *counts.entry(replica.store.clone()).or_default().entry(replica.state).or_default() += 1;
-            }
-        })
-        .await?;
-        let seen = self.health.lock();
-        let report = |facts: &mimeo_core::policy::StoreFacts| {
-            let counts = counts.get(&facts.name).cloned().unwrap_or_default();
-            let of = |state| counts.get(&state).copied().unwrap_or_default();
-            let health = seen.stores.get(&facts.name).cloned().unwrap_or_default();
-            let (answers, since, error) = self.breakers.report(&facts.name);
-            StoreReport {
-                name: facts.name.clone(),
-                health: answers.into(),
-                since,
-                error,
-                oldest_proof: proofs.get(&facts.name).copied(),
-                last_success: health.last_success,
-                failure: health.failure,
-                replicas: counts.values().sum(),
-                registered: of(ReplicaState::Registered),
-                failed: of(ReplicaState::Failed),
-            }
-        };
-        Ok(self.settings.policy.stores.iter().map(report).collect())
-    }
-
     pub async fn overview(&self) -> Result<Overview> {
         let (mut states, mut hidden, mut contested) = (BTreeMap::new(), None, 0);
         self.each_record(|record| {
@@ -161,10 +126,12 @@ impl Engine {
 
     /// Lets the deletions that the guard holds now go through.
     pub async fn confirm_gc(&self) -> Result<()> {
-        sweep::confirm(self).await
+        guard::confirm(self).await?;
+        self.sweep.notify_one();
+        Ok(())
     }
 
-    async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
+    pub(crate) async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
         let mut walk = Records::all(self.ledger.as_ref());
         while let Some(records) = walk.next().await? {
             records.iter().for_each(&mut visit);
@@ -179,7 +146,7 @@ impl Engine {
     /// An image that the ledger does not know yet, as its first look will record it.
     fn preview(&self, image: &Image) -> Record {
         let mut record = Record::new(image.id.clone());
-        let plan = self.plan_for(&record, image);
+        let plan = self.plan_alone(&record, image);
         for change in plan.changes {
             if let Change::Image(row) = change {
                 record.image = ImageRow { ..row };
@@ -188,18 +155,13 @@ impl Engine {
         record
     }
 
-    fn plan_for(&self, record: &Record, image: &Image) -> Plan {
-        let (now, sight) = (self.clock.now(), Sight::Present(Box::new(image.clone())));
-        let (running, conditions) = (BTreeSet::new(), self.conditions(now));
-        let shown = adopt::shown(self, image);
-        let observation =
-            Observation { now, record, sight: &sight, running: &running, shown: &shown, conditions: &conditions };
-        plan::plan(&self.settings.policy, &observation)
+    fn plan_alone(&self, record: &Record, image: &Image) -> Plan {
+        self.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new())
     }
 
     async fn plan_image(&self, image: &Image) -> Result<Vec<PlannedAction>> {
         let record = self.ledger.load(&image.id).await?.unwrap_or_else(|| Record::new(image.id.clone()));
-        let plan = self.plan_for(&record, image);
+        let plan = self.plan_alone(&record, image);
         let (mut row, mut replicas) = (record.image, record.replicas);
         for change in &plan.changes {
             match change {

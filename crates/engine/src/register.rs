@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A URL that needs longer than this to answer a HEAD would hold the PATCH open.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Registers the proven replicas of `stores`. Each one's outcome is in the ledger afterwards.
 pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreName]) -> Result<()> {

@@ -2,15 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use mimeo_core::{
-    Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp,
-    plan::{self, Observation, Sight},
-};
+use mimeo_core::{Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp, plan::Sight};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Engine, adopt,
+    Engine,
     walk::{Records, Walk},
 };
 
@@ -93,13 +90,7 @@ async fn mark_unsettled(engine: &Engine, page: &[Image]) -> Result<()> {
 }
 
 fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
-    let sight = Sight::Present(Box::new(image.clone()));
-    let running = BTreeSet::new();
-    let now = engine.clock.now();
-    let conditions = engine.conditions(now);
-    let shown = adopt::shown(engine, image);
-    let seen = Observation { now, record, sight: &sight, running: &running, shown: &shown, conditions: &conditions };
-    let plan = plan::plan(&engine.settings.policy, &seen);
+    let plan = engine.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new());
     let is_news = |change: &Change| match change {
         Change::Image(row) => {
             let facts = |row: &ImageRow| (row.wanted.clone(), row.name.clone(), row.status.clone(), row.gone_at);
@@ -150,7 +141,28 @@ pub(crate) async fn mark_where(
     Ok(())
 }
 
-async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
+/// Marks these images, also where they have a turn now. With `anew` what failed of them is tried again.
+pub(crate) async fn mark_those(
+    engine: &Engine,
+    which: impl Fn(&Record) -> bool + Send + Sync,
+    anew: bool,
+) -> Result<()> {
+    let mut walk = Records::all(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
+        let ids: Vec<ImageId> =
+            records.iter().filter(|record| which(record)).map(|record| record.image.id.clone()).collect();
+        if anew && !ids.is_empty() {
+            let now = engine.clock.now();
+            let changes: Vec<Change> = ids.iter().map(|id| Change::TryAt(id.clone(), now)).collect();
+            engine.ledger.commit(&changes).await?;
+        }
+        mark(engine, ids.clone()).await?;
+        ids.iter().for_each(|id| engine.turns.poke(id));
+    }
+    Ok(())
+}
+
+pub(crate) async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
     let due = engine.clock.now();
     let marks: Vec<Change> = images.into_iter().map(|image| Change::Dirty(DirtyMark { image, due })).collect();
     commit_marks(engine, &marks).await

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, adopt, intake, probe, reconcile, scan, sweep, turn::Held};
+use crate::{Engine, adopt, intake, probe, reconcile, scan, survey, sweep, turn::Held};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -21,9 +21,18 @@ const LEDGER_RETRY: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, stop: CancellationToken) -> Result<()> {
+    if let Some(events) = &events {
+        engine.health.lock().events = Some(events.health());
+    }
+    // Nothing is planned before it is known what operators said.
+    while let Err(error) = begin(engine).await {
+        tracing::error!(error = error.chain(), "the ledger does not say where to go on; it is asked again");
+        if stop.run_until_cancelled(tokio::time::sleep(LEDGER_RETRY)).await.is_none() {
+            return Ok(());
+        }
+    }
     let mut tasks = JoinSet::new();
     if let Some(events) = events {
-        engine.health.lock().events = Some(events.health());
         spawn(&mut tasks, "intake", intake::run(Arc::clone(engine), events, stop.clone()));
     }
     spawn(&mut tasks, "scan", scan::run(Arc::clone(engine), stop.clone()));
@@ -45,6 +54,11 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
         stop.cancel();
     }
     Ok(())
+}
+
+async fn begin(engine: &Engine) -> Result<()> {
+    engine.recall().await?;
+    survey::tell(engine).await
 }
 
 fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {

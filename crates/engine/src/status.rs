@@ -156,6 +156,14 @@ pub struct VerifyReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReport {
     pub name: StoreName,
+    /// False: the ledger knows it, the configuration does not name it among its enabled stores.
+    pub enabled: bool,
+    /// Since when it is drained, if it is.
+    pub draining: Option<Timestamp>,
+    /// Objects that the ledger has there; 0: it may be switched off.
+    pub objects: u64,
+    /// What an operator should know of it, and do.
+    pub note: Option<String>,
     pub health: StoreHealth,
     /// Since when it is so.
     pub since: Option<Timestamp>,
@@ -195,6 +203,43 @@ impl From<Answers> for StoreHealth {
             Answers::Unknown => Self::Unknown,
         }
     }
+}
+
+/// How far the draining of a store has come (`mimeo drain STORE`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    pub store: StoreName,
+    /// Since when it is drained; null: it is not.
+    pub since: Option<Timestamp>,
+    /// Images of which there is something at the store. None: it is empty, and may be switched off.
+    pub left: Vec<DrainEntry>,
+}
+
+/// An image of which there is something at a store that is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainEntry {
+    pub image: ImageId,
+    pub name: Option<String>,
+    /// Why it is still there.
+    pub reason: ReasonReport,
+}
+
+/// What came of a renaming (`mimeo stores rename`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenameReport {
+    /// Images whose copy is the new store's now.
+    pub followed: u64,
+    /// Images that are at work now: the command is to be given again for them.
+    pub busy: u64,
+    /// Images that have a copy under both names, and keep both.
+    pub both: u64,
+}
+
+/// What a move began (`mimeo stores move`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// Copies that are proven at the new place now.
+    pub copies: u64,
 }
 
 /// `serve` at a glance.

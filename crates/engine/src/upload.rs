@@ -137,10 +137,10 @@ impl Engine {
         let policy = &self.settings.policy;
         let conditions = self.conditions(self.clock.now());
         let is_open = |store: &StoreName| {
-            let is_well = !conditions.failing.contains(store) && !conditions.closed.contains_key(store);
-            is_well && self.stores.contains_key(store)
+            let is_well = !conditions.failing.contains(store) && !conditions.down.contains_key(store);
+            is_well && !conditions.closed.contains_key(store) && self.stores.contains_key(store)
         };
-        let wanted = policy.rules.wanted(image, &policy.stores, &replicas);
+        let wanted = policy.rules.wanted(image, &policy.stores, &conditions.draining, &replicas);
         Ok((wanted.len(), wanted.into_iter().filter(is_open).collect()))
     }
 }

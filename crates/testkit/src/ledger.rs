@@ -10,8 +10,7 @@ use async_trait::async_trait;
 use mimeo_core::{
     Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
     HistoryStep, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, Result, StoreName,
-    Timestamp, follow,
-    ports::{Counts, Ledger},
+    Timestamp, follow, ports::Ledger,
 };
 use tokio::time::Instant;
 
@@ -195,14 +194,8 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn counts(&self, since: Timestamp) -> Result<Counts> {
-        self.read(|tables| {
-            let records = tables.images.keys().filter_map(|id| tables.record(id));
-            let is_kept = |object: &Object| object.state == ObjectState::Kept;
-            let retiring =
-                records.filter(|it| it.image.gone_at > Some(since) && it.objects.iter().any(is_kept)).count();
-            Counts { images: tables.images.len() as u64, retiring: retiring as u64 }
-        })
+    async fn count(&self) -> Result<u64> {
+        self.read(|tables| tables.images.len() as u64)
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {
@@ -261,6 +254,7 @@ impl Tables {
                 let tries = replica.failure.as_ref().map_or(0, |failure| failure.tries);
                 self.note(id, &HistoryState::of_replica(replica), tries, now);
             }
+            Change::ReplicaGone(id, store) => drop(self.replicas.remove(&(id.clone(), store.clone()))),
             Change::Object(object) => {
                 self.image(&object.name.image());
                 self.objects.insert(key(&object.store, &object.name), object.clone());
@@ -367,6 +361,7 @@ fn key(store: &StoreName, name: &ObjectName) -> (StoreName, String) {
 fn is_sweepable(record: &Record) -> bool {
     record.image.gone_at.is_some()
         || record.objects.iter().any(|object| matches!(object.state, ObjectState::Doomed | ObjectState::Found))
+        || record.replicas.values().any(|replica| replica.unwanted_since.is_some())
 }
 
 /// Marks are kept in whole milliseconds, as a database keeps them.

@@ -59,6 +59,7 @@ pub enum StoreCall {
 #[derive(Debug, Clone)]
 pub struct FakeStore {
     name: StoreName,
+    host: String,
     state: Arc<watch::Sender<State>>,
 }
 
@@ -77,7 +78,20 @@ struct State {
 
 impl FakeStore {
     pub fn new(name: &str) -> Self {
-        Self { name: name.parse().unwrap(), state: Arc::new(watch::Sender::new(State::default())) }
+        let host = format!("{name}.example");
+        Self { name: name.parse().unwrap(), host, state: Arc::new(watch::Sender::new(State::default())) }
+    }
+
+    /// The same place with the same objects, under another name.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        Self { name: name.parse().unwrap(), ..self.clone() }
+    }
+
+    /// The same store with the same objects, at another URL.
+    #[must_use]
+    pub fn moved(&self, host: &str) -> Self {
+        Self { host: host.to_owned(), ..self.clone() }
     }
 
     /// From now on a sink that ends before it published leaves its bytes: they are seen by `kept`, `read` and `probe`, as
@@ -194,7 +208,7 @@ impl Store for FakeStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        format!("http://{}.example/{object}", self.name)
+        format!("http://{}/{object}", self.host)
     }
 
     fn is_sparse(&self) -> bool {

@@ -18,7 +18,7 @@ use std::{
 use async_trait::async_trait;
 use mimeo_core::{
     Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageId, ObjectName, Reason, Record, Result, Timestamp,
-    ports::{Counts, Ledger},
+    ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
@@ -182,6 +182,8 @@ impl Ledger for SqliteLedger {
              SELECT image FROM objects WHERE state = 'doomed' AND image > ?1
              UNION
              SELECT image FROM objects WHERE state = 'found' AND image > ?1
+             UNION
+             SELECT image FROM replicas WHERE unwanted_since IS NOT NULL AND image > ?1
              ORDER BY 1 LIMIT ?2",
         )
         .bind(after.map_or("", ImageId::as_str))
@@ -192,17 +194,10 @@ impl Ledger for SqliteLedger {
         rows::records(&mut snapshot, &rows::ids(&found)?).await
     }
 
-    async fn counts(&self, since: Timestamp) -> Result<Counts> {
-        let (images, retiring): (i64, i64) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM images),
-                    (SELECT count(*) FROM images WHERE gone_at > ?1
-                     AND EXISTS (SELECT 1 FROM objects WHERE image = images.id AND state = 'kept'))",
-        )
-        .bind(milliseconds(since))
-        .fetch_one(&self.readers)
-        .await
-        .map_err(unavailable)?;
-        Ok(Counts { images: images.unsigned_abs(), retiring: retiring.unsigned_abs() })
+    async fn count(&self) -> Result<u64> {
+        let images: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM images").fetch_one(&self.readers).await.map_err(unavailable)?;
+        Ok(images.unsigned_abs())
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {

@@ -172,6 +172,30 @@ async fn the_commands_find_an_image_by_its_id_and_have_it_looked_at() {
 }
 
 #[tokio::test]
+async fn the_commands_drain_a_store_and_are_told_what_makes_no_sense() {
+    let api = api().await;
+    let client = Client::new(&api.settings).unwrap();
+    let (store, nowhere) = ("http1".parse().unwrap(), "nowhere".parse().unwrap());
+    assert!(client.drain_report(&store).await.unwrap().since.is_none());
+    let begun = client.drain(&store).await.unwrap();
+    assert!(begun.since.is_some() && begun.left.is_empty());
+    assert_eq!(client.stores().await.unwrap()[0].draining, begun.since);
+    client.cancel_drain(&store).await.unwrap();
+    assert_eq!(client.stores().await.unwrap()[0].draining, None);
+    let refusals = [
+        client.drain(&nowhere).await.map(drop),
+        client.cancel_drain(&nowhere).await,
+        client.move_store(&nowhere).await.map(drop),
+        client.rename_store(&store, &store).await.map(drop),
+        client.rename_store(&nowhere, &store).await.map(drop),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.unwrap_err().code, 2);
+    }
+    assert_eq!(client.move_store(&store).await.unwrap().copies, 0);
+}
+
+#[tokio::test]
 async fn a_serve_that_is_not_there_or_not_ours_is_told() {
     let api = api().await;
     let elsewhere = ApiSettings { listen: "127.0.0.1:9".parse().unwrap(), ..api.settings.clone() };

@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{ImageId, Timestamp};
-use mimeo_engine::status::{GcReport, HistoryReport, ImageReport, Overview, StoreReport, VerifyReport};
+use mimeo_core::{ImageId, StoreName, Timestamp};
+use mimeo_engine::status::{
+    DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, RenameReport, StoreReport, VerifyReport,
+};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -45,6 +47,26 @@ impl Client {
 
     pub(crate) async fn stores(&self) -> Outcome<Vec<StoreReport>> {
         self.ask(Method::GET, &["stores"], &[]).await
+    }
+
+    pub(crate) async fn drain(&self, store: &StoreName) -> Outcome<DrainReport> {
+        self.ask(Method::POST, &["stores", store.as_str(), "drain"], &[]).await
+    }
+
+    pub(crate) async fn drain_report(&self, store: &StoreName) -> Outcome<DrainReport> {
+        self.ask(Method::GET, &["stores", store.as_str(), "drain"], &[]).await
+    }
+
+    pub(crate) async fn cancel_drain(&self, store: &StoreName) -> Outcome {
+        self.send(Method::DELETE, &["stores", store.as_str(), "drain"], &[]).await.map(drop)
+    }
+
+    pub(crate) async fn rename_store(&self, from: &StoreName, to: &StoreName) -> Outcome<RenameReport> {
+        self.ask(Method::POST, &["stores", from.as_str(), "rename"], &[("to", to.as_str())]).await
+    }
+
+    pub(crate) async fn move_store(&self, store: &StoreName) -> Outcome<MoveReport> {
+        self.ask(Method::POST, &["stores", store.as_str(), "move"], &[]).await
     }
 
     pub(crate) async fn gc(&self) -> Outcome<GcReport> {
@@ -124,7 +146,8 @@ impl Client {
                 let problem = answer.json::<ProblemBody>().await;
                 let detail =
                     problem.map_or_else(|_| format!("{} answers {status}", self.base), |problem| problem.detail);
-                Err(Failure::failed(detail))
+                // What was asked for makes no sense: no other time is better for it.
+                Err(if status == StatusCode::BAD_REQUEST { Failure::usage(detail) } else { Failure::failed(detail) })
             }
         }
     }

@@ -19,6 +19,7 @@ pub(super) fn delegated_step(
     use ReplicaState as R;
     let (now, backoff) = (seen.now, policy.backoff);
     if let Some(url) = at_glance(image, backend) {
+        let is_drained = seen.conditions.draining.contains(&replica.store);
         let before = replica.proof.filter(|proof| proof.kind == ProofKind::Glance);
         return Replica {
             state: R::Registered,
@@ -26,7 +27,7 @@ pub(super) fn delegated_step(
             size: image.size,
             proof: before.or(Some(Proof { kind: ProofKind::Glance, at: now })),
             seen_at: Some(now),
-            failure: None,
+            failure: is_drained.then(|| glances_copy(backend)),
             ..replica
         };
     }
@@ -65,6 +66,15 @@ pub(super) fn delegated_step(
         }
     }
     replica
+}
+
+/// Why a drain does not remove it.
+fn glances_copy(backend: &str) -> Failure {
+    let message = format!(
+        "the store is drained, but Glance made this copy and only Glance can remove it: `glance stores-delete --store \
+         {backend} IMAGE`"
+    );
+    Failure { reason: Reason::GlancesCopy, message, tries: 1, next_try: None }
 }
 
 /// After so long without a change of the image, its import may have died with the glance-api that did it. Glance itself

@@ -158,7 +158,7 @@ fn verify(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: &Repl
     }
     let asked = seen.record.image.verify_asked.is_some_and(|asked| proof.at < asked);
     // A little earlier than the end of the period, so that the last one is read within it.
-    let ages = |period: Duration| proof.at.saturating_add(period * 9 / 10).unwrap_or(Timestamp::MAX);
+    let ages = |period: Duration| proof.at.saturating_add(period / 10 * 9).unwrap_or(Timestamp::MAX);
     let due = seen.conditions.scrub.map(ages);
     if !asked && due.is_none_or(|due| due > seen.now) {
         return plan.look_again(due);

@@ -7,6 +7,7 @@ mod delegated;
 mod deletes;
 mod flow;
 mod healing;
+mod leaving;
 mod limits;
 mod resume;
 mod sources;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 use mimeo_core::{
     Backoff, CHUNK, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
-    policy::{Rules, StoreFacts},
+    policy::{RuleSpec, Rules, StoreFacts},
     ports::{Clock, EventKind, ImageEvent, Ledger, Registry, Store},
 };
 use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart, status::ImageReport};
@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) events: EventSender,
     pub(crate) engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
-    options: Options,
+    pub(crate) options: Options,
     serving: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -52,7 +52,12 @@ pub(crate) struct Options {
     pub(crate) chunk: u64,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
+    /// None: every image to every store.
+    pub(crate) rules: &'static [Rule],
 }
+
+/// One rule for every image: its stores, and how many of them.
+pub(crate) type Rule = (&'static [&'static str], Option<usize>);
 
 impl Default for Options {
     fn default() -> Self {
@@ -66,6 +71,7 @@ impl Default for Options {
             scrub: None,
             chunk: CHUNK,
             window: NonZeroUsize::new(64 << 10).unwrap(),
+            rules: &[],
         }
     }
 }
@@ -103,6 +109,13 @@ impl World {
             stop.cancel();
             task.await.unwrap();
         }
+    }
+
+    /// With other options, as after a change of the configuration.
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Self)) {
+        self.stop().await;
+        change(self);
+        self.serve();
     }
 
     /// As SIGKILL: nothing is recorded any more from this moment on. (Tasks within tasks take a few turns to end.)
@@ -195,6 +208,11 @@ impl World {
     }
 }
 
+fn rule((stores, copies): &Rule) -> RuleSpec {
+    let stores = stores.iter().map(|store| store.parse().unwrap()).collect();
+    RuleSpec { name: "rule".into(), when: None, stores, copies: *copies }
+}
+
 fn store(number: usize, options: Options) -> FakeStore {
     let store = FakeStore::new(&format!("store{number}"));
     let store = if options.resumable { store.resumable() } else { store };
@@ -227,7 +245,7 @@ pub(crate) fn engine(
     let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
     let facts = facts.chain(options.glances.iter().enumerate().map(glance));
     let policy = Policy {
-        rules: Rules::default(),
+        rules: Rules::compile(options.rules.iter().map(rule).collect()).unwrap(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
         chunk: options.chunk,

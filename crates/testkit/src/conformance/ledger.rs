@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use mimeo_core::{
     Change, Digest, DirtyMark, Failure, HISTORY_LINES, HistoryLine, HistoryState, ImageRow, Object, ObjectName,
-    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName,
-    ports::{Counts, Ledger},
+    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, ports::Ledger,
 };
 
 use crate::sample::{id, time};
@@ -22,6 +21,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_by_name_and_by_id(&make().await).await;
     lists_in_pages(&make().await).await;
     finds_what_is_to_be_swept(&make().await).await;
+    drops_one_replica(&make().await).await;
     dooms_only_what_it_has(&make().await).await;
     moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;
@@ -173,13 +173,24 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     assert_eq!(found, [(id(1), 1), (id(2), 0)]);
     assert_eq!(ledger.sweepable(None, 1).await.unwrap().len(), 1);
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
-    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 0 });
     ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
     assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].objects[0].state, ObjectState::Found);
     let kept = Object { name: ObjectName::new(&id(2), 1), state: ObjectState::Kept, ..open_object(1) };
     ledger.commit(&[Change::Object(kept)]).await.unwrap();
-    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 1 });
-    assert_eq!(ledger.counts(time(99)).await.unwrap(), Counts { images: 3, retiring: 0 });
+    assert_eq!(ledger.count().await.unwrap(), 3);
+    let unwanted = Replica { unwanted_since: Some(time(3)), ..Replica::wanted(store("http1")) };
+    ledger.commit(&[Change::Replica(id(3), unwanted)]).await.unwrap();
+    assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].image.id, id(3));
+}
+
+async fn drops_one_replica(ledger: &impl Ledger) {
+    let replicas = ["http1", "http2"].map(|name| Change::Replica(id(1), Replica::wanted(store(name))));
+    ledger.commit(&replicas).await.unwrap();
+    let gone = |image, name| Change::ReplicaGone(image, store(name));
+    ledger.commit(&[gone(id(1), "http1"), gone(id(1), "http3"), gone(id(2), "http2")]).await.unwrap();
+    let left = ledger.load(&id(1)).await.unwrap().unwrap().replicas;
+    assert_eq!(left.into_keys().collect::<Vec<_>>(), [store("http2")]);
+    assert_eq!(ledger.load(&id(2)).await.unwrap(), None);
 }
 
 async fn dooms_only_what_it_has(ledger: &impl Ledger) {
@@ -322,6 +333,7 @@ fn full_record() -> Record {
         digest: Some(Digest::from_hex("ab")),
         proof: Some(Proof { kind: ProofKind::Readback, at: time(3) }),
         seen_at: Some(time(4)),
+        unwanted_since: Some(time(5)),
         failure: Some(failure),
     };
     let bare = Replica::wanted(store("http2"));

@@ -25,6 +25,10 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             replica(transaction, id, new).await?;
             history::note_replica(transaction, id, new).await
         }
+        Change::ReplicaGone(id, store) => {
+            let gone = sqlx::query("DELETE FROM replicas WHERE image = ?1 AND store = ?2");
+            run(transaction, gone.bind(id.as_str()).bind(store.as_str())).await
+        }
         Change::Object(new) => {
             ensure_image(transaction, &new.name.image()).await?;
             object(transaction, new).await
@@ -100,8 +104,8 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
 async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
     let replace = sqlx::query(
         "INSERT OR REPLACE INTO replicas (image, store, state, object, url, size, digest, proof_kind, proof_at, seen_at,
-             failure_reason, failure_message, failure_tries, failure_next_try)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             unwanted_since, failure_reason, failure_message, failure_tries, failure_next_try)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     );
     let bound = replace
         .bind(id.as_str())
@@ -113,7 +117,8 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
         .bind(replica.digest.as_ref().map(Digest::as_str))
         .bind(replica.proof.map(|proof| proof.kind.to_string()))
         .bind(optional(replica.proof.map(|proof| proof.at)))
-        .bind(optional(replica.seen_at));
+        .bind(optional(replica.seen_at))
+        .bind(optional(replica.unwanted_since));
     run(transaction, bind_failure(bound, replica.failure.as_ref())).await
 }
 

@@ -104,6 +104,7 @@ struct ReplicaColumns {
     proof_kind: Option<String>,
     proof_at: Option<i64>,
     seen_at: Option<i64>,
+    unwanted_since: Option<i64>,
     #[sqlx(flatten)]
     failure: FailureColumns,
 }
@@ -123,6 +124,7 @@ impl ReplicaColumns {
             digest: self.digest.map(Digest::from_hex),
             proof,
             seen_at: self.seen_at.map(timestamp).transpose()?,
+            unwanted_since: self.unwanted_since.map(timestamp).transpose()?,
             failure: self.failure.parse()?,
         })
     }

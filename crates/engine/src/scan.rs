@@ -157,7 +157,9 @@ pub(crate) async fn mark_those(
             engine.ledger.commit(&changes).await?;
         }
         mark(engine, ids.clone()).await?;
-        ids.iter().for_each(|id| engine.turns.poke(id));
+        for id in &ids {
+            engine.turns.poke(id);
+        }
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ async fn unwanted_copies_and_deletions_count_together_also_across_a_restart() {
     world.delete(&ids[3]);
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 6, "a fourth deletion within the hour");
-    tokio::time::sleep(Duration::from_mins(60)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(world.objects(), 4, "an hour later it is one by itself");
 }
 

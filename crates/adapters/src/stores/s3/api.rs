@@ -124,7 +124,9 @@ impl Api {
     pub(super) async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<(Vec<String>, Option<String>)> {
         let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
         list.with_prefix(prefix);
-        after.map(|after| list.with_continuation_token(after));
+        if let Some(after) = after {
+            list.with_continuation_token(after);
+        }
         let list = self.client.get(list.sign(VALID));
         let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
         let page = ListObjectsV2::parse_response(&answer.body);

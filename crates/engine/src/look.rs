@@ -51,12 +51,10 @@ fn take_note(engine: &Engine, before: &Record, after: &Record) {
             failure.filter(|failure| failure.reason == Reason::LocationLost).map_or(0, |failure| failure.tries)
         };
         let (store, losses, known) = (&replica.store, losses(after), losses(before));
-        match losses {
-            _ if losses <= known => {}
-            1 => tracing::info!(%store, "a location was removed by another writer; it is registered again"),
-            _ => {
-                tracing::warn!(%store, losses, "another writer keeps removing this location; it is registered again later")
-            }
+        if losses > known && losses == 1 {
+            tracing::info!(%store, "a location was removed by another writer; it is registered again");
+        } else if losses > known {
+            tracing::warn!(%store, losses, "another writer keeps removing this location; it is registered again later");
         }
     }
     let stays = |record: &Record| {

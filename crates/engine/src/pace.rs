@@ -78,9 +78,12 @@ pub(crate) struct Paces {
 }
 
 impl Paces {
-    pub(crate) fn new<'a>(stores: impl Iterator<Item = &'a StoreName> + Clone, scrub: Option<NonZeroU64>) -> Self {
-        let each = || stores.clone().map(|store| (store.clone(), Pace::default())).collect();
-        let paces = Self { all: Pace::default(), stores: each(), scrubs: each() };
+    pub(crate) fn new<'a>(stores: impl Iterator<Item = &'a StoreName>, scrub: Option<NonZeroU64>) -> Self {
+        let mut paces = Self::default();
+        for store in stores {
+            paces.stores.insert(store.clone(), Pace::default());
+            paces.scrubs.insert(store.clone(), Pace::default());
+        }
         paces.scrubs.values().for_each(|pace| pace.set(scrub));
         paces
     }

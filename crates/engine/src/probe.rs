@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Engine, StorePart, scan, scrub, walk::Records};
 
-/// With the time that a probe may take, and as many as it takes in a row, within a minute.
-const BEAT: Duration = Duration::from_secs(15);
 /// After a probe without an answer, or when something else failed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Further, where all is well: it makes a beat of 15 s. With the time that a probe may take, and as many as it takes in a
+/// row, a store that goes away is down within a minute.
+const REST_OF_BEAT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// It may be ten thousand images that are concerned: new ones have their turns between them.
 const BETWEEN: Duration = Duration::from_millis(20);
@@ -28,7 +29,7 @@ pub(crate) async fn run(engine: Arc<Engine>, store: StoreName, stop: Cancellatio
         let pause = async {
             tokio::time::sleep(AGAIN).await;
             if answered {
-                let _ = tokio::time::timeout(BEAT - AGAIN, bell.notified()).await;
+                let _ = tokio::time::timeout(REST_OF_BEAT, bell.notified()).await;
             }
         };
         tokio::select! {

@@ -93,12 +93,11 @@ async fn keep(
     outcome: &Result<Proof>,
 ) -> Result<()> {
     if let Err(error) = outcome {
-        match is_bad(error) {
-            true => {
-                tracing::error!(%store, error = error.chain(), "a registered copy is bad: it is withdrawn and made anew");
-                engine.health.failed(store, error);
-            }
-            false => tracing::warn!(%store, error = error.chain(), "a registered copy could not be read again"),
+        if is_bad(error) {
+            tracing::error!(%store, error = error.chain(), "a registered copy is bad: it is withdrawn and made anew");
+            engine.health.failed(store, error);
+        } else {
+            tracing::warn!(%store, error = error.chain(), "a registered copy could not be read again");
         }
         engine.breakers.suspect(store, error.reason);
     }

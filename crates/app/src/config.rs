@@ -5,6 +5,8 @@
 //! enough.
 
 mod document;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod limits;
 mod mistake;
 mod sections;

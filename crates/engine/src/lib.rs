@@ -6,6 +6,9 @@ mod ask;
 mod attempt;
 mod copy;
 mod engine;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod health;
 mod intake;

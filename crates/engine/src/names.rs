@@ -41,7 +41,7 @@ impl Names {
 
 /// The objects, of these, that the image's locations name: however a URL is written, the object's name stands in it, and
 /// no other object has that name.
-fn named(image: &Image, objects: &HashSet<String>) -> Vec<String> {
+pub(crate) fn named(image: &Image, objects: &HashSet<String>) -> Vec<String> {
     let decoded = |location: &Location| percent_decode_str(&location.url).decode_utf8_lossy().to_ascii_lowercase();
     let found = image.locations.iter().map(decoded).flat_map(|url| names_in(&url));
     found.filter(|name| objects.contains(name)).collect()

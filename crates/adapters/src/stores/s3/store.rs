@@ -168,7 +168,7 @@ impl Store for S3Store {
 }
 
 /// The parts from the first on, as far as none is missing and all are of one size; the last may be shorter.
-fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
+pub(super) fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
     let (mut found, mut size) = (Vec::new(), None);
     for (number, part) in (1..).zip(parts) {
         let full = *size.get_or_insert(part.size);
@@ -184,7 +184,7 @@ fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
     found
 }
 
-fn size_of(parts: &[PartsContent]) -> u64 {
+pub(super) fn size_of(parts: &[PartsContent]) -> u64 {
     parts.iter().map(|part| part.size).sum()
 }
 

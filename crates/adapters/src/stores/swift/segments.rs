@@ -35,9 +35,9 @@ pub(super) struct Segment {
 }
 
 #[derive(Deserialize)]
-struct Listed {
-    name: String,
-    bytes: u64,
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) bytes: u64,
 }
 
 /// All segments of the object that the container lists, in their order. None where there is no container.
@@ -61,11 +61,14 @@ pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<S
             Some(last) if last.name > marker => marker.clone_from(&last.name),
             _ => return Ok(segments),
         }
-        let known = page
-            .iter()
-            .filter_map(|listed| number(object, &listed.name).map(|number| Segment { number, bytes: listed.bytes }));
-        segments.extend(known);
+        segments.extend(known(object, &page));
     }
+}
+
+/// Those of a listing that are segments of the object.
+pub(super) fn known(object: &ObjectName, page: &[Listed]) -> Vec<Segment> {
+    let segment = |listed: &Listed| Some(Segment { number: number(object, &listed.name)?, bytes: listed.bytes });
+    page.iter().filter_map(segment).collect()
 }
 
 fn query(prefix: &str, marker: &str) -> String {
@@ -77,6 +80,11 @@ fn query(prefix: &str, marker: &str) -> String {
 pub(super) fn unbroken(segments: &[Segment]) -> &[Segment] {
     let whole = segments.iter().zip(1..).take_while(|(segment, number)| segment.number == *number).count();
     &segments[..whole]
+}
+
+/// How many bytes the segments have together.
+pub(super) fn total(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| segment.bytes).sum()
 }
 
 /// How many whole segments there are before `offset`, and how many bytes of the next one are. `None`: not so many

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     SwiftCredentials, SwiftStoreConfig,
     account::{Account, At},
-    segments::{Segment, list, place, segment, unbroken},
+    segments::{Segment, list, place, segment, total, unbroken},
     sink::SwiftSink,
 };
 use crate::{http::range_start, stores::web::content_length, stream::skipping};
@@ -114,7 +114,7 @@ impl Store for SwiftStore {
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
         let segments = list(&self.0.account, object).await?;
-        Ok(unbroken(&segments).iter().map(|segment| segment.bytes).sum())
+        Ok(total(unbroken(&segments)))
     }
 
     async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {

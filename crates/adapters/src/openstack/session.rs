@@ -124,7 +124,7 @@ impl Session {
             }
         };
         let lifetime = info.issued_at.and_then(|issued| (info.expires_at - issued).to_std().ok());
-        let renew_at = lifetime.map(renewal);
+        let renew_at = lifetime.and_then(renewal);
         Ok(Access {
             endpoint,
             token: Some(token),
@@ -135,9 +135,9 @@ impl Session {
     }
 }
 
-/// When a token that was given now, for so long, is to be exchanged.
-pub(super) fn renewal(life: Duration) -> Instant {
-    Instant::now() + life.saturating_sub(MARGIN.min(life / 10))
+/// When a token that was given now, for so long, is to be exchanged. `None`: never, as far as can be counted.
+pub(super) fn renewal(life: Duration) -> Option<Instant> {
+    Instant::now().checked_add(life.saturating_sub(MARGIN.min(life / 10)))
 }
 
 fn in_catalogue(keystone: &AsyncOpenStack, kind: &str, interface: &str, region: Option<&str>) -> Option<String> {
@@ -206,4 +206,14 @@ fn is_unreachable(cause: &OpenStackError) -> bool {
 fn place(cloud: &CloudConfig) -> String {
     let url = cloud.auth.as_ref().and_then(|auth| auth.auth_url.as_deref());
     format!("Keystone at {}", url.unwrap_or("(unknown)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_for_ever_is_no_crash() {
+        assert_eq!(renewal(Duration::from_secs(u64::MAX)), None);
+    }
 }

@@ -33,7 +33,7 @@ pub fn notification(body: &[u8]) {
 /// Neither the message of a mistake nor `Debug` shows a password, whatever stands around it.
 pub fn transport_url(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Some((before, after)) = text.split_once('\n') else {
+    let Some((before, after)) = text.split_once('\n').filter(|(before, _)| !before.contains("://")) else {
         let _ = text.parse::<TransportUrl>();
         return;
     };

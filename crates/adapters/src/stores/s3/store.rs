@@ -184,8 +184,9 @@ pub(super) fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
     found
 }
 
+/// As far as it can be counted: a server may list what it wants.
 pub(super) fn size_of(parts: &[PartsContent]) -> u64 {
-    parts.iter().map(|part| part.size).sum()
+    parts.iter().fold(0, |size, part| size.saturating_add(part.size))
 }
 
 /// `least`, or as many times that as keep the parts of an object of this size from being too many.
@@ -196,6 +197,12 @@ fn part_size(size: u64, least: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_that_no_part_can_have_are_no_crash() {
+        let part = |number| PartsContent { number, etag: String::new(), last_modified: String::new(), size: u64::MAX };
+        assert_eq!(size_of(&[part(1), part(2)]), u64::MAX);
+    }
 
     #[test]
     fn an_object_of_any_size_has_no_more_parts_than_may_be_each_of_whole_chunks() {

@@ -82,9 +82,9 @@ pub(super) fn unbroken(segments: &[Segment]) -> &[Segment] {
     &segments[..whole]
 }
 
-/// How many bytes the segments have together.
+/// How many bytes the segments have together, as far as they can be counted: a server may list what it wants.
 pub(super) fn total(segments: &[Segment]) -> u64 {
-    segments.iter().map(|segment| segment.bytes).sum()
+    segments.iter().fold(0, |total, segment| total.saturating_add(segment.bytes))
 }
 
 /// How many whole segments there are before `offset`, and how many bytes of the next one are. `None`: not so many
@@ -140,5 +140,10 @@ mod tests {
             assert_eq!(place(&segments, offset), Some(found), "{offset}");
         }
         assert_eq!(place(&segments, 13), None);
+    }
+
+    #[test]
+    fn sizes_that_no_segment_can_have_are_no_crash() {
+        assert_eq!(total(&segments(&[(1, u64::MAX), (2, 1)])), u64::MAX);
     }
 }

@@ -157,7 +157,7 @@ impl Store for SwiftStore {
                 416 => return Ok(stream::empty().boxed()),
                 _ => return Err(self.0.account.refused(&Method::GET, &response)),
             };
-            let told = content_length(&response).map(|length| length + offset - skip);
+            let told = content_length(&response).map(|length| length.saturating_add(offset - skip));
             if is_short(&response, told) && Instant::now() < settled {
                 sleep(PAUSE).await;
                 continue;

@@ -19,6 +19,7 @@ use crate::{
     places::Places,
     progress::Board,
     recent::{self, Recent},
+    room::Room,
     serve,
     turn::Turns,
 };
@@ -87,6 +88,7 @@ pub(crate) struct Gates {
     pub(crate) slow: Arc<Semaphore>,
     pub(crate) trials: Arc<Semaphore>,
     pub(crate) proofs: Semaphore,
+    pub(crate) room: Room,
 }
 
 impl Gates {
@@ -98,6 +100,7 @@ impl Gates {
             slow: Arc::new(Semaphore::new(SLOW_COPIES)),
             trials: Arc::new(Semaphore::new(TRIALS)),
             proofs: Semaphore::new(PROOFS),
+            room: Room::default(),
         }
     }
 }

@@ -23,6 +23,7 @@ mod queries;
 mod recent;
 mod reconcile;
 mod register;
+mod room;
 mod scan;
 mod serve;
 mod sweep;

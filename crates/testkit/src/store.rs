@@ -31,6 +31,8 @@ pub enum StoreFault {
     ReadsOther,
     ProbeFails(Reason),
     ProbeStalls,
+    RoomFails(Reason),
+    RoomStalls,
     DeleteFails(Reason),
 }
 
@@ -62,6 +64,8 @@ struct State {
     partial: BTreeMap<String, Bytes>,
     resumable: bool,
     sparse: bool,
+    /// For all objects together, if it tells.
+    capacity: Option<u64>,
     written: u64,
     faults: Vec<StoreFault>,
     calls: Vec<StoreCall>,
@@ -84,6 +88,13 @@ impl FakeStore {
     #[must_use]
     pub fn sparse(self) -> Self {
         self.state.send_modify(|state| state.sparse = true);
+        self
+    }
+
+    /// From now on it tells how much room it has of so many bytes. What it is given beyond them is taken nevertheless.
+    #[must_use]
+    pub fn of_size(self, capacity: u64) -> Self {
+        self.state.send_modify(|state| state.capacity = Some(capacity));
         self
     }
 
@@ -247,6 +258,17 @@ impl Store for FakeStore {
             _ => None,
         })?;
         Ok(self.seen(object).map(|bits| bits.len() as u64))
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        self.stalls(StoreFault::RoomStalls).await;
+        self.fails("room", |fault| match fault {
+            StoreFault::RoomFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let state = self.state.borrow();
+        let taken: usize = state.objects.values().chain(state.partial.values()).map(Bytes::len).sum();
+        Ok(state.capacity.map(|capacity| capacity.saturating_sub(taken as u64)))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

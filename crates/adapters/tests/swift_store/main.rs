@@ -90,6 +90,20 @@ async fn each_refusal_has_its_reason_store_and_cure() {
 }
 
 #[tokio::test]
+async fn the_room_is_what_the_tighter_quota_leaves() {
+    let (swift, _server) = Swift::serve().await;
+    let store = swift.store(SEGMENT);
+    assert_eq!(store.room().await.unwrap(), None);
+    put(&store, 600).await.unwrap();
+    for (quotas, room) in
+        [((Some(1000), None), 400), ((None, Some(5000)), 4400), ((Some(1000), Some(700)), 100), ((Some(500), None), 0)]
+    {
+        swift.with(|account| account.quotas = quotas);
+        assert_eq!(store.room().await.unwrap(), Some(room));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_before_the_end_is_no_success() {
     let (swift, _server) = Swift::serve().await;
     swift.with(|account| account.refuses = Some(StatusCode::CREATED));

@@ -7,6 +7,7 @@ mod deletes;
 mod flow;
 mod limits;
 mod resume;
+mod room;
 mod sources;
 mod windows;
 mod world;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
-    Error, ObjectName, Reason, Result, StoreName,
+    Error, ImageId, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Sink, Store},
 };
 use rustix::fs::{Access, OFlags, access};
@@ -59,17 +59,11 @@ impl FileStore {
 
     async fn start(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
         let disk = self.disk(object);
-        let file = disk
-            .run(move |disk| {
-                if let Some(size) = size {
-                    disk.has_room(size.saturating_sub(offset))?;
-                }
-                match offset {
-                    0 => disk.begin(),
-                    _ => disk.go_on(offset),
-                }
-            })
-            .await?;
+        let begin = move |disk: &Disk| match offset {
+            0 => disk.begin(),
+            _ => disk.go_on(offset),
+        };
+        let file = disk.run(begin).await?;
         Ok(Box::new(FileSink::new(disk, file, size, offset, self.gathered)))
     }
 }
@@ -193,6 +187,11 @@ impl Store for FileStore {
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
         self.web.probe(object).await
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        // The question is about the directory alone.
+        self.disk(&ObjectName::new(&ImageId::nil(), 0)).run(Disk::room).await
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -124,6 +124,10 @@ impl Store for SftpStore {
         self.web.probe(object).await
     }
 
+    async fn room(&self) -> Result<Option<u64>> {
+        Ok(self.connect().await?.room().await)
+    }
+
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let (connection, names) = (self.connect().await?, self.names(object));
         connection.has_directory().await?;

@@ -20,6 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// What a request is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum At<'a> {
+    Account,
     /// The container, with a query.
     Container(&'a str),
     Object(&'a str),
@@ -152,6 +153,7 @@ impl Account {
     fn url(&self, access: &Access, at: At<'_>) -> Result<Url> {
         let (endpoint, container) = (&access.endpoint, &self.container);
         let text = match at {
+            At::Account => endpoint.clone(),
             At::Container("") => format!("{endpoint}/{container}"),
             At::Container(query) => format!("{endpoint}/{container}?{query}"),
             At::Object(name) => format!("{endpoint}/{container}/{name}"),

@@ -190,12 +190,31 @@ impl Store for SwiftStore {
         }
     }
 
+    /// What the quotas of the container and of the account leave. Who may not look at the account sees the container's.
+    async fn room(&self) -> Result<Option<u64>> {
+        let mut room = None;
+        for (at, of) in [(At::Container(""), "Container"), (At::Account, "Account")] {
+            let head = |head: reqwest::RequestBuilder| head.timeout(PROBE_TIMEOUT);
+            let response = self.0.account.send(&Method::HEAD, at, head).await?;
+            let left = response.status().is_success().then(|| left_of_quota(response.headers(), of)).flatten();
+            room = room.into_iter().chain(left).min();
+        }
+        Ok(room)
+    }
+
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         // The manifest first: without its segments it would be a shorter object.
         self.0.remove(object.as_str()).await?;
         let segments = list(&self.0.account, object).await?;
         self.0.remove_segments(object, &segments).await
     }
+}
+
+/// What is left of the quota of a `Container` or an `Account`, where it has one.
+fn left_of_quota(headers: &header::HeaderMap, of: &str) -> Option<u64> {
+    let number = |name: String| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let quota = number(format!("X-{of}-Meta-Quota-Bytes"))?;
+    Some(quota.saturating_sub(number(format!("X-{of}-Bytes-Used"))?))
 }
 
 /// Whether the server counts fewer bytes than were written.

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use mimeo_adapters::stores::swift::{SwiftCredentials, SwiftLogin, SwiftStore, SwiftStoreConfig};
 use mimeo_core::{ObjectName, Reason, Result, ports::Store};
 use mimeo_testkit::{conformance, sample};
-use swift::{KEY, Swift};
+use swift::{KEY, Swift, with_key};
 use tokio::net::TcpListener;
 
 /// So that small objects are large.
@@ -116,6 +116,20 @@ async fn an_answer_before_the_end_is_no_success() {
         }
     };
     assert!(error.chain().contains("before it had the whole body"), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_new_password_is_for_the_next_login_and_for_locations_and_the_copy_goes_on() {
+    let (swift, _server) = Swift::serve().await;
+    let store = swift.store(SEGMENT);
+    let mut sink = store.open(&object(), Some(3000)).await.unwrap();
+    sink.write(sample::bits(1500)).await.unwrap();
+    swift.with(|account| account.key = Some("0ther"));
+    store.renew(&with_key(&swift.with(|account| account.url.clone()), SEGMENT, "0ther")).unwrap();
+    assert!(store.location(&object()).contains("0ther"));
+    sink.write(sample::bits(1500)).await.unwrap();
+    sink.close().await.unwrap();
+    assert_eq!(swift.with(|account| account.logins), 2);
 }
 
 #[tokio::test]

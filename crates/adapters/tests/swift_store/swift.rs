@@ -37,6 +37,8 @@ pub(crate) struct Account {
     pub(crate) lags: usize,
     /// Bytes that the container, and the account, may have.
     pub(crate) quotas: (Option<u64>, Option<u64>),
+    /// Instead of [`KEY`].
+    pub(crate) key: Option<&'static str>,
 }
 
 #[derive(Default, Clone)]
@@ -86,7 +88,11 @@ impl Swift {
 }
 
 pub(crate) fn config(url: &str, segment_size: u64) -> SwiftStoreConfig {
-    let credentials = SwiftCredentials::tempauth(&format!("{url}/auth/1.0"), "a:mimeo", KEY.into()).unwrap();
+    with_key(url, segment_size, KEY)
+}
+
+pub(crate) fn with_key(url: &str, segment_size: u64, key: &str) -> SwiftStoreConfig {
+    let credentials = SwiftCredentials::tempauth(&format!("{url}/auth/1.0"), "a:mimeo", key.into()).unwrap();
     SwiftStoreConfig {
         name: "swift1".parse().unwrap(),
         login: SwiftLogin::TempAuth(credentials),
@@ -101,7 +107,7 @@ pub(crate) fn config(url: &str, segment_size: u64) -> SwiftStoreConfig {
 
 async fn log_in(State(swift): State<Swift>, headers: HeaderMap) -> Response {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
-    if !is("X-Auth-User", "a:mimeo") || !is("X-Auth-Key", KEY) {
+    if !is("X-Auth-User", "a:mimeo") || !is("X-Auth-Key", swift.with(|account| account.key.unwrap_or(KEY))) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     swift.with(|account| {

@@ -28,6 +28,7 @@ pub(super) const IN_FLIGHT: usize = 8;
 /// After how many more bytes it is noted how far the image was written.
 const NOTED_EVERY: u64 = 16 << 20;
 
+#[derive(Clone)]
 pub struct RbdStore {
     ceph: Ceph,
     sizes: Sizes,
@@ -45,6 +46,11 @@ impl RbdStore {
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
         Ok(Self { ceph: Ceph::new(config), sizes: Sizes { request, noted_every: NOTED_EVERY } })
+    }
+
+    /// What begins from now on is done over a new connection, with the key that the keyring has then.
+    pub fn renew(&self) {
+        self.ceph.forget();
     }
 
     /// With other requests, a power of two, so that a test need not send large objects.

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use mimeo_core::{
@@ -14,14 +12,15 @@ use super::{
     api::Api,
     sink::{HeldSink, MOST_PARTS, Parts, PartsSink, WholeSink},
 };
-use crate::{http::range_start, stores::web::content_length, stream::skipping};
+use crate::{Live, http::range_start, stores::web::content_length, stream::skipping};
 
 /// What is held in memory of an object of unknown size: at least the 5 MiB that a part must have.
 const HELD: usize = 8 << 20;
 
 #[derive(Debug, Clone)]
 pub struct S3Store {
-    config: Arc<S3StoreConfig>,
+    name: StoreName,
+    config: Live<S3StoreConfig>,
     api: Api,
     /// What the parts of an object have, as long as they are not too many.
     part: u64,
@@ -31,7 +30,14 @@ pub struct S3Store {
 impl S3Store {
     pub fn new(config: S3StoreConfig) -> Result<Self> {
         let api = Api::new(&config)?;
-        Ok(Self { config: Arc::new(config), api, part: CHUNK, held: HELD })
+        Ok(Self { name: config.name.clone(), config: Live::new(config), api, part: CHUNK, held: HELD })
+    }
+
+    /// From now on requests, and the locations that bear them, have the keys of this configuration; nothing else of it
+    /// counts.
+    pub fn renew(&self, config: S3StoreConfig) {
+        self.api.renew(&config.credentials);
+        self.config.set(S3StoreConfig { credentials: config.credentials, ..(*self.config.get()).clone() });
     }
 
     /// With other parts, so that a test need not send large objects.
@@ -53,7 +59,7 @@ impl S3Store {
 
     /// Its parts cannot be read, and not all that is before `offset` is there.
     async fn give_up(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Error {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let what = self.api.what(&Method::PUT, &key);
         let size = size.map_or("unknown".into(), |size| size.to_string());
         let message = format!(
@@ -77,11 +83,11 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     fn name(&self) -> &StoreName {
-        &self.config.name
+        &self.name
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        self.config.location(object)
+        self.config.get().location(object)
     }
 
     fn resumes(&self) -> Option<bool> {
@@ -89,7 +95,7 @@ impl Store for S3Store {
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
-        let (api, key) = (self.api.clone(), self.config.key(object));
+        let (api, key) = (self.api.clone(), self.config.get().key(object));
         Ok(match size {
             None => Box::new(HeldSink::open(api, key, self.held)),
             Some(size) if size <= self.part => Box::new(WholeSink::open(&api, &key, size)),
@@ -98,7 +104,7 @@ impl Store for S3Store {
     }
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
-        let upload = self.upload(&self.config.key(object)).await?;
+        let upload = self.upload(&self.config.get().key(object)).await?;
         let of_use = |parts: &[PartsContent]| parts.first().is_some_and(|part| part.size.is_multiple_of(self.part));
         Ok(upload.map_or(0, |(_, parts)| if of_use(&parts) { size_of(&parts) } else { 0 }))
     }
@@ -112,7 +118,7 @@ impl Store for S3Store {
     /// is in stays as it is, and what is given of it again is passed over. Where not all that is needed is there, it is
     /// removed, so that the copy can begin anew.
     async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let (Some(total), Some((id, mut parts))) = (size, self.upload(&key).await?) else {
             return Err(self.give_up(object, size, offset).await);
         };
@@ -129,7 +135,7 @@ impl Store for S3Store {
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let Some(response) = self.api.get(&key, offset).await? else {
             // Nothing from there on: how much there should be is the reader's to know.
             return Ok(stream::empty().boxed());
@@ -150,7 +156,7 @@ impl Store for S3Store {
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let Some(response) = self.api.head(&key).await? else {
             return Ok(None);
         };
@@ -161,7 +167,7 @@ impl Store for S3Store {
 
     /// First the uploads: one of them may just become the object.
     async fn delete(&self, object: &ObjectName) -> Result<()> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         self.abort_uploads(&key).await?;
         self.api.delete(&key).await
     }

@@ -47,6 +47,14 @@ impl Account {
         Ok((Self { store, container, session, http, created: OnceCell::new() }, credentials))
     }
 
+    /// Logs in with the credentials of this configuration from now on; gives those that stand in the locations.
+    pub(super) fn renew(&self, config: &SwiftStoreConfig) -> Result<SwiftCredentials> {
+        let cloud = config.cloud()?;
+        let credentials = config.credentials(&cloud)?;
+        self.session.renew(config.login(cloud, &self.http));
+        Ok(credentials)
+    }
+
     /// Makes the container, unless it is there.
     pub(super) async fn create_container(&self) -> Result<()> {
         let create = async || {

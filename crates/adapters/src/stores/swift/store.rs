@@ -15,7 +15,7 @@ use super::{
     segments::{Segment, list, place, segment, total, unbroken},
     sink::SwiftSink,
 };
-use crate::{http::range_start, stores::web::content_length, stream::skipping};
+use crate::{Live, http::range_start, stores::web::content_length, stream::skipping};
 
 /// On the manifest: how many bytes the segments have together.
 pub(super) const SIZE: &str = "X-Object-Meta-Mimeo-Size";
@@ -39,7 +39,8 @@ pub(super) struct Shared {
     pub(super) container: String,
     pub(super) segment_size: u64,
     create_container: bool,
-    credentials: SwiftCredentials,
+    /// In the locations.
+    credentials: Live<SwiftCredentials>,
     pub(super) account: Account,
 }
 
@@ -48,7 +49,16 @@ impl SwiftStore {
     pub fn new(config: SwiftStoreConfig) -> Result<Self> {
         let (account, credentials) = Account::new(&config)?;
         let SwiftStoreConfig { name, container, segment_size, create_container, .. } = config;
+        let credentials = Live::new(credentials);
         Ok(Self(Arc::new(Shared { name, container, segment_size, create_container, credentials, account })))
+    }
+}
+
+impl SwiftStore {
+    /// From now on logins and locations have the password of this configuration, or of clouds.yaml as it is now.
+    pub fn renew(&self, config: &SwiftStoreConfig) -> Result<()> {
+        self.0.credentials.set(self.0.account.renew(config)?);
+        Ok(())
     }
 }
 
@@ -98,7 +108,7 @@ impl Store for SwiftStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        self.0.credentials.location(&self.0.container, object)
+        self.0.credentials.get().location(&self.0.container, object)
     }
 
     fn resumes(&self) -> Option<bool> {

@@ -75,7 +75,7 @@ async fn a_new_password_is_for_the_requests_that_begin_from_then_on() {
     running.write(sample::bits(1)).await.unwrap();
     let begun = async || {
         while seen.lock().unwrap().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     timeout(Duration::from_secs(10), begun()).await.unwrap();

@@ -7,6 +7,7 @@
 mod document;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod gateway;
 mod limits;
 mod mistake;
 mod sections;
@@ -31,7 +32,12 @@ use mimeo_core::{
 use url::Url;
 
 use self::{document::Document, mistake::Mistakes};
-pub(crate) use self::{document::suggestion, mistake::ConfigError, written::Written};
+pub(crate) use self::{
+    document::suggestion,
+    gateway::{Ack, GatewaySettings, Reads, TlsFiles},
+    mistake::ConfigError,
+    written::Written,
+};
 
 /// Everything that the operator decided.
 #[derive(Debug)]
@@ -53,6 +59,8 @@ pub(crate) struct Config {
     /// With an entry for each enabled store.
     pub limits: Limits,
     pub api: ApiSettings,
+    /// None: no gateway.
+    pub gateway: Option<GatewaySettings>,
     pub log: LogFormat,
     /// To compare with what the file says later.
     pub written: Written,

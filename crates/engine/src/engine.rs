@@ -1,4 +1,9 @@
-use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use mimeo_core::{
     Image, Limits, Result, StoreName, TimeZone, Timestamp,
@@ -121,6 +126,8 @@ pub struct Engine {
     pub(crate) recent: Recent,
     pub(crate) asked: Asked,
     pub(crate) health: Health,
+    /// The highest number that was given to an attempt.
+    pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
     pub(crate) wake: Notify,
     /// Rung when an operator let the held deletions through.
@@ -149,6 +156,7 @@ impl Engine {
             recent: Recent::default(),
             asked: Asked::default(),
             health: Health::default(),
+            last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
             turns: Turns::default(),

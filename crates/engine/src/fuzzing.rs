@@ -1,6 +1,6 @@
 //! What must hold of every location, whatever its URL is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{Image, ImageId, Location, ObjectName};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,7 +13,7 @@ pub fn names(bytes: &[u8], image: &Image) {
     let text = String::from_utf8_lossy(text);
     let (before, after) = text.split_once('\n').unwrap_or((&text, ""));
     let object = ObjectName::new(&ImageId::nil(), u64::from_be_bytes(*number));
-    let objects = HashSet::from([object.to_string()]);
+    let objects = BTreeSet::from([object.to_string()]);
     let found = |url: String| {
         let location = Location { url, metadata: BTreeMap::default() };
         named(&Image { locations: vec![location], ..image.clone() }, &objects)

@@ -14,6 +14,7 @@ mod health;
 mod intake;
 mod look;
 mod names;
+mod nearest;
 mod note;
 mod pace;
 mod places;
@@ -29,9 +30,11 @@ mod serve;
 mod sweep;
 mod transfer;
 mod turn;
+mod upload;
 mod walk;
 
 pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use upload::{Bits, Copying, Outcome, Upload};

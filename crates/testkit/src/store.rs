@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -119,6 +122,18 @@ impl FakeStore {
     /// The names of the published objects.
     pub fn objects(&self) -> Vec<ObjectName> {
         self.state.borrow().objects.keys().map(|name| name.parse().unwrap()).collect()
+    }
+
+    /// Whether anything of the object is there, published or not.
+    pub fn holds(&self, object: &ObjectName) -> bool {
+        self.seen(object).is_some()
+    }
+
+    /// The names of everything that is there, published or not.
+    pub fn everything(&self) -> Vec<ObjectName> {
+        let state = self.state.borrow();
+        let names: BTreeSet<&String> = state.objects.keys().chain(state.partial.keys()).collect();
+        names.into_iter().map(|name| name.parse().unwrap()).collect()
     }
 
     /// The bytes as published, whatever faults are on.

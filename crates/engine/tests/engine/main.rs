@@ -9,5 +9,6 @@ mod limits;
 mod resume;
 mod room;
 mod sources;
+mod uploads;
 mod windows;
 mod world;

@@ -5,6 +5,8 @@
 //! enough.
 
 mod document;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gateway;
 mod limits;
 mod mistake;

@@ -149,6 +149,12 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// How many more bytes it takes, where it can tell. What an object that is being written will still need is not
+    /// taken off. Leaves nothing behind.
+    async fn room(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Removes the object; one that is not there is no error. A lost answer leaves either.
     async fn delete(&self, object: &ObjectName) -> Result<()>;
 }

@@ -164,6 +164,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
             line.advance(usize::try_from(from).unwrap_or(usize::MAX));
         }
     }
+    engine.gates(store).room.take(part, &line).await?;
     let slow = &engine.gates(store).slow;
     let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow };
     let began = Instant::now();

@@ -28,6 +28,7 @@ use crate::{
     places::Places,
     progress::Board,
     recent::{self, Recent},
+    room::Room,
     scrub::Scrubs,
     serve,
     turn::Turns,
@@ -109,6 +110,7 @@ pub(crate) struct Gates {
     pub(crate) slow: Arc<Semaphore>,
     pub(crate) trials: Arc<Semaphore>,
     pub(crate) proofs: Semaphore,
+    pub(crate) room: Room,
 }
 
 impl Gates {
@@ -120,6 +122,7 @@ impl Gates {
             slow: Arc::new(Semaphore::new(SLOW_COPIES)),
             trials: Arc::new(Semaphore::new(TRIALS)),
             proofs: Semaphore::new(PROOFS),
+            room: Room::default(),
         }
     }
 }

@@ -9,6 +9,9 @@ mod attempt;
 mod breaker;
 mod copy;
 mod engine;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod guard;
 mod health;
@@ -27,6 +30,7 @@ mod queries;
 mod recent;
 mod reconcile;
 mod register;
+mod room;
 mod scan;
 mod scrub;
 mod serve;

@@ -41,7 +41,7 @@ impl Names {
 
 /// The objects, of these, that the image's locations name: however a URL is written, the object's name stands in it, and
 /// no other object has that name.
-fn named(image: &Image, objects: &BTreeSet<String>) -> Vec<String> {
+pub(crate) fn named(image: &Image, objects: &BTreeSet<String>) -> Vec<String> {
     let found = image.locations.iter().flat_map(names_in);
     found.filter(|name| objects.contains(name)).collect()
 }

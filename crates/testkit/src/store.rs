@@ -37,6 +37,8 @@ pub enum StoreFault {
     ReadsOther,
     ProbeFails(Reason),
     ProbeStalls,
+    RoomFails(Reason),
+    RoomStalls,
     DeleteFails(Reason),
     ListFails(Reason),
 }
@@ -71,6 +73,8 @@ struct State {
     resumable: bool,
     sparse: bool,
     listable: bool,
+    /// For all objects together, if it tells.
+    capacity: Option<u64>,
     written: u64,
     faults: Vec<StoreFault>,
     calls: Vec<StoreCall>,
@@ -113,6 +117,12 @@ impl FakeStore {
     #[must_use]
     pub fn listable(self) -> Self {
         self.state.send_modify(|state| state.listable = true);
+    }
+
+    /// From now on it tells how much room it has of so many bytes. What it is given beyond them is taken nevertheless.
+    #[must_use]
+    pub fn of_size(self, capacity: u64) -> Self {
+        self.state.send_modify(|state| state.capacity = Some(capacity));
         self
     }
 
@@ -305,6 +315,17 @@ impl Store for FakeStore {
         let page: Vec<String> = rest.by_ref().take(PAGE).collect();
         let next = rest.next().and(page.last().cloned()).map(Cursor);
         Ok(Some(ObjectPage { objects: page.iter().filter_map(|name| name.parse().ok()).collect(), next }))
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        self.stalls(StoreFault::RoomStalls).await;
+        self.fails("room", |fault| match fault {
+            StoreFault::RoomFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let state = self.state.borrow();
+        let taken: usize = state.objects.values().chain(state.partial.values()).map(Bytes::len).sum();
+        Ok(state.capacity.map(|capacity| capacity.saturating_sub(taken as u64)))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -52,6 +52,12 @@ impl Glance {
         Self::with_login(config.login()?)
     }
 
+    /// From now on requests log in as this configuration, with clouds.yaml as it is now, says.
+    pub fn renew(&self, config: &OpenstackConfig) -> Result<()> {
+        self.0.session.renew(config.login()?);
+        Ok(())
+    }
+
     pub(super) fn with_login(login: Login) -> Result<Self> {
         let builder = match &login {
             Login::Keystone { cloud, .. } => trust(client(), cloud)?,

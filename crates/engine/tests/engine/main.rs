@@ -10,6 +10,7 @@ mod healing;
 mod leaving;
 mod limits;
 mod resume;
+mod room;
 mod sources;
 mod uploads;
 mod windows;

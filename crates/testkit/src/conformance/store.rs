@@ -41,6 +41,7 @@ pub async fn store(store: &dyn Store) {
     says_what_is_not_there(store).await;
     publishes_nothing_that_is_cut_short(store).await;
     takes_other_objects_while_one_is_open(store).await;
+    tells_its_room_always_or_never(store).await;
     if store.is_sparse() {
         reads_zeros_where_it_skipped(store).await;
     }
@@ -126,6 +127,15 @@ async fn takes_other_objects_while_one_is_open(store: &dyn Store) {
     for object in [object(8), object(9)] {
         store.delete(&object).await.unwrap();
     }
+}
+
+async fn tells_its_room_always_or_never(store: &dyn Store) {
+    let (object, before) = (object(14), store.room().await.unwrap());
+    write(store, &object, &bits(1000), Some(1000)).await.unwrap();
+    let after = store.room().await.unwrap();
+    assert_eq!(before.is_some(), after.is_some());
+    assert_ne!(before, Some(0), "it took 1000 bytes");
+    store.delete(&object).await.unwrap();
 }
 
 async fn reads_zeros_where_it_skipped(store: &dyn Store) {

@@ -62,17 +62,11 @@ impl FileStore {
 
     async fn start(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
         let disk = self.disk(object);
-        let file = disk
-            .run(move |disk| {
-                if let Some(size) = size {
-                    disk.has_room(size.saturating_sub(offset))?;
-                }
-                match offset {
-                    0 => disk.begin(),
-                    _ => disk.go_on(offset),
-                }
-            })
-            .await?;
+        let begin = move |disk: &Disk| match offset {
+            0 => disk.begin(),
+            _ => disk.go_on(offset),
+        };
+        let file = disk.run(begin).await?;
         Ok(Box::new(FileSink::new(disk, file, size, offset, self.gathered)))
     }
 }
@@ -211,6 +205,11 @@ impl Store for FileStore {
     async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
         let of_none = ObjectName::new(&ImageId::nil(), 0);
         self.disk(&of_none).run(Disk::list).await.map(Some)
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        // The question is about the directory alone.
+        self.disk(&ObjectName::new(&ImageId::nil(), 0)).run(Disk::room).await
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -65,6 +65,11 @@ api! {
         rados_connect(Raw) -> c_int;
         rados_shutdown(Raw);
         rados_cluster_fsid(Raw, *mut c_char, usize) -> c_int;
+        rados_mon_command(
+            Raw, *const *const c_char, usize, *const c_char, usize, *mut *mut c_char, *mut usize, *mut *mut c_char,
+            *mut usize
+        ) -> c_int;
+        rados_buffer_free(*mut c_char);
         rados_ioctx_create(Raw, *const c_char, *mut Raw) -> c_int;
         rados_ioctx_destroy(Raw);
         rados_set_osdmap_full_try(Raw);
@@ -196,6 +201,30 @@ pub(super) struct Pool {
 impl Pool {
     fn raw(&self) -> Raw {
         self.open.as_ref().map_or(null_mut(), |(known, _)| known.0)
+    }
+
+    /// What the monitors answer to a command, which is JSON.
+    pub(super) fn ask_monitors(&self, command: &str) -> io::Result<Vec<u8>> {
+        let command = CString::new(command)?;
+        let (commands, mut answer, mut length) = ([command.as_ptr()], null_mut(), 0);
+        let cluster = self.open.as_ref().map_or(null_mut(), |(_, cluster)| cluster.known.0);
+        // SAFETY: the cluster is connected. The one command is only used during the call, no input goes with it, and no
+        // text beside the answer is asked for.
+        let code = unsafe {
+            let (input, text) = (null(), null_mut());
+            let (call, answer, length) = (self.api.rados_mon_command, &raw mut answer, &raw mut length);
+            call(cluster, commands.as_ptr(), 1, input, 0, answer, length, text, null_mut())
+        };
+        if answer.is_null() {
+            return done(code).map(|()| Vec::new());
+        }
+        // SAFETY: so many bytes are there, until they are given back, once.
+        let bytes = unsafe {
+            let bytes = std::slice::from_raw_parts(answer.cast::<u8>(), length).to_vec();
+            (self.api.rados_buffer_free)(answer);
+            bytes
+        };
+        done(code).map(|()| bytes)
     }
 
     /// Makes an image of objects of `1 << order` bytes.

@@ -54,7 +54,7 @@ impl RsyncSink {
     }
 
     fn misfit(&self, given: u64, size: u64) -> Error {
-        let (store, object) = (&self.store.config.name, &self.object);
+        let (store, object) = (&self.store.name, &self.object);
         let message = format!("{store}: {object} was given {given} bytes where {size} were announced");
         Error::new(Reason::StoreError, message)
     }

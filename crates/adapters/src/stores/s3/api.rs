@@ -1,6 +1,6 @@
 //! The requests, each signed, sent, and its answer checked.
 
-use std::{iter, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use mimeo_core::{Error, Reason, Result, StoreName};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header, redirect};
@@ -13,10 +13,11 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 use super::{
-    S3StoreConfig,
+    S3Credentials, S3StoreConfig,
     answer::{Answer, elements, first, refused},
 };
 use crate::{
+    Live,
     stores::web::{built, plain_client},
     upload::unanswered,
 };
@@ -31,7 +32,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Api {
     store: StoreName,
     bucket: Bucket,
-    credentials: Credentials,
+    credentials: Live<Credentials>,
     client: Client,
 }
 
@@ -48,23 +49,28 @@ impl Api {
     pub(super) fn new(config: &S3StoreConfig) -> Result<Self> {
         let builder = plain_client().redirect(redirect::Policy::none());
         let client = built(&config.name, builder.tls_certs_merge(config.authorities.clone()))?;
-        let (key, secret) = (config.credentials.access_key.clone(), config.credentials.secret_key.expose_secret());
-        let credentials = match &config.credentials.session_token {
-            Some(token) => Credentials::new_with_token(key, secret, token.expose_secret()),
-            None => Credentials::new(key, secret),
-        };
+        let credentials = Live::new(signing(&config.credentials));
         Ok(Self { store: config.name.clone(), bucket: config.bucket.clone(), credentials, client })
+    }
+
+    /// For the requests from now on.
+    pub(super) fn renew(&self, credentials: &S3Credentials) {
+        self.credentials.set(signing(credentials));
+    }
+
+    fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.get()
     }
 
     // -- whole objects ---------------------------------------------------------------------------------------------
 
     pub(super) fn put(&self, key: &str) -> RequestBuilder {
-        self.client.put(self.bucket.put_object(Some(&self.credentials), key).sign(VALID))
+        self.client.put(self.bucket.put_object(Some(&*self.credentials()), key).sign(VALID))
     }
 
     /// `None`: it is not there.
     pub(super) async fn head(&self, key: &str) -> Result<Option<Response>> {
-        let head = self.client.head(self.bucket.head_object(Some(&self.credentials), key).sign(VALID));
+        let head = self.client.head(self.bucket.head_object(Some(&*self.credentials()), key).sign(VALID));
         let what = self.what(&Method::HEAD, key);
         let response = head.timeout(PROBE_TIMEOUT).send().await.map_err(|cause| unanswered(&what, cause))?;
         match response.status() {
@@ -77,7 +83,7 @@ impl Api {
     /// Whether it is the object that is not there. An answer to HEAD has no body, and so does not tell that from a bucket,
     /// or a whole server, that is not there.
     async fn missing(&self, key: &str) -> Result<()> {
-        let get = self.client.get(self.bucket.get_object(Some(&self.credentials), key).sign(VALID));
+        let get = self.client.get(self.bucket.get_object(Some(&*self.credentials()), key).sign(VALID));
         let get = get.header(header::RANGE, "bytes=0-0").timeout(PROBE_TIMEOUT);
         let what = self.what(&Method::GET, key);
         let response = get.send().await.map_err(|cause| unanswered(&what, cause))?;
@@ -92,7 +98,7 @@ impl Api {
 
     /// The object from `offset` on; `None`: it ends there.
     pub(super) async fn get(&self, key: &str, offset: u64) -> Result<Option<Response>> {
-        let mut get = self.client.get(self.bucket.get_object(Some(&self.credentials), key).sign(VALID));
+        let mut get = self.client.get(self.bucket.get_object(Some(&*self.credentials()), key).sign(VALID));
         if offset > 0 {
             get = get.header(header::RANGE, format!("bytes={offset}-"));
         }
@@ -115,7 +121,7 @@ impl Api {
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
-        let delete = self.client.delete(self.bucket.delete_object(Some(&self.credentials), key).sign(VALID));
+        let delete = self.client.delete(self.bucket.delete_object(Some(&*self.credentials()), key).sign(VALID));
         let answer = Answer::to(self.what(&Method::DELETE, key), delete).await?;
         if answer.code() == Some("NoSuchKey") { Ok(()) } else { answer.success().map(drop) }
     }
@@ -138,20 +144,21 @@ impl Api {
 
     /// Begins an upload; its id.
     pub(super) async fn create(&self, key: &str) -> Result<String> {
-        let create = self.client.post(self.bucket.create_multipart_upload(Some(&self.credentials), key).sign(VALID));
+        let create = self.client.post(self.bucket.create_multipart_upload(Some(&*self.credentials()), key).sign(VALID));
         let answer = Answer::to(self.what(&Method::POST, key), create).await?.success()?;
         let created = CreateMultipartUpload::parse_response(&answer.body);
         Ok(created.map_err(|cause| answer.unreadable().caused_by(cause))?.upload_id().to_owned())
     }
 
     pub(super) fn part(&self, key: &str, upload: &str, number: u16) -> RequestBuilder {
-        self.client.put(self.bucket.upload_part(Some(&self.credentials), key, number, upload).sign(VALID))
+        self.client.put(self.bucket.upload_part(Some(&*self.credentials()), key, number, upload).sign(VALID))
     }
 
     /// Makes the object of its parts. The answer may begin as a success before it is one.
     pub(super) async fn complete(&self, key: &str, upload: &str, etags: &[String]) -> Result<()> {
         let etags = etags.iter().map(String::as_str);
-        let action = self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags);
+        let credentials = self.credentials();
+        let action = self.bucket.complete_multipart_upload(Some(&*credentials), key, upload, etags);
         let complete = self.client.post(action.sign(VALID)).body(action.body());
         let answer = Answer::to(self.what(&Method::POST, key), complete).await?.success()?;
         match CompleteMultipartUploadResponse::parse(&answer.body) {
@@ -162,7 +169,8 @@ impl Api {
     }
 
     pub(super) async fn abort(&self, key: &str, upload: &str) -> Result<()> {
-        let action = self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
+        let credentials = self.credentials();
+        let action = self.bucket.abort_multipart_upload(Some(&*credentials), key, upload);
         let abort = self.client.delete(action.sign(VALID));
         let answer = Answer::to(self.what(&Method::DELETE, key), abort).await?;
         if answer.code() == Some("NoSuchUpload") { Ok(()) } else { answer.success().map(drop) }
@@ -208,7 +216,7 @@ impl Api {
             .chain(iter::once(("prefix", key)))
             .chain(marker("upload-id-marker", |last| &last.1))
             .chain(iter::once(("uploads", "")));
-        let (bucket, credentials) = (&self.bucket, &self.credentials);
+        let (bucket, credentials) = (&self.bucket, self.credentials());
         sign(
             &jiff::Timestamp::now(),
             Verb::Get,
@@ -227,7 +235,8 @@ impl Api {
     pub(super) async fn parts(&self, key: &str, upload: &str) -> Result<Vec<PartsContent>> {
         let (mut found, mut after) = (Vec::new(), 0);
         loop {
-            let mut list = self.bucket.list_parts(Some(&self.credentials), key, upload);
+            let credentials = self.credentials();
+            let mut list = self.bucket.list_parts(Some(&*credentials), key, upload);
             list.set_part_number_marker(after);
             let list = self.client.get(list.sign(VALID));
             let answer = Answer::to(self.what(&Method::GET, key), list).await?.success()?;
@@ -246,5 +255,14 @@ impl Api {
     /// The request without its signature.
     pub(super) fn what(&self, method: &Method, key: &str) -> String {
         format!("{}: {method} {}", self.store, self.bucket.object_url(key))
+    }
+}
+
+/// With what requests are signed.
+fn signing(S3Credentials { access_key, secret_key, session_token }: &S3Credentials) -> Credentials {
+    let (key, secret) = (access_key.clone(), secret_key.expose_secret());
+    match session_token {
+        Some(token) => Credentials::new_with_token(key, secret, token.expose_secret()),
+        None => Credentials::new(key, secret),
     }
 }

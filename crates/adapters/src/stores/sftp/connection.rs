@@ -11,6 +11,7 @@ use russh::{
 };
 use russh_sftp::{
     client::{Config, RawSftpSession, error::Error as SftpError},
+    extensions::Statvfs,
     protocol::{FileAttributes, OpenFlags, Packet, Status, StatusCode},
 };
 use secrecy::ExposeSecret;
@@ -222,11 +223,23 @@ impl Connection {
     }
 
     async fn is_full(&self) -> bool {
-        let asked = self.sftp.statvfs(directory(&self.config.path)).await;
-        asked.is_ok_and(|disk| {
-            disk.blocks_avail.saturating_mul(disk.fragment_size) < FULL || (disk.inodes > 0 && disk.inodes_avail == 0)
-        })
+        let asked = self.disk().await;
+        asked.is_some_and(|disk| free(&disk) < FULL || (disk.inodes > 0 && disk.inodes_avail == 0))
     }
+
+    /// How many more bytes fit, where the server tells.
+    pub(super) async fn room(&self) -> Option<u64> {
+        self.disk().await.filter(|disk| disk.blocks > 0).map(|disk| free(&disk))
+    }
+
+    /// `None` where the server has no such extension, or does not look at the directory.
+    async fn disk(&self) -> Option<Statvfs> {
+        self.sftp.statvfs(directory(&self.config.path)).await.ok()
+    }
+}
+
+fn free(disk: &Statvfs) -> u64 {
+    disk.blocks_avail.saturating_mul(disk.fragment_size)
 }
 
 /// What the server understands: an empty path would be its own affair.

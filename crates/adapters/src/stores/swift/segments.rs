@@ -39,9 +39,9 @@ pub(super) struct Segment {
 }
 
 #[derive(Deserialize)]
-struct Listed {
-    name: String,
-    bytes: u64,
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) bytes: u64,
 }
 
 /// All segments of the object that the container lists, in their order. None where there is no container.
@@ -65,10 +65,7 @@ pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<S
             Some(last) if last.name > marker => marker.clone_from(&last.name),
             _ => return Ok(segments),
         }
-        let known = page
-            .iter()
-            .filter_map(|listed| number(object, &listed.name).map(|number| Segment { number, bytes: listed.bytes }));
-        segments.extend(known);
+        segments.extend(known(object, &page));
     }
 }
 
@@ -96,6 +93,12 @@ fn of(name: &str) -> Option<ObjectName> {
         let object: ObjectName = name.rsplit_once('-')?.0.parse().ok()?;
         number(&object, name).map(|_| object)
     })
+    }
+
+/// Those of a listing that are segments of the object.
+pub(super) fn known(object: &ObjectName, page: &[Listed]) -> Vec<Segment> {
+    let segment = |listed: &Listed| Some(Segment { number: number(object, &listed.name)?, bytes: listed.bytes });
+    page.iter().filter_map(segment).collect()
 }
 
 fn query(prefix: &str, marker: &str) -> String {
@@ -107,6 +110,11 @@ fn query(prefix: &str, marker: &str) -> String {
 pub(super) fn unbroken(segments: &[Segment]) -> &[Segment] {
     let whole = segments.iter().zip(1..).take_while(|(segment, number)| segment.number == *number).count();
     &segments[..whole]
+}
+
+/// How many bytes the segments have together, as far as they can be counted: a server may list what it wants.
+pub(super) fn total(segments: &[Segment]) -> u64 {
+    segments.iter().fold(0, |total, segment| total.saturating_add(segment.bytes))
 }
 
 /// How many whole segments there are before `offset`, and how many bytes of the next one are. `None`: not so many
@@ -173,5 +181,10 @@ mod tests {
             assert_eq!(place(&segments, offset), Some(found), "{offset}");
         }
         assert_eq!(place(&segments, 13), None);
+    }
+
+    #[test]
+    fn sizes_that_no_segment_can_have_are_no_crash() {
+        assert_eq!(total(&segments(&[(1, u64::MAX), (2, 1)])), u64::MAX);
     }
 }

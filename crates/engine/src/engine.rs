@@ -24,6 +24,7 @@ use crate::{
     places::Places,
     progress::Board,
     recent::{self, Recent},
+    sabotage::{self, Bug},
     serve,
     turn::Turns,
 };
@@ -232,7 +233,7 @@ impl Engine {
             tracing::warn!(image = %image.id, lost = report, "another's change was undone while locations were registered; \
                 please make it again");
         }
-        if findings.undone == Undone::default() {
+        if findings.undone == Undone::default() || sabotage::is(Bug::UndoneStaysUndone) {
             return;
         }
         let what = recent::describe(&findings.undone);

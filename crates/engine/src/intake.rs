@@ -9,7 +9,10 @@ use mimeo_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// Events that share one commit at most.
 const BATCH: usize = 128;
@@ -53,7 +56,9 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
         }
         changes.push(Change::Dirty(DirtyMark { image: event.image.clone(), due: now }));
     }
-    while let Err(error) = engine.ledger.commit(&changes).await {
+    while let Err(error) = engine.ledger.commit(&changes).await
+        && !sabotage::is(Bug::AcknowledgedTooEarly)
+    {
         tracing::error!(error = error.chain(), "the ledger did not take events; they wait");
         tokio::select! {
             biased;

@@ -20,13 +20,18 @@ mod queries;
 mod recent;
 mod reconcile;
 mod register;
+#[cfg(not(feature = "sabotage"))]
+mod sabotage;
 mod scan;
 mod serve;
+mod set_back;
 mod sweep;
 mod transfer;
 mod turn;
 mod walk;
 
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};

@@ -7,7 +7,10 @@ use mimeo_core::{
     plan::{self, Observation, Plan, Sight},
 };
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// What one look gave. The plan's changes are in the ledger already.
 pub(crate) struct Look {
@@ -46,7 +49,7 @@ async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
     }
     let known = !record.objects.is_empty();
     let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
-    if !known || concluded {
+    if !known || concluded || sabotage::is(Bug::AbsenceIsDeletion) {
         return Ok(Sight::Gone);
     }
     if !registry.sees_all().await? {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Engine,
     names::Names,
+    sabotage::{self, Bug},
     status::{GcEntry, GcReport},
     transfer::{publish_limit, within},
     walk::Records,
@@ -118,7 +119,7 @@ async fn held(engine: &Engine, confirmed: Timestamp, lately: u64) -> Result<u64>
     let (gc, counts) = (engine.settings.gc, engine.ledger.counts(confirmed).await?);
     let (images, all) = (counts.retiring + lately, counts.images + lately);
     let is_mass = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
-    if !is_mass || counts.retiring == 0 {
+    if !is_mass || counts.retiring == 0 || sabotage::is(Bug::GuardSleeps) {
         return Ok(0);
     }
     tracing::warn!(images, all, "more deletions at once than the guard lets through; see `mimeo gc`");
@@ -139,7 +140,10 @@ fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
         let (due, why) = match (object.state, record.image.gone_at) {
             // A request that was cut off may publish its object for as long as the store may take over that.
             (ObjectState::Doomed, _) => {
-                let limit = publish_limit(part, record.image.size.unwrap_or(0));
+                let limit = match sabotage::is(Bug::DeletedAtOnce) {
+                    true => Duration::ZERO,
+                    false => publish_limit(part, record.image.size.unwrap_or(0)),
+                };
                 (later(object.since, limit), "left by an attempt that failed")
             }
             (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
@@ -161,7 +165,7 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
     let mut by_store: BTreeMap<StoreName, Vec<Object>> = BTreeMap::new();
     for object in due {
         let id = object.name.image();
-        match names.of(&object.name) {
+        match names.of(&object.name).filter(|_| !sabotage::is(Bug::NamesAreNotRead)) {
             None => by_store.entry(object.store.clone()).or_default().push(object),
             Some(image) if *image == id => look_again(engine, &id).await?,
             Some(image) => {
@@ -188,6 +192,9 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             continue;
         }
         let Some(part) = engine.stores.get(&object.store) else { continue };
+        if sabotage::is(Bug::ForgottenBeforeDeleted) {
+            engine.ledger.commit(&[Change::ObjectGone(object.store.clone(), object.name.clone())]).await?;
+        }
         if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
             let (store, name) = (&object.store, &object.name);
             tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");

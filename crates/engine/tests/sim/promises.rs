@@ -1,7 +1,7 @@
 //! "What never happens" (DESIGN.md), a function for each promise, asked at every step.
 
 use mimeo_core::{
-    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Record, Replica, ReplicaState, bare,
+    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Record, Replica, ReplicaState, Visibility, bare,
     ports::{EventKind, ImageEvent, Store},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::{
     setup::{CONCURRENCY, MAX_IMAGES, PIECE, SECRET},
     witness::Place,
-    world::World,
+    world::{State, World},
 };
 
 /// What has just happened, or (of what the engine does to the world) is just about to.
@@ -36,7 +36,7 @@ pub(crate) enum Step<'a> {
         image: &'a ImageId,
         locations: &'a [Location],
     },
-    /// With the record of the image as it was, if its row is among the changes.
+    /// With the record of the image as it was, if its row is among the changes, or an object of it is doomed.
     Committed {
         changes: &'a [Change],
         before: Option<&'a Record>,
@@ -108,7 +108,7 @@ const LONG_NAMED: Duration = Duration::from_mins(1);
 /// 2. No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
 /// exists.
 fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) -> Result<(), String> {
-    let Step::Deletes { place } = step else { return Ok(()) };
+    let Step::Deletes { place } = step else { return the_last_is_not_given_up(world, step) };
     let named = world.lock().witness.named_since(place);
     ensure(named.is_none_or(|since| since.elapsed() < LONG_NAMED), || format!("{} is named by an image", place.1))?;
     if is_gone(world, &place.1.image()) {
@@ -119,6 +119,21 @@ fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) 
     let copies: Vec<Replica> = record.iter().flat_map(|it| it.replicas.values()).filter(proven).cloned().collect();
     let is_copy = copies.iter().any(|copy| is_of(world, copy, place));
     ensure(!is_copy || copies.len() > 1, || format!("{} is the last proven copy", place.1))
+}
+
+/// Nor is it handed to the sweeper, unless the store has shown that it is bad.
+fn the_last_is_not_given_up(world: &World, step: &Step<'_>) -> Result<(), String> {
+    let Step::Committed { changes, before: Some(before) } = step else { return Ok(()) };
+    let is_proven = |replica: &&Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
+    let proven: Vec<&Replica> = before.replicas.values().filter(is_proven).collect();
+    for change in *changes {
+        let Change::Doom(store, object, _) = change else { continue };
+        let Some(at) = world.stores.iter().position(|it| it.name() == store) else { continue };
+        let is_last = proven.len() == 1 && proven[0].object.as_ref() == Some(object);
+        let may_go = is_gone(world, &object.image()) || world.lock().witness.is_suspect(&(at, object.clone()));
+        ensure(!is_last || may_go, || format!("{object} is the last proven copy, and is given up"))?;
+    }
+    Ok(())
 }
 
 fn is_of(world: &World, replica: &Replica, place: &Place) -> bool {
@@ -311,10 +326,10 @@ fn absence_is_not_deletion(world: &World, step: &Step<'_>) -> Result<(), String>
 /// Between the probe and the PATCH is a look, no more.
 const JUST_NOW: Duration = Duration::from_secs(20);
 
-/// 11. Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now. (What a
-/// PATCH undid of others' changes is seen at the end.)
+/// 11. Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now; what a
+/// PATCH of ours undid of others' changes is put back.
 fn glances_record_is_not_made_worse(world: &World, step: &Step<'_>) -> Result<(), String> {
-    let Step::Patches { image, locations } = step else { return Ok(()) };
+    let Step::Patches { image, locations } = step else { return what_was_undone_is_put_back(world, step) };
     let state = world.lock();
     let look = state.witness.looks(image).next().ok_or("a PATCH of an image that was not looked at")?;
     ensure(look.active && !look.importing, || format!("a PATCH of {image}, which imports or is not active"))?;
@@ -324,6 +339,26 @@ fn glances_record_is_not_made_worse(world: &World, step: &Step<'_>) -> Result<()
         ensure(answers, || format!("a PATCH with {}, which was not seen to answer", location.url))?;
     }
     Ok(())
+}
+
+/// An undone change is put back within this time, when nothing else is wrong.
+const PUT_BACK: Duration = Duration::from_secs(15);
+
+fn what_was_undone_is_put_back(world: &World, step: &Step<'_>) -> Result<(), String> {
+    let Step::Passes { since, .. } = step else { return Ok(()) };
+    let mut state = world.lock();
+    let State { watched, weather, .. } = &mut *state;
+    let mut result = Ok(());
+    watched.retain(|watched| {
+        let is_late = watched.since.elapsed() >= PUT_BACK;
+        let is_fair = *since <= watched.since && weather.was_well(watched.since);
+        let is_open = world.image(&watched.image).is_some_and(|image| image.visibility == Visibility::Public);
+        if is_late && is_fair && is_open {
+            result = Err(format!("{} was made private, and is public again", watched.image));
+        }
+        !is_late && is_fair
+    });
+    result
 }
 
 fn is_gone(world: &World, id: &ImageId) -> bool {

@@ -14,7 +14,7 @@ use crate::{
     dice::Dice,
     ports::registry::changed,
     story::image_id,
-    world::{Truth, World},
+    world::{Truth, Watched, World},
 };
 
 /// Images there may be at most.
@@ -57,6 +57,11 @@ fn touch(world: &World, id: &ImageId) {
 
 /// As another user changes it; the event tells of it.
 fn change(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Image)) {
+    change_openly(world, id, what, how);
+}
+
+/// True: the engine hears of it at once.
+fn change_openly(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Image)) -> bool {
     world.tell(|| format!("{what} {id}"));
     world.registry.change(id, |image| {
         how(image);
@@ -65,7 +70,7 @@ fn change(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Im
         image.backends = std::mem::take(&mut image.backends).into_iter().filter(held).collect();
     });
     touch(world, id);
-    changed(world, id);
+    changed(world, id)
 }
 
 fn create(world: &Arc<World>) {
@@ -122,12 +127,18 @@ fn rename(world: &Arc<World>, id: &ImageId) {
 }
 
 fn open_or_close(world: &Arc<World>, id: &ImageId) {
-    change(world, id, "change the visibility of", |image| {
+    let is_heard = change_openly(world, id, "change the visibility of", |image| {
         image.visibility = match image.visibility {
             Visibility::Public => Visibility::Private,
             _ => Visibility::Public,
         };
     });
+    let is_private = world.image(id).is_some_and(|image| image.visibility == Visibility::Private);
+    let mut state = world.lock();
+    state.watched.retain(|watched| watched.image != *id);
+    if is_heard && is_private && state.witness.windows.contains(id) {
+        state.watched.push(Watched { image: id.clone(), since: Instant::now() });
+    }
 }
 
 fn activate_or_not(world: &Arc<World>, id: &ImageId) {

@@ -132,6 +132,13 @@ impl Weather {
         is_calm.then(|| since.max(self.seeing_since))
     }
 
+    /// Whether the image service and the ledger have been well since then.
+    pub(crate) fn was_well(&self, then: Instant) -> bool {
+        let spells = [self.service, self.ledger];
+        let is_well = spells.iter().all(|spell| spell.mood == Mood::Good && spell.since <= then);
+        is_well && self.blind == Blindness::None && self.seeing_since <= then
+    }
+
     /// How long a call to the part takes (zero: others come first), and what becomes of it.
     pub(crate) fn fate(&mut self, part: Part, dice: &mut Dice, temper: Temper) -> (Option<Duration>, Fate) {
         let (mood, deadly) = (self.spell(part).mood, self.deadly);

@@ -148,6 +148,16 @@ impl Patch {
             world.lock().witness.windows.push(id.clone());
             tokio::time::sleep(window).await;
         }
+        let (is_flaky, is_lost) = {
+            let state = &mut *world.lock();
+            (state.weather.service.mood == Mood::Flaky, state.dice.falls(2000))
+        };
+        if is_flaky && is_lost {
+            // Another writer came in between: Glance says yes, and keeps what that one wrote.
+            world.tell(|| "  and another's PATCH overwrites it".into());
+            world.lock().witness.windows.retain(|open| *open != id);
+            return Ok(());
+        }
         let added = world.registry.add_locations(&id, &locations).await;
         if added.is_ok() && window.is_some() && world.image(&id).is_some() {
             world.registry.change(&id, |image| {
@@ -164,11 +174,11 @@ impl Patch {
     }
 }
 
-/// An `image.update` of what is so now, whoever made it so.
-pub(crate) fn changed(world: &Arc<World>, id: &ImageId) {
+/// An `image.update` of what is so now, whoever made it so. True: the engine hears of it at once.
+pub(crate) fn changed(world: &Arc<World>, id: &ImageId) -> bool {
     world.locations_changed();
     let snapshot = world.image(id).map(|image| image.snapshot());
-    world.notify(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot });
+    world.notify(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot })
 }
 
 /// Glance has copied the image to its own store, or could not.

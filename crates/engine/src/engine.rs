@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -124,6 +124,9 @@ pub struct Engine {
     pub(crate) recent: Recent,
     pub(crate) asked: Asked,
     pub(crate) health: Health,
+    /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
+    /// scan that sees everything is a full one.
+    pub(crate) missed: AtomicU64,
     /// The highest number that was given to an attempt.
     pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
@@ -154,6 +157,7 @@ impl Engine {
             recent: Recent::default(),
             asked: Asked::default(),
             health: Health::default(),
+            missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),

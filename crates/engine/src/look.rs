@@ -1,6 +1,6 @@
 //! A look at one image: what the image service and the ledger say, and the plan that follows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
     ImageId, Record, Result, StoreName,
@@ -49,7 +49,14 @@ async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
     }
     let known = !record.objects.is_empty();
     let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
-    if !known || concluded || sabotage::is(Bug::AbsenceIsDeletion) {
+    if concluded || sabotage::is(Bug::AbsenceIsDeletion) {
+        return Ok(Sight::Gone);
+    }
+    if !known {
+        // There is nothing to lose; but it is to be found again if it was merely not shown.
+        if !registry.sees_all().await? {
+            engine.missed.fetch_add(1, Ordering::SeqCst);
+        }
         return Ok(Sight::Gone);
     }
     if !registry.sees_all().await? {

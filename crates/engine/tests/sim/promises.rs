@@ -1,7 +1,8 @@
 //! "What never happens" (DESIGN.md), a function for each promise, asked at every step.
 
 use mimeo_core::{
-    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Record, Replica, ReplicaState, Visibility, bare,
+    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, Visibility,
+    bare,
     ports::{EventKind, ImageEvent, Store},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -162,7 +163,7 @@ fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> 
 }
 
 /// Every wait that the engine may impose on an image whose own store and services are well is shorter.
-const SOON: Duration = Duration::from_secs(200);
+pub(crate) const SOON: Duration = Duration::from_secs(200);
 
 /// 4. A slow, dead or lying store delays no other store and no other image: where a store, the image service and the
 /// ledger have been well for long, every image is there.
@@ -258,7 +259,10 @@ fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
         Step::Committed { changes, .. } => changes.iter().try_for_each(|change| {
             let Change::Replica(id, replica) = change else { return Ok(()) };
             let has_reason = replica.state != ReplicaState::Failed || replica.failure.is_some();
-            ensure(has_reason, || format!("{id} at {} failed for no reason", replica.store))
+            ensure(has_reason, || format!("{id} at {} failed for no reason", replica.store))?;
+            let hopeless = replica.failure.as_ref().filter(|failure| failure.next_try.is_none());
+            let may_be = hopeless.is_none_or(|failure| HOPELESS.contains(&failure.reason));
+            ensure(may_be, || format!("{id} at {} is never tried again", replica.store))
         }),
         Step::Settled { image } if world.ledger.mark(image).is_none() => {
             let Some(record) = world.ledger.record(image) else { return Ok(()) };
@@ -269,6 +273,10 @@ fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+/// What does not pass by itself.
+const HOPELESS: [Reason; 4] =
+    [Reason::EmptyImage, Reason::SourceMismatch, Reason::ImageDeactivated, Reason::ImageDeleted];
 
 /// What is not registered waits for a person, not for its next try.
 fn has_no_work(record: &Record) -> bool {

@@ -85,7 +85,7 @@ impl Setup {
             lost_events: dice.pick(&[0, 2000, 10_000]),
             late_events: dice.pick(&[0, 0, 3000]),
             patch_windows: dice.pick(&[0, 3000, 10_000]),
-            ghosts: dice.pick(&[0, 5000]),
+            ghosts: dice.pick(&[0, 9000]),
         };
         let memory = dice.pick(&[CONCURRENCY * 1024, CONCURRENCY * 4096]);
         Self { stores, glance: dice.falls(1500), temper, memory, jumps: dice.falls(2000) }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Images there may be at most.
-const MOST: usize = 7;
+const MOST: usize = 8;
 
 /// Somebody does something.
 pub(crate) fn act(world: &Arc<World>) {
@@ -32,6 +32,11 @@ pub(crate) fn act(world: &Arc<World>) {
         return create(world);
     }
     let id = roll(world, |dice| living[dice.below(living.len())].clone());
+    // What a PATCH undoes for others is done while it is under way.
+    let patched = world.lock().witness.windows.first().cloned().filter(|id| living.contains(id));
+    if let Some(patched) = patched.filter(|_| what % 2 == 0) {
+        return open_or_close(world, &patched);
+    }
     match what {
         0..47 => upload(world, &id),
         47..54 => rename(world, &id),
@@ -39,8 +44,8 @@ pub(crate) fn act(world: &Arc<World>) {
         62..68 => activate_or_not(world, &id),
         68..72 => hide_or_show(world, &id),
         72..84 => delete(world, &id),
-        84..85 => living.iter().for_each(|id| delete(world, id)),
-        85..94 => write_locations(world, &id, &living),
+        84..87 => living.iter().for_each(|id| delete(world, id)),
+        87..95 => write_locations(world, &id, &living),
         _ => import(world, &id),
     }
 }
@@ -169,7 +174,7 @@ fn delete(world: &Arc<World>, id: &ImageId) {
 /// Another program, or a tenant, writes the image's locations.
 fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
     let Some(image) = world.image(id).filter(|image| image.status == ImageStatus::Active) else { return };
-    let (what, other) = roll(world, |dice| (dice.of(0..4), living[dice.below(living.len())].clone()));
+    let (what, other) = roll(world, |dice| (dice.of(0..6), living[dice.below(living.len())].clone()));
     let elsewhere = |url: &str| Location { url: url.into(), metadata: BTreeMap::new() };
     let add = |location: Location| {
         if !image.has_location(&location.url) {

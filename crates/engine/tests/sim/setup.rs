@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) temper: Temper,
     /// Bytes of all images in memory.
     pub(crate) memory: usize,
+    /// There are many images from the beginning.
+    pub(crate) crowd: bool,
     /// The wall clock may jump.
     pub(crate) jumps: bool,
 }
@@ -88,7 +90,7 @@ impl Setup {
             ghosts: dice.pick(&[0, 9000]),
         };
         let memory = dice.pick(&[CONCURRENCY * 1024, CONCURRENCY * 4096]);
-        Self { stores, glance: dice.falls(1500), temper, memory, jumps: dice.falls(2000) }
+        Self { stores, glance: dice.falls(1500), temper, memory, crowd: dice.falls(1500), jumps: dice.falls(2000) }
     }
 }
 

@@ -70,6 +70,9 @@ impl Story {
 
     async fn tell(&mut self) -> Result<(), Broken> {
         self.serve();
+        if self.world.setup.crowd {
+            tenants::crowd(&self.world);
+        }
         let scenes = self.dice(|dice| dice.of(6..22));
         for _ in 0..scenes {
             self.scene().await;

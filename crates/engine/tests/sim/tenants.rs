@@ -44,8 +44,8 @@ pub(crate) fn act(world: &Arc<World>) {
         62..68 => activate_or_not(world, &id),
         68..72 => hide_or_show(world, &id),
         72..84 => delete(world, &id),
-        84..87 => living.iter().for_each(|id| delete(world, id)),
-        87..95 => write_locations(world, &id, &living),
+        84..88 => living.iter().for_each(|id| delete(world, id)),
+        88..95 => write_locations(world, &id, &living),
         _ => import(world, &id),
     }
 }
@@ -76,6 +76,11 @@ fn change_openly(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(
     });
     touch(world, id);
     changed(world, id)
+}
+
+/// Almost as many images as there may be.
+pub(crate) fn crowd(world: &Arc<World>) {
+    (1..MOST).for_each(|_| create(world));
 }
 
 fn create(world: &Arc<World>) {
@@ -191,7 +196,12 @@ fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
         2 => {}
         // The URL of another image's copy, or of something that looks like one.
         _ => match world.image(&other).and_then(|other| other.locations.into_iter().next()) {
-            Some(location) if other != *id => add(elsewhere(&location.url)),
+            Some(location) if other != *id => {
+                add(elsewhere(&location.url));
+                if roll(world, |dice| dice.falls(4000)) {
+                    delete(world, &other);
+                }
+            }
             _ => plant(world, id, add),
         },
     }

@@ -68,7 +68,7 @@ pub(crate) struct Weather {
     pub(crate) service: Spell,
     pub(crate) ledger: Spell,
     pub(crate) stores: Vec<Spell>,
-    /// The token sees no private images: the role is lost.
+    /// What the image service does not show, because the role is lost, or by its configuration.
     pub(crate) blind: Blindness,
     /// Engines may still die.
     pub(crate) deadly: bool,
@@ -80,6 +80,8 @@ pub(crate) enum Blindness {
     None,
     /// To what is not public.
     Private,
+    /// To the locations of images: `show_multiple_locations` is off.
+    Locations,
     All,
 }
 
@@ -186,7 +188,8 @@ pub(crate) fn change(world: &World) {
         }
         20..30 => (Part::Ledger, dice.pick(&[Mood::Down(Reason::Ledger), Mood::Flaky, Mood::Good, Mood::Good])),
         30..40 => {
-            let blind = dice.pick(&[Blindness::Private, Blindness::All, Blindness::None, Blindness::None]);
+            let kinds = [Blindness::Private, Blindness::All, Blindness::Locations];
+            let blind = if dice.falls(5000) { Blindness::None } else { dice.pick(&kinds) };
             weather.set_blind(blind);
             drop(state);
             return world.tell(|| format!("the token is {blind:?} blind"));

@@ -34,9 +34,20 @@ impl SimRegistry {
 /// Whether the token is shown the image.
 fn sees(world: &World, image: &Image) -> bool {
     match world.lock().weather.blind {
-        Blindness::None => true,
+        Blindness::None | Blindness::Locations => true,
         Blindness::Private => image.visibility == Visibility::Public,
         Blindness::All => false,
+    }
+}
+
+/// The image as Glance answers it now; nothing if it is not shown.
+fn answered(world: &World, image: Image) -> Option<Image> {
+    if !sees(world, &image) {
+        return None;
+    }
+    match world.lock().weather.blind {
+        Blindness::Locations => Some(Image { locations: Vec::new(), locations_shown: false, ..image }),
+        _ => Some(image),
     }
 }
 
@@ -48,7 +59,7 @@ fn not_visible(id: &ImageId) -> Error {
 impl Registry for SimRegistry {
     async fn look(&self, id: &ImageId) -> Result<Option<Image>> {
         let world = self.world();
-        let act = async { Ok(world.registry.look(id).await?.filter(|image| sees(world, image))) };
+        let act = async { Ok(world.registry.look(id).await?.and_then(|image| answered(world, image))) };
         let name = || format!("look at {id}");
         let found = self.0.call(Part::Service, name, act).await?;
         world.lock().witness.showed(id, found.as_ref());
@@ -61,7 +72,7 @@ impl Registry for SimRegistry {
     }
 
     async fn sees_all(&self) -> Result<bool> {
-        let act = async { Ok(self.world().lock().weather.blind == Blindness::None) };
+        let act = async { Ok(matches!(self.world().lock().weather.blind, Blindness::None | Blindness::Locations)) };
         self.0.call(Part::Service, || "sees all?".into(), act).await
     }
 
@@ -69,7 +80,7 @@ impl Registry for SimRegistry {
         let world = self.world();
         let act = async {
             let mut page = world.registry.changed_since(since, cursor).await?;
-            page.images.retain(|image| sees(world, image));
+            page.images = page.images.into_iter().filter_map(|image| answered(world, image)).collect();
             Ok(page)
         };
         self.0.call(Part::Service, || format!("list since {since:?} from {cursor:?}"), act).await
@@ -83,6 +94,9 @@ impl Registry for SimRegistry {
         let act = async {
             if !world.image(id).is_some_and(|image| sees(world, &image)) {
                 return Err(not_visible(id));
+            }
+            if world.lock().weather.blind == Blindness::Locations {
+                return Err(failure(Reason::LocationsForbidden));
             }
             match world.ghost(3000) {
                 // The request goes on when its sender has long given up.

@@ -50,10 +50,24 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
     };
     copies.take_on(plan).await;
     copies.attend(plan.next_look).await?;
-    // Whoever still runs was told to stop: nothing of it may go on when the next look begins.
-    copies.work.shutdown().await;
-    copies.readers.shutdown().await;
-    attempt::forget_chunks(engine, &image.id).await
+    copies.end().await
+}
+
+/// Copies that were begun elsewhere.
+pub(crate) struct Running {
+    pub(crate) origins: Origins,
+    pub(crate) stores: BTreeSet<StoreName>,
+    pub(crate) work: JoinSet<(bool, StoreName)>,
+    pub(crate) readers: JoinSet<()>,
+}
+
+/// Takes over copies that run, to their ends, as if they had been begun in this turn.
+pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
+    let Running { origins, stores, work, readers } = running;
+    let (to_start, number) = (BTreeMap::new(), engine.places.arrive());
+    let mut copies = Copies { engine, turn, image, origins, running: stores, to_start, number, work, readers };
+    copies.attend(None).await?;
+    copies.end().await
 }
 
 /// Where the image can be read: the plan's sources, as far as their objects are known; in any case from the service, for
@@ -209,6 +223,13 @@ impl Copies<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whoever still runs was told to stop: nothing of it may go on when the next look begins.
+    async fn end(mut self) -> Result<()> {
+        self.work.shutdown().await;
+        self.readers.shutdown().await;
+        attempt::forget_chunks(self.engine, &self.image.id).await
     }
 
     fn has_work(&self) -> bool {

@@ -11,6 +11,7 @@ mod health;
 mod intake;
 mod look;
 mod names;
+mod nearest;
 mod note;
 mod pace;
 mod places;
@@ -28,6 +29,7 @@ mod set_back;
 mod sweep;
 mod transfer;
 mod turn;
+mod upload;
 mod walk;
 
 #[cfg(feature = "sabotage")]
@@ -36,3 +38,4 @@ pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use upload::{Bits, Copying, Outcome, Upload};

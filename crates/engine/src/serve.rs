@@ -3,8 +3,8 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use mimeo_core::{Due, ImageId, Reason, Result, ports::Events};
-use tokio::{sync::Notify, task::JoinSet};
+use mimeo_core::{Due, Reason, Result, ports::Events};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -12,7 +12,7 @@ use crate::{
     Engine, intake, reconcile, scan,
     set_back::{self, Wall},
     sweep,
-    turn::Turn,
+    turn::Held,
 };
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
@@ -116,14 +116,12 @@ async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut
 }
 
 fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>, due: Due) {
-    let (id, poke) = (due.image.clone(), Arc::new(Notify::new()));
-    engine.turns.lock().insert(id.clone(), Arc::clone(&poke));
-    let turn = Turn { due, poke, stop: stop.clone() };
-    let place = Place { engine: Arc::clone(engine), id: id.clone() };
-    let image = id;
+    // Another may have taken the image since it was asked for what is due.
+    let Some(held) = Held::take(engine, &due.image) else { return };
+    let (image, turn) = (due.image.clone(), held.turn(due, stop.clone()));
     let engine = Arc::clone(engine);
     running.spawn(async move {
-        let _place = place;
+        let _held = held;
         let ended = AssertUnwindSafe(reconcile::run(engine, turn)).catch_unwind().await;
         let error = match ended {
             Ok(Ok(())) => return,
@@ -134,18 +132,6 @@ fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<(
         tracing::error!(%image, error, "a turn broke down");
         tokio::time::sleep(BROKEN_TURN_RETRY).await;
     });
-}
-
-/// Gives the image's place back however its turn ends.
-struct Place {
-    engine: Arc<Engine>,
-    id: ImageId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.engine.turns.lock().remove(&self.id);
-    }
 }
 
 fn finished(ended: Result<(), tokio::task::JoinError>) {

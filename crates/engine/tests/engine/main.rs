@@ -8,5 +8,6 @@ mod flow;
 mod limits;
 mod resume;
 mod sources;
+mod uploads;
 mod windows;
 mod world;

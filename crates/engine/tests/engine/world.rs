@@ -6,7 +6,7 @@ use mimeo_core::{
     Backoff, CHUNK, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
     policy::{Rules, StoreFacts},
-    ports::{Clock, EventKind, ImageEvent, Registry, Store},
+    ports::{Clock, EventKind, ImageEvent, Ledger, Registry, Store},
 };
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
 use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
@@ -153,6 +153,11 @@ impl World {
     /// How many objects all stores hold.
     pub(crate) fn objects(&self) -> usize {
         self.stores.iter().map(|store| store.objects().len()).sum()
+    }
+
+    /// How many objects of the image the ledger knows.
+    pub(crate) async fn ledger_objects(&self, id: &ImageId) -> usize {
+        self.ledger.load(id).await.unwrap().map_or(0, |record| record.objects.len())
     }
 
     /// The location URLs that the image shows, of this world's stores.

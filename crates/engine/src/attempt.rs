@@ -125,9 +125,9 @@ pub(crate) async fn begin(
 /// the same moment do not know of each other from the ledger.
 fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
-    let least = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
+    let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
     let mut last = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
-    *last = least.max(*last + 1);
+    *last = now.max(used + 1).max(*last + 1);
     *last
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn check(world: &World, step: &Step<'_>) -> Option<Broken> {
     })
 }
 
-/// 1. No location is registered by Mimeo whose bytes were not proven after they were closed.
+/// Promise 1: No location is registered by Mimeo whose bytes were not proven after they were closed.
 fn only_proven_bytes_are_registered(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Patches { image, locations } = step else { return Ok(()) };
     for location in *locations {
@@ -106,7 +106,7 @@ fn only_proven_bytes_are_registered(world: &World, step: &Step<'_>) -> Result<()
 /// Names that stand for so long were there when the sweeper read all images.
 const LONG_NAMED: Duration = Duration::from_mins(1);
 
-/// 2. No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
+/// Promise 2: No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
 /// exists.
 fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Deletes { place } = step else { return the_last_is_not_given_up(world, step) };
@@ -141,7 +141,7 @@ fn is_of(world: &World, replica: &Replica, place: &Place) -> bool {
     replica.object.as_ref() == Some(&place.1) && replica.store.as_str() == world.store_name(place.0)
 }
 
-/// 3. No byte is written at a store before the ledger says that it will be: nothing that Mimeo made is ever unknown to
+/// Promise 3: No byte is written at a store before the ledger says that it will be: nothing that Mimeo made is ever unknown to
 /// it.
 fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
@@ -165,7 +165,7 @@ fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> 
 /// Every wait that the engine may impose on an image whose own store and services are well is shorter.
 pub(crate) const SOON: Duration = Duration::from_secs(200);
 
-/// 4. A slow, dead or lying store delays no other store and no other image: where a store, the image service and the
+/// Promise 4: A slow, dead or lying store delays no other store and no other image: where a store, the image service and the
 /// ledger have been well for long, every image is there.
 fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Passes { since, everywhere } = step else { return Ok(()) };
@@ -188,7 +188,7 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// 5. Memory is bounded by configuration, whatever the sizes and counts. (That nothing is staged on disk cannot be seen
+/// Promise 5: Memory is bounded by configuration, whatever the sizes and counts. (That nothing is staged on disk cannot be seen
 /// here: the engine has no port through which it could.)
 fn memory_is_bounded(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Gives = step else { return Ok(()) };
@@ -199,7 +199,7 @@ fn memory_is_bounded(world: &World, step: &Step<'_>) -> Result<(), String> {
     ensure(held <= most, || format!("{held} bytes are held; {most} may be"))
 }
 
-/// 6. A status never lies: *registered* means proven, registered **and** seen in a later read of the image.
+/// Promise 6: A status never lies: *registered* means proven, registered **and** seen in a later read of the image.
 fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Committed { changes, before } = step else { return Ok(()) };
     for change in *changes {
@@ -238,14 +238,14 @@ fn is_seen(world: &World, id: &ImageId, replica: &Replica) -> Result<(), String>
     }
 }
 
-/// 7. No secret reaches a log, an API answer or a status. (`Debug`, and what adapters say of their own secrets, cannot be
+/// Promise 7: No secret reaches a log, an API answer or a status. (`Debug`, and what adapters say of their own secrets, cannot be
 /// seen here; their tests look at it.)
 fn no_secret_is_told(_: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Told { text } = step else { return Ok(()) };
     ensure(!text.contains(SECRET), || format!("a password is told: {text}"))
 }
 
-/// 8. Nothing is dropped: a full queue pushes back into the ledger, a failure keeps its reason and its next try.
+/// Promise 8: Nothing is dropped: a full queue pushes back into the ledger, a failure keeps its reason and its next try.
 fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
         Step::Acknowledged { event, delivered } => {
@@ -287,7 +287,7 @@ fn has_no_work(record: &Record) -> bool {
     record.image.wanted.iter().all(|store| record.replicas.get(store).is_some_and(rests))
 }
 
-/// 9. A location's URL or metadata is never authority: Mimeo reads, overwrites and deletes only objects whose names it made
+/// Promise 9: A location's URL or metadata is never authority: Mimeo reads, overwrites and deletes only objects whose names it made
 /// itself, for that very image.
 fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
@@ -305,7 +305,7 @@ fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String>
 /// Removals within this time are one mass.
 const AT_ONCE: Duration = Duration::from_hours(1);
 
-/// 10. Absence is not deletion: bits go only after the image's end, and never many at once without an operator.
+/// Promise 10: Absence is not deletion: bits go only after the image's end, and never many at once without an operator.
 fn absence_is_not_deletion(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
         Step::Committed { changes, before } => changes.iter().try_for_each(|change| {
@@ -334,7 +334,7 @@ fn absence_is_not_deletion(world: &World, step: &Step<'_>) -> Result<(), String>
 /// Between the probe and the PATCH is a look, no more.
 const JUST_NOW: Duration = Duration::from_secs(20);
 
-/// 11. Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now; what a
+/// Promise 11: Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now; what a
 /// PATCH of ours undid of others' changes is put back.
 fn glances_record_is_not_made_worse(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Patches { image, locations } = step else { return what_was_undone_is_put_back(world, step) };

@@ -41,7 +41,7 @@ pub(crate) struct Temper {
     pub(crate) waits: u64,
     pub(crate) lost_events: u64,
     pub(crate) late_events: u64,
-    /// PATCHes that take their time.
+    /// A PATCH that takes its time.
     pub(crate) patch_windows: u64,
     /// Requests that were broken off and have their effect later.
     pub(crate) ghosts: u64,

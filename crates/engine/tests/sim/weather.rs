@@ -158,9 +158,8 @@ impl Weather {
         };
         let is_ledger = part == Part::Ledger;
         match mood {
-            Mood::Good | Mood::Lying(_) => (wait, Fate::Goes),
             Mood::Full if matches!(part, Part::Room(_)) => (wait, Fate::Fails(Reason::StoreFull)),
-            Mood::Full => (wait, Fate::Goes),
+            Mood::Good | Mood::Lying(_) | Mood::Full => (wait, Fate::Goes),
             Mood::Down(reason) => (wait, Fate::Fails(reason)),
             Mood::Stalled => (Some(STALL), Fate::Goes),
             Mood::Slow => (Some(dice.millis(10..900)), Fate::Goes),

@@ -50,12 +50,11 @@ impl Witness {
     }
 
     pub(crate) fn read_back(&mut self, place: &Place, is_right: bool) {
-        match is_right {
-            true => drop(self.proven.insert(place.clone())),
-            false => {
-                self.proven.remove(place);
-                self.suspects.insert(place.clone());
-            }
+        if is_right {
+            self.proven.insert(place.clone());
+        } else {
+            self.proven.remove(place);
+            self.suspects.insert(place.clone());
         }
     }
 

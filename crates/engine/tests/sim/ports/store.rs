@@ -53,7 +53,7 @@ impl SimStore {
         let bytes: Vec<u8> = if lies { bytes.iter().map(|byte| !byte).collect() } else { bytes };
         let (life, place, hand) = (Arc::clone(&self.life), self.place(object), Hand::new(&self.life.world.open));
         let reading = Reading { life, place, bytes, given: 0, is_whole, _hand: hand };
-        Ok(stream::unfold(reading, |reading| reading.next()).boxed())
+        Ok(stream::unfold(reading, Reading::next).boxed())
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::{NonZeroU64, NonZeroUsize},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -29,6 +29,7 @@ use crate::{
     progress::Board,
     recent::{self, Recent},
     room::Room,
+    sabotage::{self, Bug},
     scrub::Scrubs,
     serve,
     turn::Turns,
@@ -148,6 +149,9 @@ pub struct Engine {
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
+    /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
+    /// scan that sees everything is a full one.
+    pub(crate) missed: AtomicU64,
     /// The highest number that was given to an attempt.
     pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
@@ -184,6 +188,7 @@ impl Engine {
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
+            missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
@@ -290,7 +295,7 @@ impl Engine {
             tracing::warn!(image = %image.id, lost = report, "another's change was undone while locations were registered; \
                 please make it again");
         }
-        if findings.undone == Undone::default() {
+        if findings.undone == Undone::default() || sabotage::is(Bug::UndoneStaysUndone) {
             return;
         }
         let what = recent::describe(&findings.undone);

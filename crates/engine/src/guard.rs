@@ -9,7 +9,11 @@ use std::{
 
 use mimeo_core::{Change, ObjectState, Reason, Record, Replica, ReplicaState, Result, Timestamp};
 
-use crate::{Engine, walk::Records};
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+    walk::Records,
+};
 
 /// So few removals are never a mass, whatever their share: a cloud of ten images must be able to lose two.
 const FEW: u64 = 5;
@@ -111,7 +115,7 @@ pub(crate) async fn judge(engine: &Engine) -> Result<Verdict> {
     let (waiting, lately) = (waiting(engine, confirmed).await?, engine.guard.lately(now));
     let (images, all) = (waiting + lately, engine.ledger.count().await? + lately);
     let is_mass = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
-    let held = if is_mass { waiting } else { 0 };
+    let held = if is_mass && !sabotage::is(Bug::GuardSleeps) { waiting } else { 0 };
     if held > 0 {
         tracing::warn!(images, all, "more removals at once than the guard lets through; see `mimeo gc`");
     }

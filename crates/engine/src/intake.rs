@@ -9,7 +9,10 @@ use mimeo_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// Events that share one commit at most.
 const BATCH: usize = 128;
@@ -57,6 +60,9 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
         let taken = engine.ledger.commit(&changes).await;
         engine.health.wrote_down(&taken);
         let Err(error) = taken else { break };
+        if sabotage::is(Bug::AcknowledgedTooEarly) {
+            break;
+        }
         tracing::error!(error = error.chain(), "the ledger did not take events; they wait");
         tokio::select! {
             biased;

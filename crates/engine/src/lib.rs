@@ -31,9 +31,12 @@ mod recent;
 mod reconcile;
 mod register;
 mod room;
+#[cfg(not(feature = "sabotage"))]
+mod sabotage;
 mod scan;
 mod scrub;
 mod serve;
+mod set_back;
 mod stores;
 mod survey;
 mod sweep;
@@ -43,6 +46,8 @@ mod upload;
 mod verify;
 mod walk;
 
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod status;
 
 pub use adopt::came_back;

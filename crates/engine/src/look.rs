@@ -1,13 +1,16 @@
 //! A look at one image: what the image service and the ledger say, and the plan that follows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
     ImageId, Reason, Record, ReplicaState, Result, StoreName,
     plan::{Plan, Sight},
 };
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// What one look gave. The plan's changes are in the ledger already.
 pub(crate) struct Look {
@@ -82,7 +85,14 @@ async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
     }
     let known = !record.objects.is_empty();
     let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
-    if !known || concluded {
+    if concluded || sabotage::is(Bug::AbsenceIsDeletion) {
+        return Ok(Sight::Gone);
+    }
+    if !known {
+        // There is nothing to lose; but it is to be found again if it was merely not shown.
+        if !registry.sees_all().await? {
+            engine.missed.fetch_add(1, Ordering::SeqCst);
+        }
         return Ok(Sight::Gone);
     }
     if !registry.sees_all().await? {

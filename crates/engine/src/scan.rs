@@ -1,6 +1,10 @@
 //! The scan finds what events missed: often the images that changed lately, now and then all of them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use mimeo_core::{Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp, plan::Sight};
 use tokio::time::Instant;
@@ -16,13 +20,14 @@ const BOOKMARK: &str = "scan";
 const OVERLAP: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let (mut full_at, mut failures, mut saw_all) = (Instant::now(), 0_u32, true);
+    let (mut full_at, mut failures) = (Instant::now(), 0_u32);
+    let mut before = Before { saw_all: true, missed: 0 };
     loop {
         let due = Instant::now() >= full_at;
         let scanned = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            scanned = scan(&engine, due, &mut saw_all) => scanned,
+            scanned = scan(&engine, due, &mut before) => scanned,
         };
         let wait = match scanned {
             Ok(full) => {
@@ -49,11 +54,20 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// One scan, full if that is due or if the token no longer sees what it saw at the last scan: a list that became
-/// shorter brings no events. Answers whether it was full.
-async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
+/// What the scans before this one saw.
+struct Before {
+    saw_all: bool,
+    /// How many looks had missed an image by then, that a scan has made good.
+    missed: u64,
+}
+
+/// One scan, full if that is due, or if the token no longer sees what it saw at the last scan: a list that became
+/// shorter brings no events. Or sees it again: what was made meanwhile had its event, and is older than the bookmark. Answers whether it was full.
+async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
     let sees_all = engine.registry.sees_all().await?;
-    let full = due || (*saw_all && !sees_all);
+    let missed = engine.missed.load(Ordering::SeqCst);
+    let sees_again = sees_all && (!before.saw_all || missed > before.missed);
+    let full = due || (before.saw_all && !sees_all) || sees_again;
     let began = engine.clock.now();
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
@@ -69,7 +83,10 @@ async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
     if full {
         mark_unseen(engine, &seen).await?;
     }
-    *saw_all = sees_all;
+    before.saw_all = sees_all;
+    if full && sees_all {
+        before.missed = missed;
+    }
     // A glance-api whose clock is ahead must not hide what the others do until then.
     if let Some(newest) = newest.map(|newest| newest.min(began)).filter(|newest| bookmark != Some(*newest)) {
         engine.ledger.commit(&[Change::Bookmark(BOOKMARK.into(), newest.to_string())]).await?;

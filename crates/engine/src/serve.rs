@@ -8,7 +8,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, adopt, intake, probe, reconcile, scan, survey, sweep, turn::Held};
+use crate::{
+    Engine, adopt, intake, probe, reconcile, scan,
+    set_back::{self, Wall},
+    survey, sweep,
+    turn::Held,
+};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -83,7 +88,18 @@ async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
 async fn dispatch(engine: Arc<Engine>, surveyed: CancellationToken, stop: CancellationToken) {
     adopt::before_the_first_copy(&engine, &surveyed, &stop).await;
     let mut running: JoinSet<()> = JoinSet::new();
+    let mut wall = Wall::new(engine.clock.now());
+    // At the start, what was noted under a clock that was ahead is known by waiting for longer than anything may.
+    let mut retry = Some(Some(engine.settings.policy.backoff.max));
     while !stop.is_cancelled() {
+        if wall.was_set_back(engine.clock.now()) {
+            retry = Some(None);
+        }
+        if let Some(may_wait) = retry
+            && set_back::retry(&engine, may_wait).await.is_ok()
+        {
+            retry = None;
+        }
         let wait = match start_due(&engine, &stop, &mut running).await {
             Ok(wait) => wait,
             Err(error) => {

@@ -19,6 +19,7 @@ use crate::{
     names::Names,
     orders, prove,
     register::PROBE_LIMIT,
+    sabotage::{self, Bug},
     status::{GcEntry, GcReport},
     transfer::{publish_limit, within},
     walk::Records,
@@ -117,6 +118,7 @@ fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Can
             // A request that was cut off may publish its object for as long as the store may take over that.
             (ObjectState::Doomed, _) => {
                 let limit = part.map(|part| publish_limit(part, record.image.size.unwrap_or(0)));
+                let limit = limit.filter(|_| !sabotage::is(Bug::DeletedAtOnce));
                 let why = "left by a failed attempt, or no longer wanted";
                 (later(object.since, limit.unwrap_or_default()), why)
             }
@@ -148,7 +150,7 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
     let mut by_store: BTreeMap<StoreName, Vec<Object>> = BTreeMap::new();
     for object in due {
         let id = object.name.image();
-        match names.of(&object.name) {
+        match names.of(&object.name).filter(|_| !sabotage::is(Bug::NamesAreNotRead)) {
             None => by_store.entry(object.store.clone()).or_default().push(object),
             Some(image) if *image == id => look_again(engine, &id).await?,
             Some(image) => {
@@ -189,6 +191,9 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             look_again(engine, &id).await?;
             stuck.push(object.url);
             continue;
+        }
+        if sabotage::is(Bug::ForgottenBeforeDeleted) {
+            engine.ledger.commit(&[Change::ObjectGone(object.store.clone(), object.name.clone())]).await?;
         }
         if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
             let (store, name) = (&object.store, &object.name);

@@ -117,6 +117,7 @@ impl FakeStore {
     #[must_use]
     pub fn listable(self) -> Self {
         self.state.send_modify(|state| state.listable = true);
+        self
     }
 
     /// From now on it tells how much room it has of so many bytes. What it is given beyond them is taken nevertheless.

@@ -34,6 +34,11 @@ pub(super) fn delegated_step(
     if image.size == Some(0) && image.status == ImageStatus::Active {
         return empty(replica, is_wanted, backoff, now);
     }
+    if matches!(replica.state, R::Registered | R::Suspect) {
+        let message = "the image is no longer in Glance's store; Glance is asked for it again";
+        let failure = lost(message, replica.failure.take(), now, backoff);
+        replica = Replica { failure: Some(failure), ..Replica::wanted(replica.store) };
+    }
     if image.importing {
         return imported(plan, seen, image, is_wanted, replica);
     }
@@ -44,10 +49,6 @@ pub(super) fn delegated_step(
         };
         let message = format!("{}: {why}; the log of glance-api, and the task of the image, say more", replica.store);
         replica = replica.failed(R::Failed, &Error::new(Reason::GlanceCopyFailed, message), backoff, now);
-    } else if matches!(replica.state, R::Registered | R::Suspect) {
-        let message = "the image is no longer in Glance's store; Glance is asked for it again";
-        let failure = lost(message, replica.failure.take(), now, backoff);
-        replica = Replica { failure: Some(failure), ..Replica::wanted(replica.store) };
     }
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
@@ -114,11 +115,13 @@ pub(super) const LOOKS_BEFORE_ASKING: u32 = 6;
 /// registered, without waiting long for those that are slow. And never while it may still be at work on a PATCH.
 fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited: u32) -> bool {
     let mut own = seen.record.replicas.values().filter(|replica| policy.backend(&replica.store).is_none());
-    let unanswered = |replica: &Replica| {
+    // Where it is due again it is registered now, or no longer wanted: then that PATCH was long ago.
+    let is_unanswered = |replica: &Replica| {
         let failure = replica.failure.as_ref().filter(|_| replica.state == ReplicaState::Proven);
-        failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable)
+        let is_new = failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable);
+        is_new && !replica.is_due(seen.now)
     };
-    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(unanswered) {
+    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(is_unanswered) {
         return false;
     }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();

@@ -29,7 +29,7 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
         if waited > PATIENCE {
             return Err(Broken { promise: 0, how: format!("it never came to rest: {what}") });
         }
-        if waited.as_secs() % 60 == 0 {
+        if waited.as_secs().is_multiple_of(60) {
             help(story).await;
         }
     }

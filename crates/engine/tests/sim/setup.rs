@@ -41,7 +41,7 @@ pub(crate) struct Temper {
     pub(crate) waits: u64,
     pub(crate) lost_events: u64,
     pub(crate) late_events: u64,
-    /// PATCHes that take their time.
+    /// A PATCH that takes its time.
     pub(crate) patch_windows: u64,
     /// Requests that were broken off and have their effect later.
     pub(crate) ghosts: u64,
@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) temper: Temper,
     /// Bytes of all images in memory.
     pub(crate) memory: usize,
+    /// There are many images from the beginning.
+    pub(crate) crowd: bool,
     /// The wall clock may jump.
     pub(crate) jumps: bool,
 }
@@ -85,10 +87,10 @@ impl Setup {
             lost_events: dice.pick(&[0, 2000, 10_000]),
             late_events: dice.pick(&[0, 0, 3000]),
             patch_windows: dice.pick(&[0, 3000, 10_000]),
-            ghosts: dice.pick(&[0, 5000]),
+            ghosts: dice.pick(&[0, 9000]),
         };
         let memory = dice.pick(&[CONCURRENCY * 1024, CONCURRENCY * 4096]);
-        Self { stores, glance: dice.falls(1500), temper, memory, jumps: dice.falls(2000) }
+        Self { stores, glance: dice.falls(1500), temper, memory, crowd: dice.falls(1500), jumps: dice.falls(2000) }
     }
 }
 

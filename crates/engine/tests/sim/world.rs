@@ -52,6 +52,8 @@ pub(crate) struct State {
     /// Events that no engine has acknowledged yet, in order.
     pub(crate) unacknowledged: Vec<Notice>,
     pub(crate) sender: Option<EventSender>,
+    /// Changes that a PATCH under way is about to undo.
+    pub(crate) watched: Vec<Watched>,
     /// How far the wall clock is off, in seconds.
     pub(crate) jumped: i64,
     pub(crate) steps: u64,
@@ -65,6 +67,12 @@ pub(crate) struct Truth {
     pub(crate) changed: Instant,
     /// Its end, if it was deleted.
     pub(crate) gone: bool,
+}
+
+/// An image that was made private while a PATCH was under way, of which the engine was told at once.
+pub(crate) struct Watched {
+    pub(crate) image: ImageId,
+    pub(crate) since: Instant,
 }
 
 pub(crate) struct Notice {
@@ -83,6 +91,7 @@ impl World {
             truths: BTreeMap::new(),
             unacknowledged: Vec::new(),
             sender: None,
+            watched: Vec::new(),
             jumped: 0,
             steps: 0,
             broken: None,
@@ -211,8 +220,8 @@ impl World {
         self.lock().witness.named(named);
     }
 
-    /// Sends an event, or loses it, or sends it late or twice.
-    pub(crate) fn notify(self: &Arc<Self>, event: ImageEvent) {
+    /// Sends an event, or loses it, or sends it late or twice. True: it was sent at once.
+    pub(crate) fn notify(self: &Arc<Self>, event: ImageEvent) -> bool {
         let (lost, late, twice) = {
             let mut state = self.lock();
             let temper = self.setup.temper;
@@ -224,7 +233,7 @@ impl World {
         };
         self.tell(|| format!("event {:?} of {} (lost {lost}, late {late:?}, twice {twice})", event.kind, event.image));
         if lost {
-            return;
+            return false;
         }
         if twice {
             self.deliver(event.clone());
@@ -236,6 +245,7 @@ impl World {
                 self.later(wait, async move { world.deliver(event) });
             }
         }
+        late.is_none()
     }
 
     fn deliver(&self, event: ImageEvent) {

@@ -100,10 +100,11 @@ fn note_marks(world: &World, changes: &[Change]) {
     }
 }
 
-/// The image whose row the change replaces.
+/// The image that the change gives or takes something that the promises ask about.
 fn image_of(change: &Change) -> Option<ImageId> {
     match change {
         Change::Image(row) => Some(row.id.clone()),
+        Change::Doom(_, object, _) => Some(object.image()),
         _ => None,
     }
 }

@@ -37,6 +37,9 @@ impl SimRegistry {
             if !world.image(id).is_some_and(|image| sees(world, &image)) {
                 return Err(not_visible(id));
             }
+            if world.lock().weather.blind == Blindness::Locations {
+                return Err(failure(Reason::LocationsForbidden));
+            }
             match world.ghost(3000) {
                 // The request goes on when its sender has long given up.
                 Some(wait) if world.lock().weather.service.mood == Mood::Flaky => {
@@ -54,9 +57,20 @@ impl SimRegistry {
 /// Whether the token is shown the image.
 fn sees(world: &World, image: &Image) -> bool {
     match world.lock().weather.blind {
-        Blindness::None => true,
+        Blindness::None | Blindness::Locations => true,
         Blindness::Private => image.visibility == Visibility::Public,
         Blindness::All => false,
+    }
+}
+
+/// The image as Glance answers it now; nothing if it is not shown.
+fn answered(world: &World, image: Image) -> Option<Image> {
+    if !sees(world, &image) {
+        return None;
+    }
+    match world.lock().weather.blind {
+        Blindness::Locations => Some(Image { locations: Vec::new(), locations_shown: false, ..image }),
+        _ => Some(image),
     }
 }
 
@@ -68,7 +82,7 @@ fn not_visible(id: &ImageId) -> Error {
 impl Registry for SimRegistry {
     async fn look(&self, id: &ImageId) -> Result<Option<Image>> {
         let world = self.world();
-        let act = async { Ok(world.registry.look(id).await?.filter(|image| sees(world, image))) };
+        let act = async { Ok(world.registry.look(id).await?.and_then(|image| answered(world, image))) };
         let name = || format!("look at {id}");
         let found = self.0.call(Part::Service, name, act).await?;
         world.lock().witness.showed(id, found.as_ref());
@@ -81,7 +95,7 @@ impl Registry for SimRegistry {
     }
 
     async fn sees_all(&self) -> Result<bool> {
-        let act = async { Ok(self.world().lock().weather.blind == Blindness::None) };
+        let act = async { Ok(matches!(self.world().lock().weather.blind, Blindness::None | Blindness::Locations)) };
         self.0.call(Part::Service, || "sees all?".into(), act).await
     }
 
@@ -89,7 +103,7 @@ impl Registry for SimRegistry {
         let world = self.world();
         let act = async {
             let mut page = world.registry.changed_since(since, cursor).await?;
-            page.images.retain(|image| sees(world, image));
+            page.images = page.images.into_iter().filter_map(|image| answered(world, image)).collect();
             Ok(page)
         };
         self.0.call(Part::Service, || format!("list since {since:?} from {cursor:?}"), act).await
@@ -164,6 +178,16 @@ impl Patch {
             world.lock().witness.windows.push(id.clone());
             tokio::time::sleep(window).await;
         }
+        let (is_flaky, is_lost) = {
+            let state = &mut *world.lock();
+            (state.weather.service.mood == Mood::Flaky, state.dice.falls(2000))
+        };
+        if is_flaky && is_lost {
+            // Another writer came in between: Glance says yes, and keeps what that one wrote.
+            world.tell(|| "  and another's PATCH overwrites it".into());
+            world.lock().witness.windows.retain(|open| *open != id);
+            return Ok(());
+        }
         let (added, locations) = match what {
             What::Add(locations) => {
                 let all = loaded.locations.iter().chain(&locations).cloned().collect();
@@ -185,11 +209,11 @@ impl Patch {
     }
 }
 
-/// An `image.update` of what is so now, whoever made it so.
-pub(crate) fn changed(world: &Arc<World>, id: &ImageId) {
+/// An `image.update` of what is so now, whoever made it so. True: the engine hears of it at once.
+pub(crate) fn changed(world: &Arc<World>, id: &ImageId) -> bool {
     world.locations_changed();
     let snapshot = world.image(id).map(|image| image.snapshot());
-    world.notify(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot });
+    world.notify(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot })
 }
 
 /// Glance has copied the image to its own store, or could not.

@@ -46,6 +46,7 @@ impl Reload {
 
     fn take_over(&self, Config { limits, written, .. }: Config) {
         limits::replace(&self.engine, limits);
+        mimeo_crash::point("serve-reloaded");
         let differences = self.started.differences(&written);
         if !differences.is_empty() {
             let sections = Vec::from_iter(differences).join(", ");

@@ -33,6 +33,7 @@ pub(crate) struct Service {
 pub(crate) async fn service(config: Config) -> Result<Service> {
     let ledger = SqliteLedger::open(&config.ledger).await?;
     let claim = ledger.claim()?;
+    mimeo_crash::point("serve-claimed");
     let events = config.events.clone().map(events);
     Ok(Service { engine: engine(config, ledger)?, events, claim })
 }

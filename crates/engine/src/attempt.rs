@@ -41,6 +41,7 @@ pub(crate) async fn keep(engine: Arc<Engine>, image: ImageId, mut chunks: Chunks
         if let Err(error) = engine.ledger.commit(&[Change::Chunks { image: image.clone(), first, digests }]).await {
             return tracing::warn!(error = error.chain(), "the ledger does not take the digests of chunks");
         }
+        mimeo_crash::point("chunks-noted");
         first += count;
         tokio::time::sleep(KEEP_EVERY).await;
     }
@@ -60,6 +61,7 @@ pub(crate) async fn forget_chunks(engine: &Engine, id: &ImageId) -> Result<()> {
     if record.is_some_and(|record| record.objects.iter().any(is_open)) || engine.ledger.chunks(id).await?.is_empty() {
         return Ok(());
     }
+    mimeo_crash::point("chunks-done");
     engine.ledger.commit(&[Change::ChunksGone(id.clone())]).await
 }
 
@@ -119,7 +121,9 @@ pub(crate) async fn begin(
         changes.push(Change::Replica(id.clone(), replica));
         attempts.push(Attempt { store: store.clone(), object: name, goes_on });
     }
+    mimeo_crash::point("attempt-chosen");
     engine.ledger.commit(&changes).await?;
+    mimeo_crash::point("attempt-known");
     Ok(attempts)
 }
 
@@ -156,6 +160,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     if attempt.goes_on {
         let (digests, chunk) = (engine.ledger.chunks(id).await?, engine.settings.policy.chunk);
         from = prove::kept(part, &object, image.size.unwrap_or(0), (&digests, chunk), &engine.paces).await?;
+        mimeo_crash::point("kept-proven");
         if from == 0 {
             let anew = begin(engine, id, std::slice::from_ref(store), Partial::GiveUp).await?;
             object = anew.into_iter().next().ok_or_else(gone)?.object;
@@ -171,7 +176,10 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     if from == 0 {
         engine.health.wrote(store, verified.size, began.elapsed());
     }
-    stored(engine, id, store, &object, part.store.location(&object), verified).await
+    mimeo_crash::point("object-closed");
+    stored(engine, id, store, &object, part.store.location(&object), verified).await?;
+    mimeo_crash::point("object-noted");
+    Ok(())
 }
 
 /// The object is closed: it is kept, and what it must read back as is known.
@@ -220,6 +228,7 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
     prove::read_back(part, object, size, digest, &line, &engine.paces).await?;
+    mimeo_crash::point("copy-read-back");
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
     update(engine, id, store, |replica, _| Replica {
@@ -228,5 +237,7 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
         failure: None,
         ..replica
     })
-    .await
+    .await?;
+    mimeo_crash::point("copy-proven");
+    Ok(())
 }

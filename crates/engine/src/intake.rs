@@ -53,6 +53,7 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
         }
         changes.push(Change::Dirty(DirtyMark { image: event.image.clone(), due: now }));
     }
+    mimeo_crash::point("events-heard");
     while let Err(error) = engine.ledger.commit(&changes).await {
         tracing::error!(error = error.chain(), "the ledger did not take events; they wait");
         tokio::select! {
@@ -61,10 +62,12 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
             () = tokio::time::sleep(LEDGER_RETRY) => {}
         }
     }
+    mimeo_crash::point("events-kept");
     for Delivery { event, ack } in batch {
         ack.acknowledge().await;
         engine.turns.poke(&event.image);
     }
+    mimeo_crash::point("events-acknowledged");
     engine.wake.notify_one();
     true
 }

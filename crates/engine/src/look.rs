@@ -27,7 +27,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     let conditions = engine.conditions(now);
     let seen = Observation { now, record: &record, sight: &sight, running, conditions: &conditions };
     let plan = plan::plan(&engine.settings.policy, &seen);
+    mimeo_crash::point("look-planned");
     engine.ledger.commit(&plan.changes).await?;
+    mimeo_crash::point("look-noted");
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let record = engine.ledger.load(id).await?.unwrap_or(record);
     engine.asked.seen(&record, matches!(&sight, Sight::Present(image) if image.importing));

@@ -72,6 +72,7 @@ async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
     if full {
         mark_unseen(engine, &seen).await?;
     }
+    mimeo_crash::point("scan-walked");
     *saw_all = sees_all;
     // A glance-api whose clock is ahead must not hide what the others do until then.
     if let Some(newest) = newest.map(|newest| newest.min(began)).filter(|newest| bookmark != Some(*newest)) {
@@ -141,6 +142,7 @@ async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
     let due = engine.clock.now();
     let changes: Vec<Change> = images.into_iter().map(|image| Change::Dirty(DirtyMark { image, due })).collect();
     engine.ledger.commit(&changes).await?;
+    mimeo_crash::point("scan-marked");
     engine.wake.notify_one();
     Ok(())
 }

@@ -99,6 +99,7 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
         remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
             engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
+            mimeo_crash::point("sweep-forgot");
             if record.image.gone_at > Some(confirmed) && !record.replicas.is_empty() {
                 past.removals.push_back(Instant::now());
             }
@@ -158,6 +159,7 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
         return Ok(());
     }
     let names = Names::read(engine, due.iter().map(|object| object.name.to_string()).collect()).await?;
+    mimeo_crash::point("sweep-allowed");
     let mut by_store: BTreeMap<StoreName, Vec<Object>> = BTreeMap::new();
     for object in due {
         let id = object.name.image();
@@ -200,9 +202,11 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             }
             continue;
         }
+        mimeo_crash::point("sweep-removed");
         engine.health.lock().not_removed.remove(&(object.store.clone(), object.name.clone()));
         tracing::info!(store = %object.store, object = %object.name, "removed");
         engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
+        mimeo_crash::point("sweep-noted");
     }
     Ok(stuck)
 }

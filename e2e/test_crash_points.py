@@ -5,6 +5,7 @@ The points are read from the sources (`mimeo_crash::point`). Each has a trial of
 stores, a ledger, and a rule that keeps the trials apart, since all are at the same Glance. Several run at a time.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -13,11 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 
 from cloud import Cloud
-from cloud.base import eventually
+from cloud.base import eventually, free_port
+from cloud.images import Images
 from cloud.nginx import Exporter
 from mimeo import NO_SCAN, ROOT, Mimeo
 from places import Directory, Place
@@ -41,6 +45,7 @@ POINTS = {
     "deletion": ["sweep-allowed", "sweep-removed", "sweep-noted", "sweep-forgot"],
     "going on": ["chunks-noted", "chunks-done", "kept-proven"],
     "in ranges": ["http-byte-put", "http-segment-ended"],
+    "upload": ["upload-begun", "upload-taken"],
     "signal": ["serve-stops", "serve-stopped", "serve-reloaded"],
     "Glance's copy": ["ask-noted", "ask-sent"],
     "s3": ["s3-upload-begun", "s3-part-answered:2", "s3-parts-sent"],
@@ -258,6 +263,21 @@ def hears_and_dies(trial: Trial) -> None:
     trial.wait_complete()
 
 
+def dies_behind_the_gateway(trial: Trial) -> None:
+    """The client's upload breaks off or its answer is lost; Glance has the image, or it is uploaded once more."""
+    images, address = trial.cloud.images, f"127.0.0.1:{free_port()}"
+    trial.data, trial.image = os.urandom(MiB), images.record(trial=trial.key)
+    trial.arm(gateway={"listen": address, "upstream": [trial.cloud.glance.url]})
+    with contextlib.suppress(requests.RequestException):
+        Images(SimpleNamespace(url=f"http://{address}"), trial.cloud.keystone).upload(trial.image, trial.data)
+    trial.wait_for_death()
+    ended = eventually(lambda: {"active", "queued"} & {images.show(trial.image)["status"]}, 30, "the upload is over")
+    if "queued" in ended:
+        images.upload(trial.image, trial.data)
+    trial.start()
+    trial.wait_complete()
+
+
 def is_told_to_end_and_dies(trial: Trial) -> None:
     """In the middle of a copy."""
     trial.create(os.urandom(4 * MiB))
@@ -270,8 +290,11 @@ def is_told_to_end_and_dies(trial: Trial) -> None:
     trial.wait_complete()
 
 
-def test_failures_events_and_signals(cloud, files):
-    stories = {"failure": dies_of_a_failure, "event": hears_and_dies, "signal": is_told_to_end_and_dies}
+def test_failures_events_uploads_and_signals(cloud, files):
+    stories = {
+        "failure": dies_of_a_failure, "event": hears_and_dies, "upload": dies_behind_the_gateway,
+        "signal": is_told_to_end_and_dies,
+    }
     story = {point: story for group, story in stories.items() for point in POINTS[group]}
     run(trials(cloud, files, *stories), lambda trial: story[trial.point](trial))
 

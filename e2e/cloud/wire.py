@@ -44,6 +44,7 @@ class Wire:
         self._fault: WireFault | None = None
         self._loop = asyncio.new_event_loop()
         self._healed = asyncio.Event()
+        self._links: set[asyncio.Task] = set()  # the loop itself does not keep those that wait
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         eventually(lambda: listens(self.port), 10, f"the wire to port {target} is there")
@@ -76,7 +77,8 @@ class Wire:
         self._loop.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sides = [writer]
+        sides, link = [writer], asyncio.current_task()
+        self._links.add(link)
         try:
             there_reader, there = await asyncio.open_connection("127.0.0.1", self.target)
             sides.append(there)
@@ -89,6 +91,7 @@ class Wire:
         finally:
             for side in sides:
                 side.close()
+            self._links.discard(link)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str) -> None:
         fault, passed, last = None, 0, 0.0

@@ -256,7 +256,9 @@ def dies_of_a_failure(trial: Trial) -> None:
 def hears_and_dies(trial: Trial) -> None:
     events = {"transport_url": trial.cloud.rabbitmq.transport_url, "queue": trial.mimeo.queue}
     trial.arm(events=events)
-    trial.mimeo.wait_listening()
+    # An event of another trial's image may be its death before that.
+    mimeo = trial.mimeo
+    eventually(lambda: not mimeo.running() or mimeo.consumers() > 0, 30, "it listens")
     trial.create(os.urandom(MiB))
     trial.wait_for_death()
     trial.start(events=events)

@@ -52,6 +52,7 @@ impl Reload {
             tracing::error!("credentials of {section} not renewed, those in force stay: {}", error.chain());
         }
         limits::replace(&self.engine, config.limits);
+        mimeo_crash::point("serve-reloaded");
         if !differences.is_empty() {
             let sections = Vec::from_iter(differences).join(", ");
             tracing::warn!("changed in the file, but takes effect only after a restart: {sections}");

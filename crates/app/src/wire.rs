@@ -43,6 +43,7 @@ pub(crate) struct Service {
 pub(crate) async fn service(config: Config) -> Result<Service> {
     let ledger = SqliteLedger::open(&config.ledger).await?;
     let claim = ledger.claim()?;
+    mimeo_crash::point("serve-claimed");
     let events = config.events.clone().map(RabbitEvents::new);
     let (engine, renewals) = engine(config, ledger)?;
     let renewals = renewals.and_of(events.as_ref());

@@ -2,6 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Backoff, Digest, Error, ObjectName, Reason, StoreName, Timestamp};
 
+/// A damaged image is read again after the longest wait of all, and at last after so many of them.
+const REREADS: u32 = 64;
+
 /// One image's copy on one store, as the ledger remembers it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replica {
@@ -40,12 +43,16 @@ impl Replica {
     }
 
     /// The same replica, one failure further on. Permanent reasons that a person may cure are looked at again at
-    /// the slowest pace; an empty or damaged image never by itself.
+    /// the slowest pace, a damaged image ever more rarely, and an empty one never by itself.
     #[must_use]
     pub fn failed(mut self, state: ReplicaState, error: &Error, backoff: Backoff, now: Timestamp) -> Self {
         let tries = self.failure.as_ref().map_or(0, |failure| failure.tries).saturating_add(1);
         let next_try = match error.reason {
-            Reason::EmptyImage | Reason::SourceMismatch | Reason::ImageDeactivated => None,
+            Reason::EmptyImage | Reason::ImageDeactivated => None,
+            // The bits may have been changed on their way. But every try reads the whole image, so each waits for longer.
+            Reason::SourceMismatch => {
+                Some(Backoff { first: backoff.max, max: backoff.max.saturating_mul(REREADS) }.next(now, tries))
+            }
             reason if reason.is_permanent() => Some(backoff.next(now, u32::MAX)),
             _ => Some(backoff.next(now, tries)),
         };
@@ -193,5 +200,20 @@ mod tests {
         assert_eq!(after(Reason::StoreError).unwrap().as_second(), 1);
         assert_eq!(after(Reason::LocationsForbidden).unwrap().as_second(), 60);
         assert_eq!(after(Reason::EmptyImage), None);
+        assert_eq!(after(Reason::SourceMismatch).unwrap().as_second(), 60);
+    }
+
+    #[test]
+    fn a_damaged_image_is_read_again_ever_more_rarely() {
+        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(10) };
+        let error = Error::new(Reason::SourceMismatch, "other bytes");
+        let mut replica = Replica::wanted("a".parse().unwrap());
+        let waits: Vec<i64> = (0..8)
+            .map(|_| {
+                replica = replica.clone().failed(R::Failed, &error, backoff, Timestamp::UNIX_EPOCH);
+                replica.failure.as_ref().unwrap().next_try.unwrap().as_second() / 60
+            })
+            .collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 640]);
     }
 }

@@ -42,6 +42,7 @@ pub(crate) async fn keep(engine: Arc<Engine>, image: ImageId, mut chunks: Chunks
         if let Err(error) = engine.ledger.commit(&[Change::Chunks { image: image.clone(), first, digests }]).await {
             return tracing::warn!(error = error.chain(), "the ledger does not take the digests of chunks");
         }
+        mimeo_crash::point("chunks-noted");
         first += count;
         tokio::time::sleep(KEEP_EVERY).await;
     }
@@ -61,6 +62,7 @@ pub(crate) async fn forget_chunks(engine: &Engine, id: &ImageId) -> Result<()> {
     if record.is_some_and(|record| record.objects.iter().any(is_open)) || engine.ledger.chunks(id).await?.is_empty() {
         return Ok(());
     }
+    mimeo_crash::point("chunks-done");
     engine.ledger.commit(&[Change::ChunksGone(id.clone())]).await
 }
 
@@ -116,7 +118,9 @@ pub(crate) async fn begin(
         changes.push(Change::Replica(id.clone(), replica));
         attempts.push(Attempt { store: store.clone(), object: name, goes_on });
     }
+    mimeo_crash::point("attempt-chosen");
     engine.ledger.commit(&changes).await?;
+    mimeo_crash::point("attempt-known");
     Ok(attempts)
 }
 
@@ -153,6 +157,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     if attempt.goes_on {
         let (digests, chunk) = (engine.ledger.chunks(id).await?, engine.settings.policy.chunk);
         from = prove::kept(part, &object, image.size.unwrap_or(0), (&digests, chunk), &engine.paces).await?;
+        mimeo_crash::point("kept-proven");
         if from == 0 {
             let anew = begin(engine, id, std::slice::from_ref(store), Partial::GiveUp).await?;
             object = anew.into_iter().next().ok_or_else(gone)?.object;
@@ -169,7 +174,10 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     if from == 0 {
         engine.health.wrote(store, verified.size, began.elapsed());
     }
-    stored(engine, id, store, &object, part.store.location(&object), verified).await
+    mimeo_crash::point("object-closed");
+    stored(engine, id, store, &object, part.store.location(&object), verified).await?;
+    mimeo_crash::point("object-noted");
+    Ok(())
 }
 
 /// The object is closed: it is kept, and what it must read back as is known.
@@ -226,6 +234,7 @@ async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<
         None => prove::read_back(part, &expected, &line, &engine.paces, Haste::Normal).await,
     };
     let digest = read.map_err(|error| if moved.is_some() { not_at_the_new_place(store, error) } else { error })?;
+    mimeo_crash::point("copy-read-back");
     if replica.digest.is_none() {
         tracing::info!(%store, %object, "adopted: it reads back as the image");
     }
@@ -237,7 +246,9 @@ async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<
         let (url, digest) = (url.or(replica.url), Some(digest));
         Replica { state: ReplicaState::Proven, url, digest, proof: Some(proof), failure: None, ..replica }
     })
-    .await
+    .await?;
+    mimeo_crash::point("copy-proven");
+    Ok(())
 }
 
 /// The object as it is to be recorded once it is proven where its store is now, if that is not where it was made. Only

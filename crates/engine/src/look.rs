@@ -30,7 +30,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     if !plan.retired.is_empty() {
         plan.changes.push(engine.guard.note(engine.clock.now()));
     }
+    mimeo_crash::point("look-planned");
     engine.ledger.commit(&plan.changes).await?;
+    mimeo_crash::point("look-noted");
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let before = record;
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| before.clone());

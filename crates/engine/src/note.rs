@@ -46,6 +46,7 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
     if let Err(error) = result.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
     }
+    mimeo_crash::point("failure-noted");
 }
 
 /// Keeps why a copy is not begun now, and when it is tried next. What there is of an object is left as it is.

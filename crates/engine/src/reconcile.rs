@@ -20,7 +20,10 @@ pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) -> Result<()> {
         Err(error) => Some(trouble(&engine, id, &error).await),
     };
     let next = next.map(|due| DirtyMark { image: id.clone(), due });
-    engine.ledger.settle(&turn.due, next).await
+    mimeo_crash::point("turn-done");
+    engine.ledger.settle(&turn.due, next).await?;
+    mimeo_crash::point("turn-settled");
+    Ok(())
 }
 
 async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> {

@@ -29,6 +29,7 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     if answering.is_empty() {
         return Ok(());
     }
+    mimeo_crash::point("register-probed");
     // Probing took its time: the image is read again, as late as can be before the PATCH.
     let Some(before) = engine.registry.look(id).await? else { return Ok(()) };
     if before.status != ImageStatus::Active || before.importing {
@@ -37,7 +38,9 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     let locations: Vec<(StoreName, Location)> =
         answering.into_iter().filter(|(_, location)| !before.has_location(&location.url)).collect();
     let outcomes = patch(engine, &before, locations, had_no_answer(record, stores)).await;
+    mimeo_crash::point("locations-added");
     let after = engine.registry.look(id).await?;
+    mimeo_crash::point("locations-seen");
     for (store, location, outcome) in outcomes {
         settle(engine, &before, after.as_ref(), &store, &location, outcome).await?;
     }
@@ -176,7 +179,9 @@ async fn settle(
             failure: replica.failure.filter(|failure| failure.reason == Reason::LocationLost),
             ..replica
         };
-        return update(engine, &before.id, store, seen).await;
+        update(engine, &before.id, store, seen).await?;
+        mimeo_crash::point("location-noted");
+        return Ok(());
     }
     let error = outcome.err().unwrap_or_else(|| {
         let message = "Glance took the location and lost it again: another writer wrote the image at the same moment; \

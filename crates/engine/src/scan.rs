@@ -83,6 +83,7 @@ async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
     if full {
         mark_unseen(engine, &seen).await?;
     }
+    mimeo_crash::point("scan-walked");
     before.saw_all = sees_all;
     if full && sees_all {
         before.missed = missed;
@@ -192,6 +193,7 @@ async fn commit_marks(engine: &Engine, marks: &[Change]) -> Result<()> {
         return Ok(());
     }
     engine.ledger.commit(marks).await?;
+    mimeo_crash::point("scan-marked");
     engine.wake.notify_one();
     Ok(())
 }

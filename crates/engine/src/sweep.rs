@@ -84,6 +84,7 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
                 changes.push(engine.guard.note(now));
             }
             engine.ledger.commit(&changes).await?;
+            mimeo_crash::point("sweep-forgot");
         }
         for record in records.iter().filter(|record| has_ripe(engine, record, now)) {
             look_again(engine, &record.image.id).await?;
@@ -147,6 +148,7 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
         return Ok(());
     }
     let names = Names::read(engine, due.iter().map(|object| object.name.to_string()).collect()).await?;
+    mimeo_crash::point("sweep-allowed");
     let mut by_store: BTreeMap<StoreName, Vec<Object>> = BTreeMap::new();
     for object in due {
         let id = object.name.image();
@@ -211,11 +213,13 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             }
             continue;
         }
+        mimeo_crash::point("sweep-removed");
         engine.health.lock().not_removed.remove(&(object.store.clone(), object.name.clone()));
         tracing::info!(store = %object.store, object = %object.name, "removed");
         // Whoever waited for it to be gone looks again.
         let is_waited_for = replica.is_some_and(|replica| replica.unwanted_since.is_some());
         engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
+        mimeo_crash::point("sweep-noted");
         if is_waited_for {
             look_again(engine, &id).await?;
         }

@@ -170,6 +170,7 @@ impl Copying {
         let mut passes: BTreeMap<StoreName, Pass> = stores.iter().filter_map(enter).collect();
         let stores: Vec<StoreName> = passes.keys().cloned().collect();
         let attempts = attempt::begin(&engine, &image.id, &stores, Partial::GiveUp).await?;
+        mimeo_crash::point("upload-begun");
         tracing::info!(stores = stores.len(), size = image.size, "copying the upload as it passes");
         let (is_over, over) = watch::channel(false);
         let later = AfterUpload { source: engine.registry.source(&image.id), over };
@@ -233,6 +234,7 @@ impl Copying {
 async fn became(engine: &Engine, before: &Image, outcome: oneshot::Receiver<()>) -> Result<Image> {
     let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
     outcome.await.map_err(refused)?;
+    mimeo_crash::point("upload-taken");
     let after = engine.registry.look(&before.id).await?;
     let active = after.filter(|image| image.status == ImageStatus::Active);
     active.ok_or_else(|| Error::new(Reason::ImageNotActive, "the image is not active after its upload"))

@@ -64,7 +64,9 @@ impl SqliteLedger {
             .foreign_keys(true)
             .busy_timeout(BUSY);
         let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
+        mimeo_crash::point("ledger-made");
         MIGRATIONS.run(&writer).await.map_err(|cause| not_migrated(path, cause))?;
+        mimeo_crash::point("ledger-migrated");
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed)?;
         Ok(Self { writer, readers, path: Some(path.to_owned()) })
     }
@@ -265,7 +267,9 @@ async fn commit_on(connection: &mut SqliteConnection, changes: &[Change]) -> Res
             };
         }
     }
+    mimeo_crash::point("ledger-written");
     transaction.commit().await.map_err(unavailable)?;
+    mimeo_crash::point("ledger-committed");
     Ok(Ok(()))
 }
 

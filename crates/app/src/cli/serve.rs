@@ -34,6 +34,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&token_file)?;
     let listener = listen_on(listen, "[api] listen").await?;
+    mimeo_crash::point("serve-listens");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
     // The engine goes on until the gateway's last uploads are where they belong.
     let engine_stop = match gateway {
@@ -57,6 +58,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
     let outcome = tasks.finish(stop).await;
+    mimeo_crash::point("serve-stopped");
     drop(claim);
     if outcome.is_ok() {
         tracing::info!("stopped");

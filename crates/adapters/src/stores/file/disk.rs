@@ -104,7 +104,9 @@ impl Disk {
             file.set_len(length).map_err(failed)?;
         }
         file.sync_all().map_err(failed)?;
+        mimeo_crash::point("file-synced");
         fs::rename(&part, &published).map_err(|cause| self.failed("cannot publish", &published, cause))?;
+        mimeo_crash::point("file-renamed");
         self.sync_directory()
     }
 

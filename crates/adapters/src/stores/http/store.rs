@@ -103,6 +103,7 @@ impl HttpStore {
         }
         while let Some(url) = missing.pop() {
             self.status(&mkcol, &url).await?;
+            mimeo_crash::point("http-directory-made");
         }
         Ok(())
     }

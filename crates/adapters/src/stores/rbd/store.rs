@@ -121,6 +121,7 @@ impl Store for RbdStore {
         let (spec, name, order) = (self.spec(object), object.to_string(), self.ceph.config.order.cast_signed());
         let made = move |pool: &Arc<Pool>| {
             pool.create(&name, size.unwrap_or(0), order)?;
+            mimeo_crash::point("rbd-image-made");
             pool.open(&name)
         };
         let image = self.ceph.ask(&format!("making {spec}"), made).await?;
@@ -249,7 +250,9 @@ fn remove(pool: &Arc<Pool>, name: &str) -> Result<(), Held> {
             }
             unprotected => drop(unprotected?),
         }
+        mimeo_crash::point("rbd-unprotected");
         found(image.remove_snapshot(SNAPSHOT))?;
+        mimeo_crash::point("rbd-snapshot-removed");
         published.close()?;
         image.close()?;
     }

@@ -86,7 +86,9 @@ impl Sink for RsyncSink {
             self.file.set_len(self.position).await
         };
         written.await.map_err(|cause| self.spool.failed(&cause))?;
+        mimeo_crash::point("rsync-spooled");
         self.store.send(&self.object, &self.place.path, self.position, &self.sent).await?;
+        mimeo_crash::point("rsync-sent");
         self.sent.store(self.position, Ordering::Relaxed);
         // rsync ends well too where it passed a file over.
         self.store.published(&self.object, self.position).await

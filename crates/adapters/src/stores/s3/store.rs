@@ -204,6 +204,7 @@ impl Store for S3Store {
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let key = self.config.get().key(object);
         self.abort_uploads(&key).await?;
+        mimeo_crash::point("s3-uploads-aborted");
         self.api.delete(&key).await
     }
 }

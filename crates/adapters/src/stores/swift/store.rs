@@ -219,6 +219,7 @@ impl Store for SwiftStore {
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         // The manifest first: without its segments it would be a shorter object.
         self.0.remove(object.as_str()).await?;
+        mimeo_crash::point("swift-manifest-removed");
         let segments = list(&self.0.account, object).await?;
         self.0.remove_segments(object, &segments).await
     }

@@ -121,7 +121,8 @@ fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited:
         let is_new = failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable);
         is_new && !replica.is_due(seen.now)
     };
-    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(is_unanswered) {
+    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(is_unanswered)
+    {
         return false;
     }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();

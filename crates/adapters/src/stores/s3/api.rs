@@ -128,7 +128,8 @@ impl Api {
 
     /// A page of the keys that begin so, and where the next one begins.
     pub(super) async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<(Vec<String>, Option<String>)> {
-        let mut list = self.bucket.list_objects_v2(Some(&self.credentials));
+        let credentials = self.credentials();
+        let mut list = self.bucket.list_objects_v2(Some(&*credentials));
         list.with_prefix(prefix);
         if let Some(after) = after {
             list.with_continuation_token(after);

@@ -82,7 +82,7 @@ impl S3Store {
 
     /// The object that a key is of.
     fn object(&self, key: &str) -> Option<ObjectName> {
-        key.strip_prefix(&self.config.prefix)?.parse().ok()
+        key.strip_prefix(&self.config.get().prefix)?.parse().ok()
     }
 
     async fn abort_uploads(&self, key: &str) -> Result<()> {

@@ -93,7 +93,7 @@ fn of(name: &str) -> Option<ObjectName> {
         let object: ObjectName = name.rsplit_once('-')?.0.parse().ok()?;
         number(&object, name).map(|_| object)
     })
-    }
+}
 
 /// Those of a listing that are segments of the object.
 pub(super) fn known(object: &ObjectName, page: &[Listed]) -> Vec<Segment> {

@@ -162,7 +162,6 @@ fn activate_or_not(world: &Arc<World>, id: &ImageId) {
 }
 
 fn hide_or_show(world: &Arc<World>, id: &ImageId) {
-    world.lock().witness.hidden.insert(id.clone(), Instant::now());
     change(world, id, "hide or show", |image| image.hidden = !image.hidden);
 }
 

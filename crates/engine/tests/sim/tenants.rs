@@ -54,7 +54,8 @@ fn roll<T>(world: &World, roll: impl FnOnce(&mut Dice) -> T) -> T {
     roll(&mut world.lock().dice)
 }
 
-fn touch(world: &World, id: &ImageId) {
+/// From now on the engine has something to do for the image.
+pub(crate) fn touch(world: &World, id: &ImageId) {
     if let Some(truth) = world.lock().truths.get_mut(id) {
         truth.changed = Instant::now();
     }

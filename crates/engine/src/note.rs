@@ -13,6 +13,7 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
     if error.reason.is_the_stores() {
         engine.health.failed(store, error);
     }
+    engine.breakers.suspect(store, error.reason);
     put_off(engine, id, store, error).await;
 }
 
@@ -26,7 +27,11 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
     );
     let is_bad = is_bad || sabotage::is(Bug::WhatIsOutOfReachIsBad);
     let result = update(engine, id, store, |replica, changes| {
-        let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
+        let is_closed = matches!(
+            replica.state,
+            ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered | ReplicaState::Suspect
+        );
+        let keeps = is_closed && !is_bad;
         let state = if keeps { replica.state } else { ReplicaState::Failed };
         let undecided = replica.state == ReplicaState::Copying && !is_bad;
         if let (false, Some(name)) = (keeps || undecided, replica.object.clone()) {
@@ -41,6 +46,7 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
     if let Err(error) = result.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
     }
+    mimeo_crash::point("failure-noted");
 }
 
 /// Keeps why a copy is not begun now, and when it is tried next. What there is of an object is left as it is.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A URL that needs longer than this to answer a HEAD would hold the PATCH open.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Registers the proven replicas of `stores`. Each one's outcome is in the ledger afterwards.
 pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreName]) -> Result<()> {
@@ -29,6 +29,7 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     if answering.is_empty() {
         return Ok(());
     }
+    mimeo_crash::point("register-probed");
     // Probing took its time: the image is read again, as late as can be before the PATCH.
     let Some(before) = engine.registry.look(id).await? else { return Ok(()) };
     if before.status != ImageStatus::Active || before.importing {
@@ -37,7 +38,9 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     let locations: Vec<(StoreName, Location)> =
         answering.into_iter().filter(|(_, location)| !before.has_location(&location.url)).collect();
     let outcomes = patch(engine, &before, locations, had_no_answer(record, stores)).await;
+    mimeo_crash::point("locations-added");
     let after = engine.registry.look(id).await?;
+    mimeo_crash::point("locations-seen");
     for (store, location, outcome) in outcomes {
         settle(engine, &before, after.as_ref(), &store, &location, outcome).await?;
     }
@@ -172,10 +175,13 @@ async fn settle(
             state: ReplicaState::Registered,
             url: Some(location.url.clone()),
             seen_at: Some(now),
-            failure: None,
+            // How often it was lost counts until it has stayed for a while.
+            failure: replica.failure.filter(|failure| failure.reason == Reason::LocationLost),
             ..replica
         };
-        return update(engine, &before.id, store, seen).await;
+        update(engine, &before.id, store, seen).await?;
+        mimeo_crash::point("location-noted");
+        return Ok(());
     }
     let error = outcome.err().unwrap_or_else(|| {
         let message = "Glance took the location and lost it again: another writer wrote the image at the same moment; \

@@ -59,6 +59,7 @@ impl Feed {
             _ => part.store.resume(object, self.size, from),
         };
         let mut sink = within(part.timeout, part, "opening the object", opening).await?;
+        mimeo_crash::point("object-opened");
         match self.fill(&mut sink, from, lane).await {
             Ok(verified) => close(sink, part, verified).await,
             Err(error) => {
@@ -137,6 +138,7 @@ impl Lane<'_> {
         let length = bytes.len();
         self.paces.take(self.part.store.name(), length).await;
         within(self.part.timeout, self.part, "writing", sink.write(bytes)).await?;
+        mimeo_crash::point("bytes-written");
         self.line.advance(length);
         Ok(())
     }
@@ -144,6 +146,7 @@ impl Lane<'_> {
 
 async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Result<Verified> {
     let sent = sink.sent();
+    mimeo_crash::point("object-complete");
     let closing = sink.close();
     let receipt = match sent {
         Some(sent) => while_sending(&sent, part, closing).await?,

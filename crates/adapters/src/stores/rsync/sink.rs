@@ -54,7 +54,7 @@ impl RsyncSink {
     }
 
     fn misfit(&self, given: u64, size: u64) -> Error {
-        let (store, object) = (&self.store.config.name, &self.object);
+        let (store, object) = (&self.store.name, &self.object);
         let message = format!("{store}: {object} was given {given} bytes where {size} were announced");
         Error::new(Reason::StoreError, message)
     }
@@ -86,7 +86,9 @@ impl Sink for RsyncSink {
             self.file.set_len(self.position).await
         };
         written.await.map_err(|cause| self.spool.failed(&cause))?;
+        mimeo_crash::point("rsync-spooled");
         self.store.send(&self.object, &self.place.path, self.position, &self.sent).await?;
+        mimeo_crash::point("rsync-sent");
         self.sent.store(self.position, Ordering::Relaxed);
         // rsync ends well too where it passed a file over.
         self.store.published(&self.object, self.position).await

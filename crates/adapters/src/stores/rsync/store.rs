@@ -1,9 +1,4 @@
-use std::{
-    ffi::OsString,
-    ops::RangeInclusive,
-    path::Path,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{ffi::OsString, ops::RangeInclusive, path::Path, sync::atomic::AtomicU64};
 
 use async_trait::async_trait;
 use mimeo_core::{
@@ -12,7 +7,7 @@ use mimeo_core::{
 };
 
 use super::{RsyncStoreConfig, program::run, sink::RsyncSink, spool::Spool};
-use crate::stores::web::Web;
+use crate::{Live, stores::web::Web};
 
 /// Where the server keeps what it has of a file when the connection breaks.
 const PARTIAL: &str = ".mimeo-partial";
@@ -23,7 +18,8 @@ const DELTA: RangeInclusive<u64> = (16 << 20)..=(8 << 30);
 
 #[derive(Debug, Clone)]
 pub struct RsyncStore {
-    pub(super) config: Arc<RsyncStoreConfig>,
+    pub(super) name: StoreName,
+    config: Live<RsyncStoreConfig>,
     web: Web,
     pub(super) spool: Spool,
     delta: RangeInclusive<u64>,
@@ -33,7 +29,13 @@ impl RsyncStore {
     pub fn new(config: RsyncStoreConfig) -> Result<Self> {
         let web = Web::new(config.name.clone(), config.read_url.clone())?;
         let spool = Spool::new(&config.name, &config.spool, config.spool_size);
-        Ok(Self { config: Arc::new(config), web, spool, delta: DELTA })
+        Ok(Self { name: config.name.clone(), config: Live::new(config), web, spool, delta: DELTA })
+    }
+
+    /// From now on rsync logs in with the password or the key of this configuration; nothing else of it counts.
+    pub fn renew(&self, config: RsyncStoreConfig) {
+        let RsyncStoreConfig { password, key_file, .. } = config;
+        self.config.set(RsyncStoreConfig { password, key_file, ..(*self.config.get()).clone() });
     }
 
     /// Looks for older objects at other sizes, so that a test need not send large ones.
@@ -53,12 +55,12 @@ impl RsyncStore {
         if self.delta.contains(&size) && self.has_older(object).await? {
             arguments.push("--fuzzy".into());
         }
-        if let Some(bandwidth) = self.config.bandwidth {
+        if let Some(bandwidth) = self.config.get().bandwidth {
             // rsync counts in units of 1024 bytes, and takes 0 for no limit.
             arguments.push(format!("--bwlimit={}", bandwidth.get().div_ceil(1024)).into());
         }
         arguments.extend(["--".into(), file.into()]);
-        run(&self.config, &arguments, sent).await.map(drop)
+        run(&self.config.get(), &arguments, sent).await.map(drop)
     }
 
     /// Whether another object of the same image is there. Without one rsync would compare with some other image.
@@ -66,14 +68,14 @@ impl RsyncStore {
         let image = object.image();
         let include = format!("--include=/{image}.*");
         let arguments = ["-s", "--list-only", "-r", &include, "--exclude=*", "--"].map(Into::into);
-        let listed = run(&self.config, &arguments, &AtomicU64::new(0)).await?;
+        let listed = run(&self.config.get(), &arguments, &AtomicU64::new(0)).await?;
         Ok(listed.contains(image.as_str()))
     }
 
     /// That the target is there: rsync would make it, and find nothing to remove.
     async fn has_target(&self) -> Result<()> {
         let arguments = ["-s", "--list-only", "--exclude=*", "--"].map(Into::into);
-        run(&self.config, &arguments, &AtomicU64::new(0)).await.map(drop)
+        run(&self.config.get(), &arguments, &AtomicU64::new(0)).await.map(drop)
     }
 
     /// What the web server tells of an object that was sent.
@@ -85,7 +87,7 @@ impl RsyncStore {
         };
         let message = format!(
             "{}: rsync has sent {object}, but it {found} at {}; target and read_url must show the same directory",
-            self.config.name,
+            self.name,
             self.location(object)
         );
         Err(Error::new(Reason::StoreError, message))
@@ -95,7 +97,7 @@ impl RsyncStore {
 #[async_trait]
 impl Store for RsyncStore {
     fn name(&self) -> &StoreName {
-        &self.config.name
+        &self.name
     }
 
     fn location(&self, object: &ObjectName) -> String {
@@ -133,7 +135,7 @@ impl Store for RsyncStore {
         ];
         arguments.extend(own.map(|name| format!("--include={name}").into()));
         arguments.extend(["--exclude=*".into(), "--".into(), empty]);
-        run(&self.config, &arguments, &AtomicU64::new(0)).await?;
+        run(&self.config.get(), &arguments, &AtomicU64::new(0)).await?;
         self.web.shown_gone(object, "target").await
     }
 }

@@ -211,6 +211,19 @@ class Ceph:
         finally:
             target.unlink(missing_ok=True)
 
+    def replace(self, image: str, snapshot: str, data: bytes | None) -> None:
+        """Another image in its place, with such a snapshot; or none."""
+        self.rbd("snap", "unprotect", f"{image}@{snapshot}")
+        self.rbd("snap", "purge", image, "--no-progress")
+        self.rbd("rm", image, "--no-progress")
+        if data is not None:
+            source = self.dir / f"import-{uuid.uuid4().hex}"
+            source.write_bytes(data)
+            self.rbd("import", source, image, "--no-progress")
+            source.unlink()
+            self.rbd("snap", "create", f"{image}@{snapshot}", "--no-progress")
+            self.rbd("snap", "protect", f"{image}@{snapshot}")
+
     def remove_all(self) -> None:
         """Every image of the pool with its snapshots, and what is in the trash."""
         for image in self.images():

@@ -13,6 +13,7 @@ mod replicate;
 mod serve;
 mod stores;
 mod table;
+mod verify;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -63,6 +64,17 @@ enum Command {
         /// A name or an id
         image: String,
         /// Wait until every wanted replica is registered
+        #[arg(long)]
+        wait: bool,
+        /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
+        #[arg(long, requires = "wait", value_parser = timeout)]
+        timeout: Option<Duration>,
+    },
+    /// Read all copies of an image again, now: what is bad is withdrawn and made anew
+    Verify {
+        /// A name or an id
+        image: String,
+        /// Wait until every wanted replica is registered with a new proof
         #[arg(long)]
         wait: bool,
         /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
@@ -139,8 +151,12 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         Command::Status { image: Some(image), style } => images::show(&connect()?, &image, &style.into()).await,
         Command::Status { image: None, style } => images::list(&connect()?, &style.into()).await,
         Command::Replicate { image, wait, timeout } => {
-            let wait = wait.then_some(replicate::Wait { timeout });
+            let wait = wait.then_some(watch::Wait { timeout });
             replicate::replicate(&connect()?, &image, wait).await
+        }
+        Command::Verify { image, wait, timeout } => {
+            let wait = wait.then_some(watch::Wait { timeout });
+            verify::verify(&connect()?, &image, wait).await
         }
         Command::Plan { image, style } => plan::plan(load()?, image.as_deref(), &style.into()).await,
         Command::Check { style } => check::check(load()?, &style.into()).await,

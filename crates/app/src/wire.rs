@@ -14,7 +14,7 @@ use mimeo_core::{
     plan::Policy,
     ports::{Clock, Events, Ledger, Store},
 };
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 
 use crate::config::{Config, StoreConfig, StoreKind};
 
@@ -57,7 +57,7 @@ fn engine(config: Config, ledger: SqliteLedger) -> Result<Arc<Engine>> {
 }
 
 fn settings(config: Config) -> Settings {
-    let Config { stores, rules, backoff, gc, scan, limits, observe, .. } = config;
+    let Config { stores, rules, backoff, gc, scrub, scan, limits, observe, .. } = config;
     Settings {
         policy: Policy { rules, stores: stores.into_iter().map(|store| store.facts).collect(), backoff, chunk: CHUNK },
         limits,
@@ -71,6 +71,7 @@ fn settings(config: Config) -> Settings {
             max_images: gc.max_images,
             max_percent: gc.max_percent,
         },
+        scrub: ScrubSettings { period: scrub.period, bandwidth: scrub.bandwidth },
         observe,
     }
 }

@@ -123,6 +123,15 @@ reasons! {
     /// A location that Mimeo registered was gone at a later look: another writer removed or overwrote it.
     LocationLost = "location-lost", false;
 
+    /// The location of a copy that is to go could not be taken out of the image.
+    NotWithdrawn = "not-withdrawn", false;
+    /// The store did not answer for a while, and the location stands behind others until it is put back in its place.
+    Demoted = "demoted", false;
+    /// A copy is to go, and its location is the only one that the image has: it stays.
+    LastLocation = "last-location", false;
+
+    /// The store has not answered its probe for a while: nothing is begun there until it does.
+    StoreDown = "store-down", false;
     /// No connection to the store.
     StoreUnreachable = "store-unreachable", false;
     /// The store refused (401, 403, 405).

@@ -3,10 +3,16 @@
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
 mod glance;
+mod live;
+mod order;
 #[cfg(test)]
 mod tests;
+mod withdraw;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
     Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
@@ -60,6 +66,31 @@ pub struct Conditions {
     pub service_rate: Option<u64>,
     /// Stores whose last copy, or read, failed.
     pub failing: BTreeSet<StoreName>,
+    /// Stores that do not answer: nothing is begun there.
+    pub down: BTreeMap<StoreName, Outage>,
+    /// Stores that answered when they were last asked. Of one in neither list nobody knows yet.
+    pub answering: BTreeSet<StoreName>,
+    /// How old the proof of a registered copy may become; `None`: of any age.
+    pub scrub: Option<Duration>,
+    /// Stores at which as many copies are read again, for their age, as may be.
+    pub scrubbing: BTreeSet<StoreName>,
+}
+
+/// A store that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub since: Timestamp,
+    pub error: String,
+}
+
+impl Outage {
+    /// As the reason why something waits. What had failed before goes on being counted.
+    fn failure(&self, before: Option<Failure>, next_try: Timestamp) -> Failure {
+        let Self { since, error } = self;
+        let message = format!("the store does not answer since {since:.0}; it all goes on when it does: {error}");
+        let tries = before.map_or(0, |before| before.tries);
+        Failure { reason: Reason::StoreDown, message, tries, next_try: Some(next_try) }
+    }
 }
 
 /// Where an image's bits can be read.
@@ -76,10 +107,18 @@ pub enum SourceOf {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub changes: Vec<Change>,
+    /// The URLs of locations that lead to objects which are to go.
+    pub withdraw: Vec<String>,
     /// Proven, and not among the image's locations.
     pub register: Vec<StoreName>,
     /// Closed at the store with a known digest, not yet read back.
     pub prove: Vec<StoreName>,
+    /// Registered, and to be read again.
+    pub verify: Vec<Verification>,
+    /// As `verify`, but other copies are being read at the store.
+    pub verify_later: Vec<StoreName>,
+    /// The order in which the image's locations are to stand, by their URLs, if it is another one than now.
+    pub order: Option<Vec<String>>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
     /// To be copied by Glance, to these of its own stores.
@@ -92,13 +131,29 @@ pub struct Plan {
     pub next_look: Option<Timestamp>,
 }
 
+/// A registered copy that is to be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    pub store: StoreName,
+    /// Because somebody asked for it, and not only for the age of its proof.
+    pub asked: bool,
+}
+
 impl Plan {
     pub fn has_work(&self) -> bool {
         self.has_own_work() || !self.ask.is_empty()
     }
 
     fn has_own_work(&self) -> bool {
-        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty())
+        let arranged = self.withdraw.is_empty() && self.register.is_empty() && self.order.is_none();
+        !(arranged && self.prove.is_empty() && self.verify.is_empty() && self.copy.is_empty())
+    }
+
+    /// Adds the replica as it is to be recorded, unless it is recorded so already.
+    fn note(&mut self, seen: &Observation<'_>, replica: Replica) {
+        if seen.record.replicas.get(&replica.store) != Some(&replica) {
+            self.changes.push(Change::Replica(seen.record.image.id.clone(), replica));
+        }
     }
 
     fn look_again(&mut self, at: Option<Timestamp>) {
@@ -136,19 +191,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         true => Vec::new(),
         false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
     };
-    let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
-    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
-    plan.changes.push(Change::Image(ImageRow {
-        name: image.name.clone(),
-        status: Some(image.status.to_string()),
-        size: image.size,
-        wanted: wanted.clone(),
-        trouble,
-        observed_at: Some(seen.now),
-        gone_at: None,
-        ..seen.record.image.clone()
-    }));
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
@@ -156,21 +199,35 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
-    for store in own.into_iter().chain(glances) {
-        let is_wanted = wanted.contains(store);
-        let before = seen.record.replicas.get(store);
-        let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
-        let after = match policy.backend(store) {
-            Some(backend) => glance::delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
-            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy),
-        };
-        if before != Some(&after) {
-            plan.changes.push(Change::Replica(image.id.clone(), after));
-        }
+    let fresh = |store: &StoreName| Replica::wanted(store.clone());
+    let known = |store: &StoreName| seen.record.replicas.get(store).cloned();
+    for store in own {
+        let replica = known(store).unwrap_or_else(|| fresh(store));
+        let after = replica_step(&mut plan, seen, image, wanted.contains(store), replica, policy);
+        plan.note(seen, after);
+    }
+    let trouble = trouble(&mut plan, image, seen, policy.backoff);
+    for store in glances {
+        let replica = known(store).unwrap_or_else(|| fresh(store));
+        let backend = (policy.backend(store).unwrap_or_default(), policy);
+        let after = glance::delegated_step(&mut plan, seen, image, wanted.contains(store), replica, backend);
+        plan.note(seen, after);
     }
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
+    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
+    let row = ImageRow {
+        name: image.name.clone(),
+        status: Some(image.status.to_string()),
+        size: image.size,
+        wanted,
+        trouble,
+        observed_at: Some(seen.now),
+        gone_at: None,
+        ..seen.record.image.clone()
+    };
+    plan.changes.insert(0, Change::Image(row));
     plan
 }
 
@@ -184,7 +241,8 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     let readable = |store: &&StoreName| {
         seen.record.replicas.get(*store).is_some_and(|replica| {
             let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
-            proven && kept(seen.record, replica) && !seen.running.contains(*store)
+            let is_free = !seen.running.contains(*store) && !seen.conditions.down.contains_key(*store);
+            proven && kept(seen.record, replica) && is_free
         })
     };
     let conditions = seen.conditions;
@@ -200,8 +258,8 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
 }
 
-/// What stands in the way of the image as a whole.
-fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
+/// What stands in the way of the image as a whole. Where nothing does, locations may be withdrawn.
+fn trouble(plan: &mut Plan, image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
     let failure = |reason, message: String, next_try| Some(Failure { reason, message, tries: 1, next_try });
     match image.status {
         ImageStatus::Active if image.importing => {
@@ -211,7 +269,7 @@ fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Fa
             let next_try = Some(backoff.next(seen.now, tries));
             Some(Failure { reason: Reason::ImageImporting, message: message.into(), tries, next_try })
         }
-        ImageStatus::Active => None,
+        ImageStatus::Active => withdraw::step(plan, image, seen),
         ImageStatus::Deactivated => failure(
             Reason::ImageDeactivated,
             "the image is deactivated: Glance takes no locations until `openstack image set --activate`".into(),
@@ -239,8 +297,12 @@ fn replica_step(
         // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
         replica = Replica::wanted(replica.store);
     }
-    if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
-        return registration_step(plan, image, is_wanted, replica, (now, backoff));
+    let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
+    if is_live && is_doomed(seen.record, &replica) {
+        // Its bits are to go, and its location before them: it is a copy no more.
+        replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
+    } else if is_live {
+        return live::step(plan, seen, image, is_wanted, replica, policy);
     }
     if replica.state == R::Retiring {
         // The image is back, or was never away: a copy that is still there must show anew that it is right.
@@ -250,6 +312,7 @@ fn replica_step(
     if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
         let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
+        let is_of_use = is_of_use && !has_failed_too_often(&replica);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());
@@ -261,7 +324,14 @@ fn replica_step(
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
     }
-    if let Some(store) = due(plan, seen, &mut replica) {
+    if let Some(failure) = replica.failure.as_mut().filter(|failure| failure.reason == Reason::SourceMismatch)
+        && failure.next_try.is_none()
+        && has_proven_copy(seen.record, image)
+    {
+        // Glance may have given a copy that went bad, and there is one that is right.
+        failure.next_try = Some(backoff.next(now, failure.tries));
+    }
+    if let Some(store) = due(plan, seen, &mut replica, backoff) {
         match replica.state {
             R::Stored => plan.prove.push(store),
             _ => plan.copy.push(store),
@@ -271,10 +341,16 @@ fn replica_step(
 }
 
 /// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
-fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option<StoreName> {
-    let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
+fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: Backoff) -> Option<StoreName> {
+    let waited = replica.failure.take_if(|it| matches!(it.reason, Reason::OutsideHours | Reason::StoreDown));
     if !replica.is_due(seen.now) {
         plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
+        return None;
+    }
+    if let Some(outage) = seen.conditions.down.get(&replica.store) {
+        let failure = outage.failure(replica.failure.take().or(waited), backoff.next(seen.now, u32::MAX));
+        plan.look_again(failure.next_try);
+        replica.failure = Some(failure);
         return None;
     }
     let opens = seen.conditions.closed.get(&replica.store).filter(|_| replica.state != ReplicaState::Stored);
@@ -283,14 +359,11 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option
         replica.failure = Some(outside_hours(*opens, replica.failure.take().or(waited)));
         return None;
     }
+    if replica.failure.is_none() && replica.state == ReplicaState::Failed {
+        // It only waited; a failure without a reason would tell nobody anything.
+        replica.state = ReplicaState::Wanted;
+    }
     Some(replica.store.clone())
-}
-
-/// A location is gone. Glance takes those of an image that is being deleted away one by one, and shows it as active until
-/// the last: so it is looked at again before anything is done about it.
-fn lost(message: &str, now: Timestamp, backoff: Backoff) -> Failure {
-    let next_try = Some(backoff.next(now, 1));
-    Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try }
 }
 
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.
@@ -298,31 +371,6 @@ fn outside_hours(opens: Timestamp, before: Option<Failure>) -> Failure {
     let tries = before.map_or(0, |failure| failure.tries);
     let message = "copies to this store start at other hours only: see `hours` in its section or in [transfer]";
     Failure { reason: Reason::OutsideHours, message: message.into(), tries, next_try: Some(opens) }
-}
-
-/// A proven replica: registered if the image shows its location, else to be registered.
-fn registration_step(
-    plan: &mut Plan,
-    image: &Image,
-    is_wanted: bool,
-    mut replica: Replica,
-    (now, backoff): (Timestamp, Backoff),
-) -> Replica {
-    use ReplicaState as R;
-    if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
-        return Replica { state: R::Registered, seen_at: Some(now), failure: None, ..replica };
-    }
-    if replica.state != R::Proven {
-        let message = "the location that Mimeo registered is no longer among the image's; it is registered again";
-        replica = Replica { state: R::Proven, failure: Some(lost(message, now, backoff)), ..replica };
-    }
-    let possible = is_wanted && image.status == ImageStatus::Active && !image.importing;
-    if possible && replica.is_due(now) {
-        plan.register.push(replica.store.clone());
-    } else if possible {
-        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
-    }
-    replica
 }
 
 /// Glance takes no location of size 0: said once, never tried.
@@ -341,9 +389,30 @@ fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) ->
     replica.failed(ReplicaState::Failed, &error, backoff, now)
 }
 
+/// After so many failures in a row at a store that answers, what there is of an object is given up for a new one.
+const RESUMES: u32 = 5;
+
+fn has_failed_too_often(replica: &Replica) -> bool {
+    let answers = |reason: Reason| reason.is_the_stores() && reason != Reason::StoreUnreachable;
+    replica
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.tries > 0 && failure.tries.is_multiple_of(RESUMES) && answers(failure.reason))
+}
+
 fn kept(record: &Record, replica: &Replica) -> bool {
     let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
     object.is_some_and(|object| object.state == ObjectState::Kept)
+}
+
+fn has_proven_copy(record: &Record, image: &Image) -> bool {
+    let proven = |it: &&Replica| matches!(it.state, ReplicaState::Proven | ReplicaState::Registered);
+    image.hash.is_some() && record.replicas.values().filter(proven).any(|replica| kept(record, replica))
+}
+
+fn is_doomed(record: &Record, replica: &Replica) -> bool {
+    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
+    object.is_some_and(|object| object.state == ObjectState::Doomed)
 }
 
 fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {

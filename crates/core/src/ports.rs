@@ -58,6 +58,13 @@ pub trait Registry: Send + Sync {
     /// Adds all the locations in one request: all or none. A lost answer leaves either.
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()>;
 
+    /// The image's locations become `keep`, in this order. `keep` and `remove` together must be, by their URLs, what the
+    /// image has now; else it is a [`Conflict`] and nothing changes. All or nothing; a lost answer leaves either. The last
+    /// location is never removed. Of those that are the image service gives up the bits too, where it can.
+    ///
+    /// [`Conflict`]: crate::Reason::Conflict
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()>;
+
     /// Puts back what a PATCH of ours undid. Each is sent on its own; an error leaves the later ones unsent.
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()>;
 

@@ -39,6 +39,8 @@ pub struct ImageRow {
     pub observed_at: Option<Timestamp>,
     /// When an `image.delete` event told of its end. Evidence, not yet a conclusion.
     pub delete_seen: Option<Timestamp>,
+    /// When somebody asked for all copies to be read again: a proof from before is not enough.
+    pub verify_asked: Option<Timestamp>,
     /// When it was concluded that the image is gone: the tombstone. The grace period runs from here.
     pub gone_at: Option<Timestamp>,
 }
@@ -54,6 +56,7 @@ impl ImageRow {
             trouble: None,
             observed_at: None,
             delete_seen: None,
+            verify_asked: None,
             gone_at: None,
         }
     }
@@ -83,7 +86,8 @@ pub enum ObjectState {
 /// One durable change to the ledger; a slice of them is committed whole or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Inserts or replaces the image's row, except `delete_seen`, which only [`Change::DeleteSeen`] sets.
+    /// Inserts or replaces the image's row, except `delete_seen`, which only [`Change::DeleteSeen`] sets, and
+    /// `verify_asked`, which only [`Change::VerifyAsked`] does.
     Image(ImageRow),
     /// Inserts or replaces one replica.
     Replica(ImageId, Replica),
@@ -100,6 +104,8 @@ pub enum Change {
     DeleteSeen(ImageId, Timestamp),
     /// The delete event was wrong: the image is there.
     DeleteUnseen(ImageId),
+    /// All copies of the image are to be read again.
+    VerifyAsked(ImageId, Timestamp),
     /// Keeps the BLAKE3 digests of consecutive chunks of the image, of which the first has the index `first`. They
     /// replace those of the same index.
     Chunks { image: ImageId, first: u64, digests: Vec<Digest> },

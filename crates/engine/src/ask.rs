@@ -38,7 +38,7 @@ impl Asked {
     fn enter(&self, store: &StoreName, image: &ImageId, most: usize) -> bool {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let images = asked.entry(store.clone()).or_default();
-        images.len() < most && images.insert(image.clone())
+        images.contains(image) || (images.len() < most && images.insert(image.clone()))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     Engine,
     note::{failed, update},
     progress::Phase,
-    prove,
+    prove::{self, Expected, Haste},
     sabotage::{self, Bug},
     transfer::{Chunks, Feed, Lane, Verified},
 };
@@ -217,7 +217,7 @@ async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<(
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
     if !sabotage::is(Bug::UnprovenIsRegistered) {
-        prove::read_back(part, object, size, digest, &line, &engine.paces).await?;
+        prove::read_back(part, &Expected { object, size, digest }, &line, &engine.paces, Haste::Normal).await?;
     }
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };

@@ -10,22 +10,25 @@ use std::{
 use futures::future::select_all;
 use mimeo_core::{
     Error, Image, ImageId, Reason, Replica, ReplicaState, Result, StoreName, Timestamp,
-    plan::{Plan, SourceOf},
+    plan::{Plan, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    Engine, ask,
+    Engine, arrange, ask,
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
     note::{postpone, update},
     places::Place,
+    prove::Haste,
     register,
     sabotage::{self, Bug},
+    scrub,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
+    verify::{self, Verified},
 };
 
 /// How long a proven copy waits for its siblings, so that one PATCH registers them together: a share of the time that
@@ -43,6 +46,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
         image,
         origins,
         running: BTreeSet::new(),
+        verifying: BTreeSet::new(),
         to_start: BTreeMap::new(),
         number: engine.places.arrive(),
         work: JoinSet::new(),
@@ -57,15 +61,16 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
 pub(crate) struct Running {
     pub(crate) origins: Origins,
     pub(crate) stores: BTreeSet<StoreName>,
-    pub(crate) work: JoinSet<(bool, StoreName)>,
+    pub(crate) work: JoinSet<Done>,
     pub(crate) readers: JoinSet<()>,
 }
 
 /// Takes over copies that run, to their ends, as if they had been begun in this turn.
 pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
     let Running { origins, stores, work, readers } = running;
-    let (to_start, number) = (BTreeMap::new(), engine.places.arrive());
-    let mut copies = Copies { engine, turn, image, origins, running: stores, to_start, number, work, readers };
+    let (to_start, verifying, number) = (BTreeMap::new(), BTreeSet::new(), engine.places.arrive());
+    let mut copies =
+        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers };
     copies.attend(None).await?;
     copies.end().await
 }
@@ -108,12 +113,21 @@ struct Copies<'a> {
     origins: Origins,
     /// The stores whose copy or proof is not at its end.
     running: BTreeSet<StoreName>,
+    /// Those whose registered copy is being read again. Looks go on seeing to it meanwhile.
+    verifying: BTreeSet<StoreName>,
     /// Of those, the ones that wait for a place.
     to_start: BTreeMap<StoreName, Wait>,
     /// Its rank among those who wait for a place.
     number: u64,
-    work: JoinSet<(bool, StoreName)>,
+    work: JoinSet<Done>,
     readers: JoinSet<()>,
+}
+
+/// What has ended at a store.
+pub(crate) enum Done {
+    /// A copy or a proof. True: proven.
+    Copied(StoreName, bool),
+    Verified(Verified),
 }
 
 /// The right to hold a turn while a store is waited for; `None` as long as it did not have to be.
@@ -134,7 +148,14 @@ impl Copies<'_> {
         for store in &plan.prove {
             self.running.insert(store.clone());
             let (engine, id, store) = (Arc::clone(self.engine), self.image.id.clone(), store.clone());
-            self.work.spawn(async move { (attempt::prove(&engine, &id, &store).await, store) }.in_current_span());
+            let proving = async move {
+                let proven = attempt::prove(&engine, &id, &store).await;
+                Done::Copied(store, proven)
+            };
+            self.work.spawn(proving.in_current_span());
+        }
+        for Verification { store, asked } in &plan.verify {
+            self.verify(store, *asked);
         }
         for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
             match self.engine.health.last_failure(store) {
@@ -148,6 +169,43 @@ impl Copies<'_> {
             }
         }
         self.bound_waiting().await;
+    }
+
+    /// Begins to read the store's registered copy again, unless that goes on already or others take the places for it.
+    fn verify(&mut self, store: &StoreName, asked: bool) {
+        if self.verifying.contains(store) {
+            return;
+        }
+        let (engine, id) = (Arc::clone(self.engine), self.image.id.clone());
+        let slot = engine.scrubs.enter(store, &id);
+        if slot.is_none() && !asked {
+            return;
+        }
+        self.verifying.insert(store.clone());
+        let haste = if asked { Haste::Normal } else { Haste::Scrub };
+        let store = store.clone();
+        let verifying = async move {
+            let _slot = slot;
+            Done::Verified(verify::read_again(&engine, &id, &store, haste).await)
+        };
+        self.work.spawn(verifying.in_current_span());
+    }
+
+    /// What has ended is noted. Here, and not where it ran: no look is under way that knows of the time before.
+    async fn ended(&mut self, done: Done) {
+        match done {
+            Done::Copied(store, proven) => {
+                self.running.remove(&store);
+                if proven {
+                    self.prefer(&store).await;
+                }
+            }
+            Done::Verified(verified) => {
+                verify::note(self.engine, &self.image.id, &verified).await;
+                self.verifying.remove(&verified.store);
+                scrub::hand_on(self.engine, &verified.store).await;
+            }
+        }
     }
 
     /// A busy store is not waited for by so many images that others get no turn.
@@ -189,11 +247,8 @@ impl Copies<'_> {
                 biased;
                 () = self.turn.stop.cancelled() => return Ok(()),
                 done = self.work.join_next(), if !self.work.is_empty() => {
-                    if let Some(Ok((proven, store))) = done {
-                        self.running.remove(&store);
-                        if proven {
-                            self.prefer(&store).await;
-                        }
+                    if let Some(Ok(done)) = done {
+                        self.ended(done).await;
                         let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
                         let soon = Instant::now() + wait;
                         look_at = Some(look_at.map_or(soon, |at| at.min(soon)));
@@ -242,6 +297,9 @@ impl Copies<'_> {
         let (engine, id) = (self.engine, &self.image.id);
         let result = async {
             let look = look(engine, id, &self.running).await?;
+            if !look.plan.stop {
+                arrange::arrange(engine, id, &look.plan).await?;
+            }
             if !look.plan.register.is_empty() && !look.plan.stop {
                 register::register(engine, &look.record, &look.plan.register).await?;
             }
@@ -253,6 +311,10 @@ impl Copies<'_> {
         match result.await {
             Ok(plan) if plan.stop => None,
             Ok(plan) => {
+                if self.running.is_empty() && !plan.copy.is_empty() {
+                    // Nobody reads yet: what is known to be good by now is not what was when the turn began.
+                    self.origins = origins(engine, id, &plan.sources).await.unwrap_or_else(|_| self.origins.clone());
+                }
                 self.take_on(&plan).await;
                 Some(plan.next_look)
             }
@@ -320,7 +382,7 @@ impl Copies<'_> {
             let copying = async move {
                 let proven = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                (proven, store)
+                Done::Copied(store, proven)
             };
             self.work.spawn(copying.in_current_span());
         }

@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ask::Asked,
+    breaker::Breakers,
     gate::Gate,
     health::Health,
     pace::Paces,
@@ -25,6 +26,7 @@ use crate::{
     progress::Board,
     recent::{self, Recent},
     sabotage::{self, Bug},
+    scrub::Scrubs,
     serve,
     turn::Turns,
 };
@@ -38,6 +40,8 @@ const TRIALS: usize = 2;
 const WAITING: usize = 32;
 /// Copies of one store that are read back at a time.
 const PROOFS: usize = 4;
+/// Images whose locations are arranged at the same time: when a store goes down it may be thousands at once.
+const ARRANGED: usize = 8;
 
 /// The world, as the engine is given it.
 pub struct Parts {
@@ -68,8 +72,18 @@ pub struct Settings {
     pub scan_interval: Duration,
     pub full_scan_interval: Duration,
     pub gc: GcSettings,
+    pub scrub: ScrubSettings,
     /// Only plan and report.
     pub observe: bool,
+}
+
+/// How registered copies are read again.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrubSettings {
+    /// Each within this time; `None`: only when somebody asks.
+    pub period: Option<Duration>,
+    /// Bytes per second at each store.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +141,9 @@ pub struct Engine {
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
+    pub(crate) breakers: Breakers,
+    pub(crate) scrubs: Arc<Scrubs>,
+    pub(crate) arranged: Semaphore,
     /// The highest number that was given to an attempt.
     pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
@@ -141,7 +158,8 @@ impl Engine {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let stores: BTreeMap<StoreName, StorePart> =
             parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
-        let paces = Arc::new(Paces::new(stores.keys()));
+        let paces = Arc::new(Paces::new(stores.keys(), settings.scrub.bandwidth));
+        let breakers = Breakers::new(stores.keys());
         let gates = stores.keys().map(|name| (name.clone(), Gates::new())).collect();
         let engine = Self {
             registry: parts.registry,
@@ -158,6 +176,9 @@ impl Engine {
             asked: Asked::default(),
             health: Health::default(),
             missed: AtomicU64::default(),
+            breakers,
+            scrubs: Arc::default(),
+            arranged: Semaphore::new(ARRANGED),
             last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
@@ -211,7 +232,13 @@ impl Engine {
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
         let stores = self.settings.policy.stores.iter().map(|facts| &facts.name);
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
-        let mut conditions = Conditions { closed, ..self.health.rates() };
+        let mut conditions = Conditions {
+            closed,
+            scrub: self.settings.scrub.period,
+            scrubbing: self.scrubs.full(),
+            ..self.health.rates()
+        };
+        self.breakers.tell(&mut conditions);
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));

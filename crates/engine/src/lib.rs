@@ -2,8 +2,10 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod arrange;
 mod ask;
 mod attempt;
+mod breaker;
 mod copy;
 mod engine;
 mod gate;
@@ -15,6 +17,7 @@ mod nearest;
 mod note;
 mod pace;
 mod places;
+mod probe;
 mod progress;
 mod prove;
 mod queries;
@@ -24,18 +27,20 @@ mod register;
 #[cfg(not(feature = "sabotage"))]
 mod sabotage;
 mod scan;
+mod scrub;
 mod serve;
 mod set_back;
 mod sweep;
 mod transfer;
 mod turn;
 mod upload;
+mod verify;
 mod walk;
 
 #[cfg(feature = "sabotage")]
 pub mod sabotage;
 pub mod status;
 
-pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
+pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};
 pub use upload::{Bits, Copying, Outcome, Upload};

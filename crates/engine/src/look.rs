@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
-    ImageId, Record, Result, StoreName,
+    ImageId, Reason, Record, ReplicaState, Result, StoreName,
     plan::{self, Observation, Plan, Sight},
 };
 
@@ -32,9 +32,44 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     let plan = plan::plan(&engine.settings.policy, &seen);
     engine.ledger.commit(&plan.changes).await?;
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
-    let record = engine.ledger.load(id).await?.unwrap_or(record);
+    let before = record;
+    let record = engine.ledger.load(id).await?.unwrap_or_else(|| before.clone());
+    engine.scrubs.wait(&record, &plan.verify_later);
+    take_note(engine, &before, &record);
     engine.asked.seen(&record, matches!(&sight, Sight::Present(image) if image.importing));
     Ok(Look { record, sight, plan })
+}
+
+/// Copies that were seen may be asked for by their stores' probers; what was lost is told, once for each time.
+fn take_note(engine: &Engine, before: &Record, after: &Record) {
+    for replica in after.replicas.values() {
+        if let (ReplicaState::Registered, Some(object)) = (replica.state, &replica.object) {
+            engine.breakers.saw(&replica.store, object);
+        }
+        let losses = |record: &Record| {
+            let failure = record.replicas.get(&replica.store).and_then(|replica| replica.failure.as_ref());
+            failure.filter(|failure| failure.reason == Reason::LocationLost).map_or(0, |failure| failure.tries)
+        };
+        let (store, losses, known) = (&replica.store, losses(after), losses(before));
+        match losses {
+            _ if losses <= known => {}
+            1 => tracing::info!(%store, "a location was removed by another writer; it is registered again"),
+            _ => {
+                tracing::warn!(%store, losses, "another writer keeps removing this location; it is registered again later")
+            }
+        }
+    }
+    let stays = |record: &Record| {
+        record
+            .image
+            .trouble
+            .as_ref()
+            .filter(|trouble| trouble.reason == Reason::LastLocation)
+            .map(|it| it.message.clone())
+    };
+    if let Some(message) = stays(after).filter(|_| stays(before).is_none()) {
+        tracing::error!(message);
+    }
 }
 
 /// Absence is not deletion (promise 10): a 404 counts only with a delete event, or between two moments at which the

@@ -13,6 +13,7 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
     if error.reason.is_the_stores() {
         engine.health.failed(store, error);
     }
+    engine.breakers.suspect(store, error.reason);
     put_off(engine, id, store, error).await;
 }
 

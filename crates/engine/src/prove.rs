@@ -12,15 +12,30 @@ use crate::{
     transfer::{Chunk, within},
 };
 
+/// What an object is to read back as.
+pub(crate) struct Expected<'a> {
+    pub(crate) object: &'a ObjectName,
+    pub(crate) size: u64,
+    pub(crate) digest: &'a Digest,
+}
+
+/// How fast an object is read back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    Normal,
+    /// As fast as scrubbing may be.
+    Scrub,
+}
+
 /// Reads the whole object and compares size and BLAKE3 digest.
 pub(crate) async fn read_back(
     part: &StorePart,
-    object: &ObjectName,
-    size: u64,
-    expected: &Digest,
+    Expected { object, size, digest: expected }: &Expected<'_>,
     line: &Line,
     paces: &Paces,
+    haste: Haste,
 ) -> Result<()> {
+    let (size, expected) = (*size, *expected);
     let mut stream = within(part.timeout, part, "opening the copy to read it back", part.store.read(object, 0)).await?;
     // In place, as a chunk takes no longer to hash than to receive.
     let mut hasher = blake3::Hasher::new();
@@ -29,6 +44,9 @@ pub(crate) async fn read_back(
         seen += chunk.len() as u64;
         line.advance(chunk.len());
         hasher.update(&chunk);
+        if haste == Haste::Scrub {
+            paces.take_for_scrub(part.store.name(), chunk.len()).await;
+        }
         paces.take(part.store.name(), chunk.len()).await;
         paces.take_of_all(chunk.len()).await;
         if seen > size {

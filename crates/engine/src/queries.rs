@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result, StoreName,
+    Timestamp,
     plan::{self, Observation, Plan, Sight},
 };
 
@@ -61,6 +62,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Reads all copies of the image again, and says which proofs are too old from now on.
+    pub async fn verify(&self, id: &ImageId) -> Result<Timestamp> {
+        let now = self.clock.now();
+        let mark = DirtyMark { image: id.clone(), due: now };
+        let asked = Change::VerifyAsked(id.clone(), now);
+        self.ledger.commit(&[asked, Change::TryAt(id.clone(), now), Change::Dirty(mark)]).await?;
+        self.turns.poke(id);
+        self.wake.notify_one();
+        Ok(now)
+    }
+
     /// What would be done about one image, or (`None`) about every image. Writes nothing.
     pub async fn plan(&self, id: Option<&ImageId>) -> Result<Vec<PlannedAction>> {
         if let Some(id) = id {
@@ -80,8 +92,13 @@ impl Engine {
 
     pub async fn stores(&self) -> Result<Vec<StoreReport>> {
         let mut counts: BTreeMap<StoreName, BTreeMap<ReplicaState, u64>> = BTreeMap::new();
+        let mut proofs: BTreeMap<StoreName, Timestamp> = BTreeMap::new();
         self.each_record(|record| {
             for replica in record.replicas.values() {
+                if let (ReplicaState::Registered, Some(proof)) = (replica.state, replica.proof) {
+                    let oldest = proofs.entry(replica.store.clone()).or_insert(proof.at);
+                    *oldest = proof.at.min(*oldest);
+                }
                 *counts.entry(replica.store.clone()).or_default().entry(replica.state).or_default() += 1;
             }
         })
@@ -91,8 +108,13 @@ impl Engine {
             let counts = counts.get(&facts.name).cloned().unwrap_or_default();
             let of = |state| counts.get(&state).copied().unwrap_or_default();
             let health = seen.stores.get(&facts.name).cloned().unwrap_or_default();
+            let (answers, since, error) = self.breakers.report(&facts.name);
             StoreReport {
                 name: facts.name.clone(),
+                health: answers.into(),
+                since,
+                error,
+                oldest_proof: proofs.get(&facts.name).copied(),
                 last_success: health.last_success,
                 failure: health.failure,
                 replicas: counts.values().sum(),
@@ -104,9 +126,10 @@ impl Engine {
     }
 
     pub async fn overview(&self) -> Result<Overview> {
-        let (mut states, mut hidden) = (BTreeMap::new(), None);
+        let (mut states, mut hidden, mut contested) = (BTreeMap::new(), None, 0);
         self.each_record(|record| {
             *states.entry(plan::state(record)).or_default() += 1;
+            contested += u64::from(record.replicas.values().any(is_contested));
             let trouble = record.image.trouble.as_ref().filter(|trouble| trouble.reason == Reason::ImageNotVisible);
             hidden = hidden.take().or(trouble.map(ReasonReport::from));
         })
@@ -120,6 +143,8 @@ impl Engine {
             events: seen.events.as_ref().map(|health| EventsReport::from(health.state())),
             last_scan: seen.last_scan,
             trouble: seen.trouble.clone().or(hidden),
+            stores_down: self.stores.keys().filter(|store| self.breakers.is_down(store)).cloned().collect(),
+            contested,
             held_deletes: seen.held_deletes,
         })
     }
@@ -182,6 +207,14 @@ impl Engine {
         };
         Ok(row.wanted.iter().map(describe).collect())
     }
+}
+
+/// From so many losses in a row on it is no accident.
+const CONTESTED: u32 = 3;
+
+fn is_contested(replica: &Replica) -> bool {
+    let losses = replica.failure.as_ref().filter(|failure| failure.reason == Reason::LocationLost);
+    losses.is_some_and(|failure| failure.tries >= CONTESTED)
 }
 
 fn action(

@@ -172,7 +172,8 @@ async fn settle(
             state: ReplicaState::Registered,
             url: Some(location.url.clone()),
             seen_at: Some(now),
-            failure: None,
+            // How often it was lost counts until it has stayed for a while.
+            failure: replica.failure.filter(|failure| failure.reason == Reason::LocationLost),
             ..replica
         };
         return update(engine, &before.id, store, seen).await;

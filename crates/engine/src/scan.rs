@@ -141,23 +141,42 @@ async fn mark_unseen(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<()> {
 
 /// Marks the images of which a replica waits for this reason.
 pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> {
-    let waits = |record: &&Record| {
+    let waits = |record: &Record| {
         record.replicas.values().any(|replica| replica.failure.as_ref().is_some_and(|it| it.reason == reason))
     };
+    mark_where(engine, waits, Duration::ZERO).await
+}
+
+/// Marks the images whose record is such, with so much time between each two of them.
+pub(crate) async fn mark_where(
+    engine: &Engine,
+    is_such: impl Fn(&Record) -> bool + Send + Sync,
+    between: Duration,
+) -> Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
+    let mut due = engine.clock.now();
     while let Some(records) = walk.next().await? {
-        mark(engine, records.iter().filter(waits).map(|record| record.image.id.clone()).collect()).await?;
+        let mut marks = Vec::new();
+        for record in records.iter().filter(|record| is_such(record)) {
+            marks.push(Change::Dirty(DirtyMark { image: record.image.id.clone(), due }));
+            due = due.saturating_add(between).unwrap_or(due);
+        }
+        commit_marks(engine, &marks).await?;
     }
     Ok(())
 }
 
 async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
-    if images.is_empty() {
+    let due = engine.clock.now();
+    let marks: Vec<Change> = images.into_iter().map(|image| Change::Dirty(DirtyMark { image, due })).collect();
+    commit_marks(engine, &marks).await
+}
+
+async fn commit_marks(engine: &Engine, marks: &[Change]) -> Result<()> {
+    if marks.is_empty() {
         return Ok(());
     }
-    let due = engine.clock.now();
-    let changes: Vec<Change> = images.into_iter().map(|image| Change::Dirty(DirtyMark { image, due })).collect();
-    engine.ledger.commit(&changes).await?;
+    engine.ledger.commit(marks).await?;
     engine.wake.notify_one();
     Ok(())
 }

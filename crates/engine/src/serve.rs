@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
-    Engine, intake, reconcile, scan,
+    Engine, intake, probe, reconcile, scan,
     set_back::{self, Wall},
     sweep,
     turn::Held,
@@ -34,6 +34,9 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
     spawn(&mut tasks, "scan", scan::run(Arc::clone(engine), stop.clone()));
     if !engine.settings.observe {
         spawn(&mut tasks, "sweep", sweep::run(Arc::clone(engine), stop.clone()));
+        for store in engine.stores.keys() {
+            spawn(&mut tasks, "probe", probe::run(Arc::clone(engine), store.clone(), stop.clone()));
+        }
     }
     spawn(&mut tasks, "hours", hours(Arc::clone(engine), stop.clone()));
     spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));

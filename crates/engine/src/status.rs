@@ -2,12 +2,12 @@
 //! observed.
 
 use mimeo_core::{
-    Error, Failure, ImageId, ImageState, ProofKind, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
+    Error, Failure, ImageId, ImageState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
     ports::EventsState, without_credentials,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
+use crate::{breaker::Answers, progress::Progress};
 
 /// One image, as `mimeo status IMAGE` tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub struct ImageReport {
     pub state: ImageState,
     /// Bytes, where Glance tells.
     pub size: Option<u64>,
+    /// What stands in the way of the image as a whole.
+    pub reason: Option<ReasonReport>,
+    /// When Glance was last asked about it.
+    pub observed_at: Option<Timestamp>,
     pub replicas: Vec<ReplicaReport>,
 }
 
@@ -29,6 +33,8 @@ pub struct ReplicaReport {
     pub location: Option<String>,
     pub proof: Option<ProofKind>,
     pub proven_at: Option<Timestamp>,
+    /// When a look at the image last showed the location.
+    pub seen_at: Option<Timestamp>,
     pub reason: Option<ReasonReport>,
     pub next_try: Option<Timestamp>,
     /// While it is copied or read back.
@@ -74,6 +80,8 @@ impl ImageReport {
             name: record.image.name.clone(),
             state: plan::state(record),
             size: record.image.size,
+            reason: record.image.trouble.as_ref().map(ReasonReport::from),
+            observed_at: record.image.observed_at,
             replicas: stores.map(report).collect(),
         }
     }
@@ -107,17 +115,31 @@ impl ReplicaReport {
             location: replica.url.as_deref().map(without_credentials),
             proof: replica.proof.map(|proof| proof.kind),
             proven_at: replica.proof.map(|proof| proof.at),
+            seen_at: replica.seen_at,
             reason: failure.map(ReasonReport::from),
-            next_try: failure.and_then(|failure| failure.next_try),
+            next_try: failure.filter(|failure| !is_past(replica, failure)).and_then(|failure| failure.next_try),
             progress,
         }
     }
+}
+
+/// What `mimeo verify` asked for: proofs from before this time do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub asked_at: Timestamp,
 }
 
 /// One store, as `mimeo stores` tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReport {
     pub name: StoreName,
+    pub health: StoreHealth,
+    /// Since when it is so.
+    pub since: Option<Timestamp>,
+    /// What the newest probe met, if it had no answer.
+    pub error: Option<String>,
+    /// Of the registered copies, the one whose proof is the oldest.
+    pub oldest_proof: Option<Timestamp>,
     /// When a copy to it last succeeded, since `serve` started.
     pub last_success: Option<Timestamp>,
     /// The newest failure, if nothing has succeeded since.
@@ -125,6 +147,31 @@ pub struct StoreReport {
     pub replicas: u64,
     pub registered: u64,
     pub failed: u64,
+}
+
+/// Nothing is tried again for a location that was lost and is back.
+fn is_past(replica: &Replica, failure: &Failure) -> bool {
+    replica.state == ReplicaState::Registered && failure.reason == Reason::LocationLost
+}
+
+/// Whether a store answers its prober.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreHealth {
+    Up,
+    Down,
+    /// There is no registered copy yet to ask for, or it was not asked yet.
+    Unknown,
+}
+
+impl From<Answers> for StoreHealth {
+    fn from(answers: Answers) -> Self {
+        match answers {
+            Answers::Yes => Self::Up,
+            Answers::No => Self::Down,
+            Answers::Unknown => Self::Unknown,
+        }
+    }
 }
 
 /// `serve` at a glance.
@@ -139,6 +186,10 @@ pub struct Overview {
     pub last_scan: Option<Timestamp>,
     /// Why the last look at the image service failed, or why images cannot be seen, if so.
     pub trouble: Option<ReasonReport>,
+    /// Stores that do not answer.
+    pub stores_down: Vec<StoreName>,
+    /// Images of which another writer keeps removing a location of Mimeo's.
+    pub contested: u64,
     /// Deletions that wait for `mimeo gc --confirm`.
     pub held_deletes: u64,
 }

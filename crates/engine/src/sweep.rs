@@ -96,6 +96,7 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
             .iter()
             .filter(|record| may_go(record))
             .flat_map(|record| candidates(engine, record))
+            .filter(|candidate| !engine.breakers.is_down(&candidate.object.store))
             .filter(|candidate| candidate.due <= now && !past.resting.contains_key(&candidate.object.url));
         remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
@@ -197,8 +198,12 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
         }
         if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
             let (store, name) = (&object.store, &object.name);
-            tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
-            engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
+            let known = engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
+            // Told once, until it changes.
+            if known.is_none_or(|known| known != error.chain()) {
+                tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
+            }
+            engine.breakers.suspect(store, error.reason);
             match error.reason {
                 Reason::StoreInUse | Reason::StoreRefused => stuck.push(object.url),
                 Reason::StoreUnreachable | Reason::StoreStalled => break,

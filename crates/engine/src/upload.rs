@@ -183,7 +183,7 @@ impl Copying {
             let copying = async move {
                 let proven = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                (proven, store)
+                copy::Done::Copied(store, proven)
             };
             work.spawn(copying.in_current_span());
         }

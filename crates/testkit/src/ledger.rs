@@ -170,8 +170,8 @@ impl Tables {
     fn apply(&mut self, change: &Change) -> Result<()> {
         match change {
             Change::Image(row) => {
-                let delete_seen = self.image(&row.id).delete_seen;
-                self.images.insert(row.id.clone(), ImageRow { delete_seen, ..row.clone() });
+                let ImageRow { delete_seen, verify_asked, .. } = *self.image(&row.id);
+                self.images.insert(row.id.clone(), ImageRow { delete_seen, verify_asked, ..row.clone() });
             }
             Change::Replica(id, replica) => {
                 self.image(id);
@@ -189,6 +189,7 @@ impl Tables {
             Change::ObjectGone(store, name) => drop(self.objects.remove(&key(store, name))),
             Change::Dirty(mark) => self.mark(mark),
             Change::DeleteSeen(id, at) => self.image(id).delete_seen = Some(*at),
+            Change::VerifyAsked(id, at) => self.image(id).verify_asked = Some(milliseconds(*at)),
             Change::DeleteUnseen(id) => {
                 if let Some(row) = self.images.get_mut(id) {
                     row.delete_seen = None;

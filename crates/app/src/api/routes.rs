@@ -16,7 +16,7 @@ use axum::{
 use mimeo_core::{ImageId, Limits};
 use mimeo_engine::{
     Engine,
-    status::{GcReport, ImageReport, Overview, PlannedAction, StoreReport},
+    status::{GcReport, ImageReport, Overview, PlannedAction, StoreReport, VerifyReport},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,6 +36,7 @@ pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
         .route("/v1/images/find", get(find))
         .route("/v1/images/{id}", get(image))
         .route("/v1/images/{id}/replicate", post(replicate))
+        .route("/v1/images/{id}/verify", post(verify))
         .route("/v1/plan", get(plan))
         .route("/v1/stores", get(stores))
         .route("/v1/limits", get(limits_in_force).patch(change_limits))
@@ -102,6 +103,13 @@ async fn replicate(State(engine): State<Arc<Engine>>, Path(id): Path<String>) ->
     known(&engine, &id).await?;
     engine.replicate(&id).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn verify(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<impl IntoResponse, Problem> {
+    let id = image_id(&id)?;
+    known(&engine, &id).await?;
+    let asked_at = engine.verify(&id).await?;
+    Ok((StatusCode::ACCEPTED, Json(VerifyReport { asked_at })))
 }
 
 #[derive(Deserialize)]

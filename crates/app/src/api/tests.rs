@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ fn engine(registry: FakeRegistry) -> Arc<Engine> {
         scan_interval: LONG,
         full_scan_interval: LONG,
         gc: GcSettings { interval: LONG, grace: LONG, max_images: 1, max_percent: 1 },
+        scrub: ScrubSettings { period: None, bandwidth: None },
         observe: true,
     };
     Engine::new(parts, settings)

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::ImageId;
-use mimeo_engine::status::{GcReport, ImageReport, Overview, StoreReport};
+use mimeo_core::{ImageId, Timestamp};
+use mimeo_engine::status::{GcReport, ImageReport, Overview, StoreReport, VerifyReport};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -81,6 +81,12 @@ impl Client {
 
     pub(crate) async fn replicate(&self, id: &ImageId) -> Outcome {
         self.send(Method::POST, &["images", id.as_str(), "replicate"], &[]).await.map(drop)
+    }
+
+    /// From when on proofs count.
+    pub(crate) async fn verify(&self, id: &ImageId) -> Outcome<Timestamp> {
+        let report: VerifyReport = self.ask(Method::POST, &["images", id.as_str(), "verify"], &[]).await?;
+        Ok(report.asked_at)
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<T> {
@@ -163,6 +169,8 @@ mod tests {
             name: Some("cirros".into()),
             state: ImageState::Pending,
             size: None,
+            reason: None,
+            observed_at: None,
             replicas: Vec::new(),
         }
     }

@@ -1,7 +1,11 @@
 //! Stores that only Glance can write: it is asked for the copy, and the image shows what came of it.
 
-use super::{Observation, Plan, Policy, due, empty, lost};
-use crate::{Error, Failure, Image, ImageStatus, Location, Proof, ProofKind, Reason, Replica, ReplicaState, STORE_KEY};
+use std::time::Duration;
+
+use super::{Observation, Plan, Policy, due, empty, live::lost};
+use crate::{
+    Error, Failure, Image, ImageStatus, Location, Proof, ProofKind, Reason, Replica, ReplicaState, STORE_KEY, Timestamp,
+};
 
 /// A copy that Glance makes itself: asked for once, followed, and believed when the image shows it.
 pub(super) fn delegated_step(
@@ -31,10 +35,11 @@ pub(super) fn delegated_step(
     }
     if matches!(replica.state, R::Registered | R::Suspect) {
         let message = "the image is no longer in Glance's store; Glance is asked for it again";
-        replica = Replica { failure: Some(lost(message, now, backoff)), ..Replica::wanted(replica.store) };
+        let failure = lost(message, replica.failure.take(), now, backoff);
+        replica = Replica { failure: Some(failure), ..Replica::wanted(replica.store) };
     }
     if image.importing {
-        return replica;
+        return imported(plan, seen, image, is_wanted, replica);
     }
     if replica.state == R::Copying {
         let why = match image.failed_backends.contains(backend) {
@@ -49,7 +54,7 @@ pub(super) fn delegated_step(
     }
     let waited = replica.failure.as_ref().filter(|failure| failure.reason == Reason::AfterOthers);
     let waited = waited.map_or(0, |failure| failure.tries);
-    if let Some(store) = due(plan, seen, &mut replica) {
+    if let Some(store) = due(plan, seen, &mut replica, backoff) {
         if is_glances_turn(plan, seen, policy, waited) {
             plan.ask.push(store);
         } else {
@@ -59,6 +64,26 @@ pub(super) fn delegated_step(
             replica.failure = Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
             plan.look_again(next_try);
         }
+    }
+    replica
+}
+
+/// After so long without a change of the image, its import may have died with the glance-api that did it. Glance itself
+/// then lets another import take the image over; one that lives it protects, with a conflict.
+const DEAD: Duration = Duration::from_mins(70);
+
+/// Glance imports the image: it is waited for, unless that seems to have died with what Mimeo asked for.
+fn imported(plan: &mut Plan, seen: &Observation<'_>, image: &Image, is_wanted: bool, replica: Replica) -> Replica {
+    let asked = matches!(replica.state, ReplicaState::Copying | ReplicaState::Failed);
+    let dead_at = image.updated_at.saturating_add(DEAD).unwrap_or(Timestamp::MAX);
+    if !asked || !is_wanted || image.status != ImageStatus::Active {
+        return replica;
+    }
+    if dead_at <= seen.now && replica.is_due(seen.now) {
+        plan.ask.push(replica.store.clone());
+    } else {
+        let retry = replica.failure.as_ref().and_then(|failure| failure.next_try);
+        plan.look_again(retry.max(Some(dead_at)));
     }
     replica
 }
@@ -86,7 +111,8 @@ fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited:
         let is_new = failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable);
         is_new && !replica.is_due(seen.now)
     };
-    if !plan.register.is_empty() || own.clone().any(is_unanswered) {
+    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(is_unanswered)
+    {
         return false;
     }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod glance;
+mod live;
+mod withdraw;
 
 use std::time::Duration;
 

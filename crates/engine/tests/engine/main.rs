@@ -5,6 +5,7 @@ mod corners;
 mod delegated;
 mod deletes;
 mod flow;
+mod healing;
 mod limits;
 mod resume;
 mod sources;

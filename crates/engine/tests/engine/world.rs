@@ -8,7 +8,7 @@ use mimeo_core::{
     policy::{Rules, StoreFacts},
     ports::{Clock, EventKind, ImageEvent, Ledger, Registry, Store},
 };
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart, status::ImageReport};
 use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ pub(crate) struct Options {
     pub(crate) resumable: bool,
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
+    pub(crate) scrub: Option<Duration>,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
 }
@@ -57,6 +58,7 @@ impl Default for Options {
             max_deletes: 10,
             resumable: false,
             glances: &[],
+            scrub: None,
             window: NonZeroUsize::new(64 << 10).unwrap(),
         }
     }
@@ -125,6 +127,10 @@ impl World {
     pub(crate) fn delete(&self, id: &ImageId) {
         self.registry.remove(id);
         self.events.send(ImageEvent { image: id.clone(), kind: EventKind::Deleted, snapshot: None });
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(crate) async fn report(&self, id: &ImageId) -> Option<ImageReport> {
@@ -241,6 +247,7 @@ pub(crate) fn engine(
             max_images: options.max_deletes,
             max_percent: 10,
         },
+        scrub: ScrubSettings { period: options.scrub, bandwidth: None },
         observe: options.observe,
     };
     Engine::new(parts, settings)

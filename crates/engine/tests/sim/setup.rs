@@ -7,7 +7,7 @@ use mimeo_core::{
     plan::Policy,
     policy::{RuleSpec, Rules, StoreFacts},
 };
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::FakeStore;
 
 use crate::{
@@ -185,6 +185,7 @@ impl Configuration {
             scan_interval: Duration::from_mins(1),
             full_scan_interval: Duration::from_mins(5),
             gc: GcSettings { interval: INTERVAL, grace: GRACE, max_images: MAX_IMAGES, max_percent: 100 },
+            scrub: ScrubSettings { period: None, bandwidth: None },
             observe: false,
         };
         Engine::new(parts, settings)

@@ -14,6 +14,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     commits_all_or_nothing(&make().await).await;
     makes_rows_for_what_hangs_on_them(&make().await).await;
     keeps_delete_seen_apart(&make().await).await;
+    keeps_verify_asked_apart(&make().await).await;
     forgets_only_what_has_no_objects(&make().await).await;
     marks_keep_the_earlier_time(&make().await).await;
     settles_only_what_was_not_marked_again(&make().await).await;
@@ -75,6 +76,16 @@ async fn keeps_delete_seen_apart(ledger: &impl Ledger) {
     ledger.commit(&[Change::DeleteUnseen(id(1)), Change::DeleteUnseen(id(2))]).await.unwrap();
     assert_eq!(ledger.load(&id(1)).await.unwrap().unwrap().image, row);
     assert_eq!(ledger.load(&id(2)).await.unwrap(), None);
+}
+
+async fn keeps_verify_asked_apart(ledger: &impl Ledger) {
+    for seconds in [1, 2] {
+        ledger.commit(&[Change::VerifyAsked(id(1), time(seconds))]).await.unwrap();
+        let row = ImageRow { name: Some("a".into()), ..ImageRow::new(id(1)) };
+        ledger.commit(&[Change::Image(row.clone())]).await.unwrap();
+        let kept = ledger.load(&id(1)).await.unwrap().unwrap().image;
+        assert_eq!(kept, ImageRow { verify_asked: Some(time(seconds)), ..row });
+    }
 }
 
 async fn forgets_only_what_has_no_objects(ledger: &impl Ledger) {
@@ -238,6 +249,7 @@ fn full_record() -> Record {
         trouble: Some(Failure { next_try: None, ..failure.clone() }),
         observed_at: Some(time(1)),
         delete_seen: None,
+        verify_asked: None,
         gone_at: Some(time(2)),
     };
     let replica = Replica {

@@ -39,6 +39,11 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             let seen = sqlx::query("UPDATE images SET delete_seen = ?2 WHERE id = ?1");
             run(transaction, seen.bind(id.as_str()).bind(milliseconds(*at))).await
         }
+        Change::VerifyAsked(id, at) => {
+            ensure_image(transaction, id).await?;
+            let asked = sqlx::query("UPDATE images SET verify_asked = ?2 WHERE id = ?1");
+            run(transaction, asked.bind(id.as_str()).bind(milliseconds(*at))).await
+        }
         Change::DeleteUnseen(id) => {
             let unseen = sqlx::query("UPDATE images SET delete_seen = NULL WHERE id = ?1");
             run(transaction, unseen.bind(id.as_str())).await
@@ -67,7 +72,7 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
 }
 
 async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
-    // Not delete_seen: an event may have come since the caller read the row.
+    // Not delete_seen and verify_asked: they may have come since the caller read the row.
     let upsert = sqlx::query(
         "INSERT INTO images (id, name, status, size, wanted, observed_at, gone_at,
              failure_reason, failure_message, failure_tries, failure_next_try)

@@ -69,6 +69,7 @@ struct ImageColumns {
     wanted: String,
     observed_at: Option<i64>,
     delete_seen: Option<i64>,
+    verify_asked: Option<i64>,
     gone_at: Option<i64>,
     #[sqlx(flatten)]
     failure: FailureColumns,
@@ -85,6 +86,7 @@ impl ImageColumns {
             trouble: self.failure.parse()?,
             observed_at: self.observed_at.map(timestamp).transpose()?,
             delete_seen: self.delete_seen.map(timestamp).transpose()?,
+            verify_asked: self.verify_asked.map(timestamp).transpose()?,
             gone_at: self.gone_at.map(timestamp).transpose()?,
         })
     }

@@ -198,3 +198,22 @@ fn a_copy_that_glance_does_not_show_is_not_called_registered_while_it_imports() 
     world.record.replicas.get_mut(&"g".parse().unwrap()).unwrap().state = ReplicaState::Registered;
     assert_eq!(replica(&world.plan(), "g").unwrap().state, ReplicaState::Wanted);
 }
+
+#[test]
+fn an_import_that_died_is_asked_for_again_and_one_that_lives_is_left_alone() {
+    let world = |minutes: i64| {
+        let world = asked(both_registered()).image(|image| image.importing = true);
+        let since = Timestamp::from_second(world.now.as_second() - minutes * 60).unwrap();
+        world.image(|image| image.updated_at = since)
+    };
+    let young = world(60).plan();
+    assert!(young.ask.is_empty() && young.next_look.is_some());
+    assert_eq!(names(&world(71).plan().ask), ["g"]);
+    let refused = world(71).record(|record| {
+        let error = Error::new(Reason::Conflict, "it lives");
+        let g = record.replicas.get_mut(&"g".parse().unwrap()).unwrap();
+        let backoff = Backoff { first: Duration::from_secs(9), max: Duration::from_secs(9) };
+        *g = g.clone().failed(ReplicaState::Failed, &error, backoff, Timestamp::from_second(1000).unwrap());
+    });
+    assert!(refused.plan().ask.is_empty(), "not at once");
+}

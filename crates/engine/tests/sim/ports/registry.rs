@@ -29,6 +29,29 @@ impl SimRegistry {
     fn world(&self) -> &Arc<World> {
         &self.0.world
     }
+
+    async fn patch(&self, name: impl FnOnce() -> String + Send, id: &ImageId, what: What) -> Result<()> {
+        let world = self.world();
+        let patch = Patch { world: Arc::clone(world), id: id.clone(), what };
+        let act = async {
+            if !world.image(id).is_some_and(|image| sees(world, &image)) {
+                return Err(not_visible(id));
+            }
+            if world.lock().weather.blind == Blindness::Locations {
+                return Err(failure(Reason::LocationsForbidden));
+            }
+            match world.ghost(3000) {
+                // The request goes on when its sender has long given up.
+                Some(wait) if world.lock().weather.service.mood == Mood::Flaky => {
+                    world.tell(|| format!("  it will be done in {wait:?}"));
+                    world.later(wait, async move { drop(patch.apply().await) });
+                    Err(failure(Reason::ImageServiceUnreachable))
+                }
+                _ => patch.apply().await,
+            }
+        };
+        self.0.call(Part::Service, name, act).await
+    }
 }
 
 /// Whether the token is shown the image.
@@ -90,25 +113,13 @@ impl Registry for SimRegistry {
         let world = self.world();
         let name = || format!("PATCH {id}: add {:?}", urls(locations));
         world.step(&Step::Patches { image: id, locations });
-        let patch = Patch { world: Arc::clone(world), id: id.clone(), locations: locations.to_vec() };
-        let act = async {
-            if !world.image(id).is_some_and(|image| sees(world, &image)) {
-                return Err(not_visible(id));
-            }
-            if world.lock().weather.blind == Blindness::Locations {
-                return Err(failure(Reason::LocationsForbidden));
-            }
-            match world.ghost(3000) {
-                // The request goes on when its sender has long given up.
-                Some(wait) if world.lock().weather.service.mood == Mood::Flaky => {
-                    world.tell(|| format!("  it will be done in {wait:?}"));
-                    world.later(wait, async move { drop(patch.apply().await) });
-                    Err(failure(Reason::ImageServiceUnreachable))
-                }
-                _ => patch.apply().await,
-            }
-        };
-        self.0.call(Part::Service, name, act).await
+        self.patch(name, id, What::Add(locations.to_vec())).await
+    }
+
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()> {
+        self.world().step(&Step::Arranges { image: id, keep, remove });
+        let name = || format!("PATCH {id}: keep {:?}, remove {:?}", urls(keep), urls(remove));
+        self.patch(name, id, What::Arrange(keep.to_vec(), remove.to_vec())).await
     }
 
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {
@@ -143,16 +154,22 @@ impl Registry for SimRegistry {
     }
 }
 
-/// One PATCH that adds locations.
+/// One PATCH of locations.
 struct Patch {
     world: Arc<World>,
     id: ImageId,
-    locations: Vec<Location>,
+    what: What,
+}
+
+enum What {
+    Add(Vec<Location>),
+    /// What is kept, and what is removed.
+    Arrange(Vec<Location>, Vec<Location>),
 }
 
 impl Patch {
     async fn apply(self) -> Result<()> {
-        let Self { world, id, locations } = self;
+        let Self { world, id, what } = self;
         let loaded = world.image(&id).ok_or_else(|| not_visible(&id))?;
         let window = {
             let State { dice, .. } = &mut *world.lock();
@@ -172,10 +189,15 @@ impl Patch {
             world.lock().witness.windows.retain(|open| *open != id);
             return Ok(());
         }
-        let added = world.registry.add_locations(&id, &locations).await;
+        let (added, locations) = match what {
+            What::Add(locations) => {
+                let all = loaded.locations.iter().chain(&locations).cloned().collect();
+                (world.registry.add_locations(&id, &locations).await, all)
+            }
+            What::Arrange(keep, remove) => (world.registry.arrange_locations(&id, &keep, &remove).await, keep),
+        };
         if added.is_ok() && window.is_some() && world.image(&id).is_some() {
             world.registry.change(&id, |image| {
-                let locations = loaded.locations.iter().chain(&locations).cloned().collect();
                 *image = Image { locations, ..loaded };
             });
         }

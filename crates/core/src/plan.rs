@@ -433,6 +433,10 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: 
         replica.failure = Some(outside_hours(*opens, replica.failure.take().or(waited)));
         return None;
     }
+    if replica.failure.is_none() && replica.state == ReplicaState::Failed {
+        // It only waited; a failure without a reason would tell nobody anything.
+        replica.state = ReplicaState::Wanted;
+    }
     Some(replica.store.clone())
 }
 

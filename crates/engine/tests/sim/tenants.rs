@@ -54,7 +54,8 @@ fn roll<T>(world: &World, roll: impl FnOnce(&mut Dice) -> T) -> T {
     roll(&mut world.lock().dice)
 }
 
-fn touch(world: &World, id: &ImageId) {
+/// From now on the engine has something to do for the image.
+pub(crate) fn touch(world: &World, id: &ImageId) {
     if let Some(truth) = world.lock().truths.get_mut(id) {
         truth.changed = Instant::now();
     }
@@ -162,7 +163,6 @@ fn activate_or_not(world: &Arc<World>, id: &ImageId) {
 }
 
 fn hide_or_show(world: &Arc<World>, id: &ImageId) {
-    world.lock().witness.hidden.insert(id.clone(), Instant::now());
     change(world, id, "hide or show", |image| image.hidden = !image.hidden);
 }
 

@@ -247,3 +247,27 @@ fn an_object_that_cannot_be_gone_on_with_gives_way_to_a_new_one() {
     assert!(dooms(with_tries(5, Reason::StoreError)));
     assert!(!dooms(with_tries(5, Reason::StoreUnreachable)), "a store that is away says nothing of the object");
 }
+
+#[test]
+fn a_suspect_at_a_store_that_is_not_enabled_any_more_is_not_looked_at_again_and_again() {
+    let mut world = down(registered(), "a");
+    let plan = world.plan();
+    world = after(world, &plan);
+    world.conditions.down.clear();
+    assert!(world.plan().next_look.is_some(), "nobody has asked the store yet");
+    world.policy.stores.remove(0);
+    assert_eq!(world.plan().next_look, None);
+}
+
+#[test]
+fn what_waited_for_a_store_and_may_begin_is_not_called_failed_without_a_reason() {
+    let mut world = down(World::new().holds("a", ReplicaState::Failed), "a");
+    world.record.objects.clear();
+    let plan = world.plan();
+    world = after(world, &plan);
+    world.conditions.down.clear();
+    let plan = world.plan();
+    let waited = replica(&plan, "a").unwrap();
+    assert!(plan.copy.iter().any(|store| store.as_str() == "a"));
+    assert_eq!((waited.state, waited.failure.clone()), (ReplicaState::Wanted, None));
+}

@@ -389,13 +389,6 @@ fn replica_step(
     if !(is_wanted || is_shown) || image.status != ImageStatus::Active {
         return replica;
     }
-    if let Some(failure) = replica.failure.as_mut().filter(|failure| failure.reason == Reason::SourceMismatch)
-        && failure.next_try.is_none()
-        && has_proven_copy(seen.record, image)
-    {
-        // Glance may have given a copy that went bad, and there is one that is right.
-        failure.next_try = Some(backoff.next(now, failure.tries));
-    }
     if let Some(store) = due(plan, seen, &mut replica, backoff) {
         match replica.state {
             R::Stored => plan.prove.push(store),
@@ -503,11 +496,6 @@ fn has_failed_too_often(replica: &Replica) -> bool {
 fn kept(record: &Record, replica: &Replica) -> bool {
     let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
     object.is_some_and(|object| object.state == ObjectState::Kept)
-}
-
-fn has_proven_copy(record: &Record, image: &Image) -> bool {
-    let proven = |it: &&Replica| matches!(it.state, ReplicaState::Proven | ReplicaState::Registered);
-    image.hash.is_some() && record.replicas.values().filter(proven).any(|replica| kept(record, replica))
 }
 
 fn is_doomed(record: &Record, replica: &Replica) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Image, ImageStatus, ObjectState, ReplicaState, ports::Store};
+use mimeo_core::{Image, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store};
 
 use crate::{
     promises::{Broken, Step},
@@ -68,8 +68,16 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
     let images: Vec<Image> = world.lock().truths.keys().filter_map(|id| world.image(id)).collect();
     images.iter().try_for_each(|image| is_where_wanted(world, configuration, image))?;
     for record in world.ledger.records().iter().filter(|record| record.image.gone_at.is_none()) {
-        // It waits for the grace period, or for somebody who lets many go.
-        if let Some(going) = record.replicas.values().find(|replica| replica.state == ReplicaState::Retiring) {
+        // It waits for the grace period, or for somebody who lets many go. What else it may wait for is a person's to change,
+        // as it is to activate an image whose locations Glance does not let anybody change.
+        let is_going = |replica: &&Replica| {
+            let reason = replica.failure.as_ref().map(|failure| failure.reason);
+            replica.state == ReplicaState::Retiring && reason == Some(Reason::NotWanted)
+        };
+        let is_enabled =
+            |store: &StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
+        let is_active = world.image(&record.image.id).is_some_and(|image| image.status == ImageStatus::Active);
+        if let Some(going) = record.replicas.values().find(|it| is_active && is_going(it) && is_enabled(&it.store)) {
             return Err(format!("{} at {} is to go and still there", record.image.id, going.store));
         }
     }
@@ -84,7 +92,7 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
             |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let may_stay = |object: &mimeo_core::Object| {
             let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
-            !is_here(&object.store) || is_named(world, &(at, object.name.clone()))
+            !is_here(&object.store) || is_named(world, &(at, object.name.clone())) || is_borne(world, &object.name)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {
@@ -139,6 +147,12 @@ fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{} is left at {}", place.1, world.store_name(place.0))),
     }
+}
+
+/// What bears a name that any location bears stays, wherever that leads.
+fn is_borne(world: &World, name: &ObjectName) -> bool {
+    let images: Vec<Image> = world.lock().truths.keys().filter_map(|id| world.image(id)).collect();
+    images.iter().flat_map(|image| &image.locations).any(|location| location.url.contains(name.as_str()))
 }
 
 /// What any image names stays.

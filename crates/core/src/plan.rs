@@ -353,9 +353,8 @@ fn replica_step(
         replica = retire::resumed(seen, replica);
     }
     if is_wanted && replica.state == R::Retiring {
-        let message = "the former copy is being removed; a new one is made after that";
-        let failure = Failure { reason: Reason::NotWanted, message: message.into(), tries: 1, next_try: None };
-        return Replica { failure: Some(failure), ..replica };
+        // The former copy is the sweeper's, who may have to leave it for long: another image may name it.
+        replica = Replica::wanted(replica.store);
     }
     replica.unwanted_since.take_if(|_| is_wanted);
     replica = adopt::shown(plan, seen, image, replica);
@@ -388,6 +387,12 @@ fn replica_step(
     let is_shown = replica.state == R::Stored && replica.url.as_deref().is_some_and(|url| image.has_location(url));
     if !(is_wanted || is_shown) || image.status != ImageStatus::Active {
         return replica;
+    }
+    if let Some(failure) = replica.failure.as_mut().filter(|it| it.reason == Reason::SourceMismatch && it.tries == 1)
+        && has_proven_copy(seen.record, image)
+    {
+        // Glance may have given a copy that went bad, and there is one that is right.
+        failure.next_try = Some(now);
     }
     if let Some(store) = due(plan, seen, &mut replica, backoff) {
         match replica.state {
@@ -496,6 +501,11 @@ fn has_failed_too_often(replica: &Replica) -> bool {
 fn kept(record: &Record, replica: &Replica) -> bool {
     let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
     object.is_some_and(|object| object.state == ObjectState::Kept)
+}
+
+fn has_proven_copy(record: &Record, image: &Image) -> bool {
+    let proven = |it: &&Replica| matches!(it.state, ReplicaState::Proven | ReplicaState::Registered);
+    image.hash.is_some() && record.replicas.values().filter(proven).any(|replica| kept(record, replica))
 }
 
 fn is_doomed(record: &Record, replica: &Replica) -> bool {

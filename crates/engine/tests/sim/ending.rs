@@ -19,6 +19,8 @@ const GLIMPSE: Duration = Duration::from_secs(10);
 /// What has come to rest stays so over a scan.
 const REST: Duration = Duration::from_secs(70);
 
+const IS_TO_GO: &str = "is to go and still there";
+
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     let mut waited = Duration::ZERO;
     loop {
@@ -36,7 +38,17 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     let patches = story.world.registry.adds().len();
     story.pass(REST).await;
     story.unbroken()?;
-    let stays = is_at_rest(&story.world, &story.configuration);
+    let mut stays = is_at_rest(&story.world, &story.configuration);
+    // What another image named may go once that image is gone, by and by.
+    while stays.as_ref().is_err_and(|what| what.ends_with(IS_TO_GO)) && waited <= PATIENCE {
+        story.pass(GLIMPSE).await;
+        story.unbroken()?;
+        waited += GLIMPSE;
+        if waited.as_secs().is_multiple_of(60) {
+            help(story).await;
+        }
+        stays = is_at_rest(&story.world, &story.configuration);
+    }
     let is_quiet = story.world.registry.adds().len() == patches;
     stays
         .and(if is_quiet { Ok(()) } else { Err("locations are written".into()) })
@@ -72,13 +84,13 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
         // as it is to activate an image whose locations Glance does not let anybody change.
         let is_going = |replica: &&Replica| {
             let reason = replica.failure.as_ref().map(|failure| failure.reason);
-            replica.state == ReplicaState::Retiring && reason == Some(Reason::NotWanted)
+            let is_borne = replica.object.as_ref().is_some_and(|object| is_borne(world, object));
+            replica.state == ReplicaState::Retiring && reason == Some(Reason::NotWanted) && !is_borne
         };
-        let is_enabled =
-            |store: &StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
+        let is_enabled = |store: &StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let is_active = world.image(&record.image.id).is_some_and(|image| image.status == ImageStatus::Active);
         if let Some(going) = record.replicas.values().find(|it| is_active && is_going(it) && is_enabled(&it.store)) {
-            return Err(format!("{} at {} is to go and still there", record.image.id, going.store));
+            return Err(format!("{} at {} {IS_TO_GO}", record.image.id, going.store));
         }
     }
     for at in &configuration.enabled {

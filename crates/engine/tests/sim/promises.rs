@@ -186,7 +186,10 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
         for image in world.settled_images(SOON) {
             let record = world.ledger.record(&image.id);
             let replica = record.as_ref().and_then(|it| it.replicas.get(world.stores[*at].name()));
-            let is_hopeless = replica.and_then(|it| it.failure.as_ref()).is_some_and(|it| it.next_try.is_none());
+            // An image that was twice read with other bits waits for long, for its own sake.
+            let is_hopeless = replica
+                .and_then(|it| it.failure.as_ref())
+                .is_some_and(|it| it.next_try.is_none() || it.reason == Reason::SourceMismatch);
             let mut places = image.locations.iter().filter_map(|location| world.object_at(&location.url));
             let is_there = places.any(|place| place.0 == *at && place.1.image() == image.id);
             ensure(is_there || is_hopeless, || {

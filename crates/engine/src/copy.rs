@@ -23,7 +23,7 @@ use crate::{
     note::{postpone, update},
     places::Place,
     prove::Haste,
-    register, sabotage, scrub,
+    register, scrub,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
     verify::{self, Verified},
@@ -37,7 +37,6 @@ const LINGER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// Runs the plan's copies and proofs to their ends, which are in the ledger when this returns.
 pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: &Plan) -> Result<()> {
     let origins = origins(engine, &image.id, &plan.sources).await?;
-    sabotage::prefer_locations(engine, image, &origins);
     let mut copies = Copies {
         engine,
         turn,

@@ -3,13 +3,6 @@
 //! Only with the feature `sabotage`, which nobody but the engine's own tests asks for, and there only on a thread that
 //! asked for one. Without it [`is`] is a constant.
 
-use mimeo_core::{Image, ObjectName};
-
-use crate::{
-    Engine, StorePart,
-    transfer::{Origin, Origins},
-};
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     UnprovenIsRegistered,
@@ -73,18 +66,4 @@ pub(crate) fn is(bug: Bug) -> bool {
 #[cfg(not(feature = "sabotage"))]
 pub(crate) const fn is(_: Bug) -> bool {
     false
-}
-
-/// [`Bug::LocationIsAuthority`]: bits are read from wherever the image's locations say.
-pub(crate) fn prefer_locations(engine: &Engine, image: &Image, origins: &Origins) {
-    if !is(Bug::LocationIsAuthority) {
-        return;
-    }
-    let name = |url: &str| url.rsplit('/').next()?.parse::<ObjectName>().ok();
-    for (location, object) in image.locations.iter().filter_map(|it| Some((it, name(&it.url)?))) {
-        let is_it = |part: &&StorePart| part.store.location(&object) == location.url;
-        if let Some(part) = engine.stores.values().find(is_it) {
-            origins.prefer(Origin::copy(&part.store, object));
-        }
-    }
 }

@@ -316,6 +316,10 @@ fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String>
         Step::Opens { place, .. } | Step::Reads { place } | Step::Deletes { place } => {
             ensure(world.is_known(place), || format!("{} is touched, and is not Mimeo's", place.1))
         }
+        Step::Committed { changes, .. } => changes.iter().try_for_each(|change| {
+            let Change::Replica(image, Replica { object: Some(object), .. }) = change else { return Ok(()) };
+            ensure(object.image() == *image, || format!("{object} is taken for a copy of {image}"))
+        }),
         _ => Ok(()),
     }
 }

@@ -267,6 +267,8 @@ def recorded(images: Images, data: bytes) -> list[tuple]:
         if "json" in answer.headers.get("Content-Type", ""):
             # Each of Glance's processes has an order of its own for an image's properties.
             body = particular.sub("*", json.dumps(answer.json(), sort_keys=True))
+        elif "text" in answer.headers.get("Content-Type", ""):
+            body = particular.sub("*", answer.text)
         answers.append((method, particular.sub("*", path), answer.status_code, headers, body))
         return answer
 

@@ -1,7 +1,8 @@
 //! The API of `serve`: what the commands, and later the dashboard, ask the engine.
 //!
-//! Owns HTTP: routes, the bearer token, problems. Decides nothing: each route is one call of the engine.
+//! Owns HTTP: routes, who may call them, problems. Decides nothing: each route is one call of the engine.
 
+pub(crate) mod auth;
 mod problem;
 mod routes;
 #[cfg(test)]
@@ -15,17 +16,17 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::token::Token;
+use self::auth::Authority;
 use crate::lifetime;
 
 /// Answers on `listener` until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     engine: Arc<Engine>,
-    token: Token,
+    authority: Arc<Authority>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    lifetime::serve_until(listener, routes::router(engine, token), stop).await
+    lifetime::serve_until(listener, routes::router(engine, &authority), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

@@ -12,6 +12,7 @@ mod limits;
 mod record;
 mod replica;
 
+pub mod identity;
 pub mod plan;
 pub mod policy;
 pub mod ports;

@@ -8,10 +8,10 @@ use axum::{
         Path, Query, Request, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{StatusCode, header},
+    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, any, delete, get, patch, post},
 };
 use mimeo_core::{ImageId, Limits, StoreName};
 use mimeo_engine::{
@@ -24,7 +24,14 @@ use mimeo_engine::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{problem::Problem, token::Token};
+use super::{
+    auth::{
+        Authority,
+        Role::{self, Admin, Reader},
+        token_of,
+    },
+    problem::Problem,
+};
 use crate::limits;
 
 /// Images in one answer, unless the client wants fewer.
@@ -32,37 +39,63 @@ const PAGE: usize = 1000;
 
 type Answer<T> = Result<Json<T>, Problem>;
 
-pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
-    Router::new()
-        .route("/v1/overview", get(overview))
-        .route("/v1/images", get(images))
-        .route("/v1/images/find", get(find))
-        .route("/v1/images/{id}", get(image))
-        .route("/v1/images/{id}/history", get(history))
-        .route("/v1/images/{id}/replicate", post(replicate))
-        .route("/v1/images/{id}/verify", post(verify))
-        .route("/v1/plan", get(plan))
-        .route("/v1/stores", get(stores))
-        .route("/v1/stores/{name}/drain", get(drain_report).post(drain).delete(cancel_drain))
-        .route("/v1/stores/{name}/rename", post(rename_store))
-        .route("/v1/stores/{name}/move", post(move_store))
-        .route("/v1/limits", get(limits_in_force).patch(change_limits))
-        .route("/v1/gc", get(gc))
-        .route("/v1/gc/confirm", post(confirm_gc))
-        .fallback(nothing_here)
-        .route_layer(middleware::from_fn_with_state(Arc::new(token), authorize))
-        .route("/healthz", get(healthz))
-        .with_state(engine)
+/// What the API answers: every path, method and least role is here and nowhere else. `None`: anybody.
+pub(super) const ROUTES: &[Route] = &[
+    Route("GET", "/healthz", None, || get(healthz)),
+    Route("GET", "/v1/overview", Some(Reader), || get(overview)),
+    Route("GET", "/v1/images", Some(Reader), || get(images)),
+    Route("GET", "/v1/images/find", Some(Reader), || get(find)),
+    Route("GET", "/v1/images/{id}", Some(Reader), || get(image)),
+    Route("GET", "/v1/images/{id}/history", Some(Reader), || get(history)),
+    Route("POST", "/v1/images/{id}/replicate", Some(Admin), || post(replicate)),
+    Route("POST", "/v1/images/{id}/verify", Some(Admin), || post(verify)),
+    Route("GET", "/v1/plan", Some(Reader), || get(plan)),
+    Route("GET", "/v1/stores", Some(Reader), || get(stores)),
+    Route("GET", "/v1/stores/{name}/drain", Some(Reader), || get(drain_report)),
+    Route("POST", "/v1/stores/{name}/drain", Some(Admin), || post(drain)),
+    Route("DELETE", "/v1/stores/{name}/drain", Some(Admin), || delete(cancel_drain)),
+    Route("POST", "/v1/stores/{name}/rename", Some(Admin), || post(rename_store)),
+    Route("POST", "/v1/stores/{name}/move", Some(Admin), || post(move_store)),
+    Route("GET", "/v1/limits", Some(Reader), || get(limits_in_force)),
+    Route("PATCH", "/v1/limits", Some(Admin), || patch(change_limits)),
+    Route("GET", "/v1/gc", Some(Reader), || get(gc)),
+    Route("POST", "/v1/gc/confirm", Some(Admin), || post(confirm_gc)),
+];
+
+/// Method, path, least role, and who answers.
+pub(super) struct Route(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) Option<Role>,
+    fn() -> MethodRouter<Arc<Engine>>,
+);
+
+pub(super) fn router(engine: Arc<Engine>, authority: &Arc<Authority>) -> Router {
+    let mut router = Router::new();
+    for Route(_, path, role, answer) in ROUTES {
+        router = router.route(path, match *role {
+            None => answer(),
+            Some(role) => {
+                answer().route_layer(middleware::from_fn_with_state((Arc::clone(authority), role), authorize))
+            }
+        });
+    }
+    // What is not there is nobody's business either.
+    let admitted = middleware::from_fn_with_state((Arc::clone(authority), Reader), authorize);
+    let nothing = any(nothing_here).layer(admitted);
+    router.method_not_allowed_fallback(wrong_method).route("/v1/{*path}", nothing).with_state(engine)
 }
 
-async fn authorize(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given =
-        given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    match given.is_some_and(|(_, given)| token.matches(given.trim())) {
-        true => next.run(request).await,
-        false => Problem::unauthorized().into_response(),
-    }
+/// Lets through who has at least this role; the answer can see who that is.
+async fn authorize(
+    State((authority, role)): State<(Arc<Authority>, Role)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = authority.admit(token_of(request.headers()).unwrap_or_default()).await?;
+    caller.require(role)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
 }
 
 async fn healthz() -> &'static str {
@@ -195,13 +228,17 @@ async fn limits_in_force(State(engine): State<Arc<Engine>>) -> Json<Limits> {
 }
 
 /// Until the next reload or start.
-async fn change_limits(State(engine): State<Arc<Engine>>, patch: Result<Json<Value>, JsonRejection>) -> Answer<Limits> {
-    let Json(patch) = patch?;
-    limits::patch(&engine, &patch).map(Json).map_err(Problem::bad_request)
+async fn change_limits(State(engine): State<Arc<Engine>>, given: Result<Json<Value>, JsonRejection>) -> Answer<Limits> {
+    let Json(given) = given?;
+    limits::patch(&engine, &given).map(Json).map_err(Problem::bad_request)
 }
 
 async fn nothing_here() -> Problem {
     Problem::not_found("the API has no such path")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::wrong_method()
 }
 
 async fn known(engine: &Engine, id: &ImageId) -> Result<ImageReport, Problem> {

@@ -13,6 +13,7 @@ mod limits;
 mod logging;
 mod reload;
 mod sample;
+mod ui;
 mod wire;
 
 #[cfg(fuzzing)]

@@ -30,13 +30,14 @@ use axum::{
 };
 use mimeo_core::{Timestamp, ports::Clock};
 use mimeo_engine::Engine;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use self::{live::Streams, samples::Samples, session::Sessions};
-use crate::api::auth::Authority;
+use self::{fault::Fault, live::Streams, samples::Samples, session::Sessions};
+use crate::{api::auth::Authority, lifetime::Tasks};
 
 /// What the pages are made from.
-pub(crate) struct Dashboard {
+struct Dashboard {
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     clock: Arc<dyn Clock>,
@@ -47,25 +48,38 @@ pub(crate) struct Dashboard {
     secure: bool,
 }
 
+/// Starts what measures; the pages are answered where the router is served.
+pub(crate) fn start(
+    tasks: &mut Tasks,
+    engine: Arc<Engine>,
+    authority: Arc<Authority>,
+    clock: Arc<dyn Clock>,
+    stop: &CancellationToken,
+) -> Router {
+    let dashboard = Arc::new(Dashboard::new(engine, authority, clock, stop));
+    tasks.start("dashboard", Arc::clone(&dashboard).measure(stop.clone()));
+    router(dashboard)
+}
+
 impl Dashboard {
-    pub(crate) fn new(
+    fn new(
         engine: Arc<Engine>,
         authority: Arc<Authority>,
         clock: Arc<dyn Clock>,
-        secure: bool,
-        stop: CancellationToken,
-    ) -> Arc<Self> {
-        let (sessions, samples, streams) = (Sessions::default(), Samples::default(), Streams::new(stop));
-        Arc::new(Self { engine, authority, clock, sessions, samples, streams, secure })
+        stop: &CancellationToken,
+    ) -> Self {
+        let (sessions, samples, streams) = (Sessions::default(), Samples::default(), Streams::new(stop.clone()));
+        Self { engine, authority, clock, sessions, samples, streams, secure: false }
     }
 
-    /// Measures rates until `stop`: only whoever looks all the time can tell how fast something goes.
-    pub(crate) async fn measure(&self, stop: &CancellationToken) {
+    /// Only whoever looks all the time can tell how fast something goes.
+    async fn measure(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
         let mut ticks = tokio::time::interval(samples::TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.samples.take(&self.engine, self.now()).await;
         }
+        Ok(())
     }
 
     fn now(&self) -> Timestamp {
@@ -77,7 +91,7 @@ impl Dashboard {
 const FAST: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_secs(3);
 
-pub(crate) fn router(dashboard: Arc<Dashboard>) -> Router {
+fn router(dashboard: Arc<Dashboard>) -> Router {
     Router::new()
         .route("/", get(images::page))
         .route("/live", get(images::live))
@@ -93,6 +107,7 @@ pub(crate) fn router(dashboard: Arc<Dashboard>) -> Router {
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/assets/{name}", get(assets::asset))
+        .fallback(|| async { Fault::no_such_page() })
         .layer(middleware::map_response(headers::guard))
         .with_state(dashboard)
 }

@@ -150,7 +150,7 @@ pub(super) fn token_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use async_trait::async_trait;
     use mimeo_core::{Error, Reason, Result};
     use mimeo_testkit::{FakeClock, sample};
@@ -159,7 +159,7 @@ pub(super) mod tests {
 
     /// Knows the tokens `admin`, `reader`, `member` and `unscoped`, whose owners bear their names, until second 100.
     #[derive(Default)]
-    pub(in crate::api) struct FakeIdentity {
+    pub(crate) struct FakeIdentity {
         asked: Mutex<usize>,
         is_down: Mutex<bool>,
     }

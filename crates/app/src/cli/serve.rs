@@ -19,7 +19,7 @@ use crate::{
     lifetime::{END, Tasks, hangups, stop_on},
     logging,
     reload::Reload,
-    wire,
+    ui, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -59,7 +59,9 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
             token
         }
     };
-    tasks.start("api", api::serve(listener, engine.clone(), authority, stop.clone()));
+    let clock = Arc::new(wire::SystemClock);
+    let dashboard = ui::start(&mut tasks, engine.clone(), Arc::clone(&authority), clock, &stop);
+    tasks.start("api", api::serve(listener, engine.clone(), authority, dashboard, stop.clone()));
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });

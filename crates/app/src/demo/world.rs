@@ -26,7 +26,7 @@ use crate::{
     },
     config::{ApiSettings, Config, RoleNames},
     lifetime::Tasks,
-    wire,
+    ui, wire,
 };
 
 const STORES: [&str; 3] = ["http1", "http2", "http3"];
@@ -71,7 +71,9 @@ impl World {
         let wire::Service { engine, claim, .. } = wire::service(config).await?;
         let token = Token::load_or_create(&api.token_file)?;
         let authority = Authority::new(token, None, RoleNames::default(), Arc::new(wire::SystemClock));
-        tasks.start("api", api::serve(listener, engine.clone(), authority, stop.clone()));
+        let clock = Arc::new(wire::SystemClock);
+        let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, stop);
+        tasks.start("api", api::serve(listener, engine.clone(), authority, dashboard, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
         Ok(Self { directory, config: path, image_service, stores, api, _claim: claim })

@@ -51,6 +51,10 @@ impl Fault {
         Self::new(StatusCode::NOT_FOUND, detail, "Look for it by its name among the images.")
     }
 
+    pub(super) fn no_such_page() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "There is no such page.", "")
+    }
+
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail, "")
     }

@@ -81,7 +81,7 @@ impl Samples {
             running.iter().map(|running| &running.image).filter(|image| !state.names.contains_key(image)).collect()
         };
         for image in unnamed {
-            if let Ok(Some(report)) = engine.recorded(image).await {
+            if let Ok(Some(report)) = engine.image(image).await {
                 self.lock().names.insert(image.clone(), super::images::name(&report));
             }
         }

@@ -71,6 +71,12 @@ impl Sessions {
         Some((session.bearer.clone(), session.csrf.clone()))
     }
 
+    /// The token of a session that is not over. A page that is merely open does not count as use.
+    fn peek(&self, name: &str) -> Option<String> {
+        let (sessions, now) = (self.lock(), Instant::now());
+        sessions.get(name).filter(|session| !session.is_over(now)).map(|session| session.bearer.clone())
+    }
+
     /// For the next page that is shown.
     pub(super) fn note(&self, name: &str, note: impl Into<String>) {
         if let Some(session) = self.lock().get_mut(name) {
@@ -109,6 +115,12 @@ impl Visitor {
     /// The CSRF token for a form that changes something; a reader is shown none.
     pub(super) fn may_change(&self) -> Option<String> {
         self.is_admin().then(|| self.csrf.clone())
+    }
+
+    /// Whether the session goes on, with a token that is still worth something.
+    pub(super) async fn is_still_in(&self, dashboard: &Dashboard) -> bool {
+        let Some(bearer) = dashboard.sessions.peek(&self.session) else { return false };
+        dashboard.authority.admit(&bearer).await.map_or_else(|problem| problem.status().is_server_error(), |_| true)
     }
 
     pub(super) fn role_name(&self) -> &'static str {

@@ -44,6 +44,8 @@ pub(super) struct World {
     /// Names and URLs.
     pub(super) stores: Vec<(&'static str, String)>,
     pub(super) api: ApiSettings,
+    /// With which one signs in to the dashboard.
+    pub(super) token: Token,
     /// The ledger is this process's own.
     _claim: wire::Claim,
 }
@@ -70,13 +72,13 @@ impl World {
         let api = config.api.clone();
         let wire::Service { engine, claim, .. } = wire::service(config).await?;
         let token = Token::load_or_create(&api.token_file)?;
-        let authority = Authority::new(token, None, RoleNames::default(), Arc::new(wire::SystemClock));
+        let authority = Authority::new(token.clone(), None, RoleNames::default(), Arc::new(wire::SystemClock));
         let clock = Arc::new(wire::SystemClock);
         let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, stop);
         tasks.start("api", api::serve(listener, engine.clone(), authority, dashboard, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
-        Ok(Self { directory, config: path, image_service, stores, api, _claim: claim })
+        Ok(Self { directory, config: path, image_service, stores, api, token, _claim: claim })
     }
 
     /// Removes all of it; says so if it cannot.

@@ -67,7 +67,7 @@ pub(super) struct Route(
     pub(super) &'static str,
     pub(super) &'static str,
     pub(super) Option<Role>,
-    fn() -> MethodRouter<Arc<Engine>>,
+    pub(super) fn() -> MethodRouter<Arc<Engine>>,
 );
 
 pub(super) fn router(engine: Arc<Engine>, authority: &Arc<Authority>) -> Router {

@@ -9,7 +9,7 @@ use mimeo_core::{
 };
 
 use crate::{
-    Engine, guard,
+    Engine, Running, Traffic, guard,
     status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
@@ -128,6 +128,16 @@ impl Engine {
             contested: tally.contested,
             held_deletes: seen.held_deletes,
         })
+    }
+
+    /// The copies that run now.
+    pub fn running(&self) -> Vec<Running> {
+        self.board.running()
+    }
+
+    /// What was moved to and from each store since this process began.
+    pub fn traffic(&self) -> BTreeMap<StoreName, Traffic> {
+        self.board.traffic()
     }
 
     pub async fn gc(&self) -> Result<GcReport> {

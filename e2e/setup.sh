@@ -39,6 +39,8 @@ needs=(
   /usr/bin/rsync=rsync
   /usr/bin/rclone=rclone
   /usr/bin/openssl=openssl
+  /usr/bin/chromium=chromium
+  /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
 )
 nextest=yes
 for argument; do

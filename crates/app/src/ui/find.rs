@@ -1,13 +1,16 @@
 //! Which images a page of the matrix shows.
 
-use mimeo_core::{ImageId, Result};
+use mimeo_core::{ImageFilter, ImageId};
 use mimeo_engine::{Engine, status::ImageReport};
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{IntoDeserializer, value::Error as Unknown},
+};
+
+use super::fault::Fault;
 
 /// Rows of one page: as many as a person looks through, and no more than a browser shows at once.
-pub(super) const ROWS: usize = 100;
-/// Images that are read of the ledger at once.
-const PAGE: usize = 1000;
+const ROWS: usize = 100;
 
 /// As in the page's address. "" is any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -19,35 +22,45 @@ pub(super) struct Filter {
     pub store: String,
     /// The state of the copy: at `store`, or at any.
     pub copy: String,
+    /// Glance's id of a project.
+    pub owner: String,
     /// Behind which image the page begins.
     pub after: String,
 }
 
 impl Filter {
     pub(super) fn is_empty(&self) -> bool {
-        [&self.q, &self.state, &self.store, &self.copy].into_iter().all(String::is_empty)
+        self.fields().into_iter().map(|(_, value)| value).all(str::is_empty)
     }
 
     /// The address of the page behind this image.
     pub(super) fn address(&self, path: &str, after: &str) -> String {
-        let fields = [("q", self.q.as_str()), ("state", &self.state), ("store", &self.store), ("copy", &self.copy), ("after", after)];
+        let fields = self.fields().into_iter().chain([("after", after)]).filter(|(_, value)| !value.is_empty());
         let query = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(fields.into_iter().filter(|(_, value)| !value.is_empty()))
+            .extend_pairs(fields)
             .finish();
         if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
     }
 
-    fn takes(&self, image: &ImageReport) -> bool {
-        let q = self.q.trim().to_lowercase();
-        let is_named = || image.name.as_ref().is_some_and(|name| name.to_lowercase().contains(&q));
-        let is_there = |replica: &mimeo_engine::status::ReplicaReport| {
-            (self.store.is_empty() || replica.store.as_str() == self.store)
-                && (self.copy.is_empty() || replica.state.to_string() == self.copy)
-        };
-        (q.is_empty() || is_named() || image.id.as_str().starts_with(&q))
-            && (self.state.is_empty() || image.state.to_string() == self.state)
-            && ((self.store.is_empty() && self.copy.is_empty()) || image.replicas.iter().any(is_there))
+    fn fields(&self) -> [(&'static str, &str); 5] {
+        let Self { q, state, store, copy, owner, .. } = self;
+        [("q", q.as_str()), ("state", state), ("store", store), ("copy", copy), ("owner", owner)]
     }
+
+    fn read(&self) -> Result<ImageFilter, Fault> {
+        let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let store = text(&self.store).map(|store| store.parse()).transpose();
+        let store = store.map_err(|error: mimeo_core::InvalidId| Fault::bad_request(error.to_string()))?;
+        let (state, replica) = (state("state", &self.state)?, state("copy", &self.copy)?);
+        Ok(ImageFilter { text: text(&self.q), state, owner: text(&self.owner), store, replica })
+    }
+}
+
+/// "": any.
+fn state<'a, T: Deserialize<'a>>(key: &str, text: &'a str) -> Result<Option<T>, Fault> {
+    let state = |text: &'a str| T::deserialize(text.into_deserializer());
+    let state = Some(text).filter(|text| !text.is_empty()).map(state).transpose();
+    state.map_err(|error: Unknown| Fault::bad_request(format!("{key}: {error}")))
 }
 
 pub(super) struct Found {
@@ -56,16 +69,10 @@ pub(super) struct Found {
     pub more: bool,
 }
 
-pub(super) async fn images(engine: &Engine, filter: &Filter) -> Result<Found> {
-    let (mut images, mut after) = (Vec::new(), filter.after.parse::<ImageId>().ok());
-    loop {
-        let page = engine.list(after.as_ref(), PAGE).await?;
-        after = page.last().map(|image| image.id.clone());
-        images.extend(page.into_iter().filter(|image| filter.takes(image)));
-        if after.is_none() || images.len() > ROWS {
-            let more = images.len() > ROWS;
-            images.truncate(ROWS);
-            return Ok(Found { images, more });
-        }
-    }
+pub(super) async fn images(engine: &Engine, filter: &Filter) -> Result<Found, Fault> {
+    let after = filter.after.parse::<ImageId>().ok();
+    let mut images = engine.list(&filter.read()?, after.as_ref(), ROWS + 1).await?;
+    let more = images.len() > ROWS;
+    images.truncate(ROWS);
+    Ok(Found { images, more })
 }

@@ -64,7 +64,7 @@ pub(super) struct Series {
     /// In the last second.
     pub now: Traffic,
     /// Bytes since the last point.
-    sum: Traffic,
+    pub sum: Traffic,
 }
 
 impl Samples {

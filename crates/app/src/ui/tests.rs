@@ -311,6 +311,7 @@ async fn the_matrix_is_filtered_and_has_pages() {
     assert_eq!(rows(&site.get(&mut admin, "/?q=IMAGE-12").await), 10);
     assert_eq!(rows(&site.get(&mut admin, "/?state=failed").await), 0);
     assert_eq!(rows(&site.get(&mut admin, "/?state=unmanaged&q=image-007").await), 1);
+    assert_eq!(site.get(&mut admin, "/?state=nonsense").await.status, 400);
 }
 
 #[tokio::test]

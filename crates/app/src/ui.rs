@@ -62,12 +62,7 @@ pub(crate) fn start(
 }
 
 impl Dashboard {
-    fn new(
-        engine: Arc<Engine>,
-        authority: Arc<Authority>,
-        clock: Arc<dyn Clock>,
-        stop: &CancellationToken,
-    ) -> Self {
+    fn new(engine: Arc<Engine>, authority: Arc<Authority>, clock: Arc<dyn Clock>, stop: &CancellationToken) -> Self {
         let (sessions, samples, streams) = (Sessions::default(), Samples::default(), Streams::new(stop.clone()));
         Self { engine, authority, clock, sessions, samples, streams, secure: false }
     }

@@ -36,9 +36,7 @@ impl Filter {
     /// The address of the page behind this image.
     pub(super) fn address(&self, path: &str, after: &str) -> String {
         let fields = self.fields().into_iter().chain([("after", after)]).filter(|(_, value)| !value.is_empty());
-        let query = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(fields)
-            .finish();
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
     }
 

@@ -184,11 +184,7 @@ fn problem(subject: String, reason: &ReasonReport, copy: Option<&ReplicaReport>,
 fn row(copy: &ReplicaReport, now: Timestamp) -> Copy {
     let wanted = if copy.wanted { "" } else { ", no longer wanted" };
     let state = Sign { word: format!("{}{wanted}", copy.state), ..copy.state.into() };
-    let bar = |progress: Progress| Bar {
-        bytes: progress.bytes,
-        total: progress.total,
-        words: show::done(&progress),
-    };
+    let bar = |progress: Progress| Bar { bytes: progress.bytes, total: progress.total, words: show::done(&progress) };
     let proof = match (copy.proof, copy.proven_at) {
         (Some(ProofKind::Readback), Some(at)) => Html::time(at, now).after("read back"),
         (Some(ProofKind::Glance), Some(at)) => Html::time(at, now).after("by Glance alone"),

@@ -167,7 +167,9 @@ fn figures(overview: &Overview, now: Timestamp) -> Vec<Tile> {
 fn events(overview: &Overview) -> Tile {
     let (name, more, alarm) = match &overview.events {
         None => ("not configured", None, false),
-        Some(events) if events.connected => ("connected", Some(format!("{} received", show::count(events.received))), false),
+        Some(events) if events.connected => {
+            ("connected", Some(format!("{} received", show::count(events.received))), false)
+        }
         Some(events) => ("not connected", events.last_error.clone(), true),
     };
     let more = more.as_deref().map(Html::text);
@@ -177,7 +179,8 @@ fn events(overview: &Overview) -> Tile {
 async fn rows(dashboard: &Dashboard, filter: &Filter) -> Result<Html, Fault> {
     let found = find::images(&dashboard.engine, filter).await?;
     let mut stores = dashboard.engine.store_names();
-    let shown: BTreeSet<&StoreName> = found.images.iter().flat_map(|image| &image.replicas).map(|copy| &copy.store).collect();
+    let shown: BTreeSet<&StoreName> =
+        found.images.iter().flat_map(|image| &image.replicas).map(|copy| &copy.store).collect();
     // Those that only the ledger knows any more come last.
     let former: Vec<StoreName> = shown.into_iter().filter(|store| !stores.contains(store)).cloned().collect();
     stores.extend(former);

@@ -40,7 +40,12 @@ struct Stream<F> {
 }
 
 /// Makes the parts anew every so often, and sends those that changed. Ends with the session, and when Mimeo stops.
-pub(super) fn stream<F, M>(dashboard: Arc<Dashboard>, visitor: Visitor, every: Duration, make: F) -> Result<Response, Fault>
+pub(super) fn stream<F, M>(
+    dashboard: Arc<Dashboard>,
+    visitor: Visitor,
+    every: Duration,
+    make: F,
+) -> Result<Response, Fault>
 where
     F: Fn(Arc<Dashboard>) -> M + Send + 'static,
     M: Future<Output = Result<Parts, Fault>> + Send,

@@ -133,7 +133,8 @@ impl State {
 
     fn line(&self, running: &Running, passed: Option<f64>) -> Line {
         let progress = running.progress;
-        let before = self.lines.get(&key(running)).filter(|line| line.phase == progress.phase && line.bytes <= progress.bytes);
+        let before =
+            self.lines.get(&key(running)).filter(|line| line.phase == progress.phase && line.bytes <= progress.bytes);
         let rate = before.zip(passed).map(|(before, passed)| {
             let last = float(progress.bytes - before.bytes) / passed;
             before.rate.map_or(last, |rate| rate + WEIGHT * (last - rate))

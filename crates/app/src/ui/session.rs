@@ -63,6 +63,13 @@ impl Sessions {
         self.lock().remove(name);
     }
 
+    /// The session of a request, if it has one.
+    pub(super) fn end_of(&self, headers: &HeaderMap) {
+        if let Some(name) = cookie(headers, COOKIE) {
+            self.end(name);
+        }
+    }
+
     /// The token and the CSRF token of a session that is not over.
     fn open(&self, name: &str) -> Option<(String, String)> {
         let (mut sessions, now) = (self.lock(), Instant::now());
@@ -151,7 +158,8 @@ impl FromRequestParts<Arc<Dashboard>> for Visitor {
 
 /// Where to sign in, and then come back.
 fn to_sign_in(from: &Uri) -> Redirect {
-    let next: String = url::form_urlencoded::byte_serialize(from.path_and_query().map_or("/", |p| p.as_str()).as_bytes()).collect();
+    let next: String =
+        url::form_urlencoded::byte_serialize(from.path_and_query().map_or("/", |p| p.as_str()).as_bytes()).collect();
     Redirect::to(&format!("/sign-in?next={next}"))
 }
 

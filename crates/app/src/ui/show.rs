@@ -45,7 +45,15 @@ impl Html {
     /// A sentence of the guide, in which `` `this` `` is code.
     pub(super) fn prose(text: &str) -> Self {
         let parts = text.split('`').enumerate();
-        Self(parts.map(|(at, part)| if at % 2 == 0 { Self::text(part).0 } else { format!("<code>{}</code>", Self::text(part)) }).collect())
+        Self(
+            parts
+                .map(
+                    |(at, part)| {
+                        if at % 2 == 0 { Self::text(part).0 } else { format!("<code>{}</code>", Self::text(part)) }
+                    },
+                )
+                .collect(),
+        )
     }
 
     /// `3 min ago`, with the exact time beneath.
@@ -236,7 +244,13 @@ mod tests {
     #[test]
     fn times_are_told_from_now() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let cases = [(1000, "now"), (990, "10 s ago"), (1200, "in 3 min"), (1000 - 7300, "2 h ago"), (1000 - 200_000, "2 days ago")];
+        let cases = [
+            (1000, "now"),
+            (990, "10 s ago"),
+            (1200, "in 3 min"),
+            (1000 - 7300, "2 h ago"),
+            (1000 - 200_000, "2 days ago"),
+        ];
         for (second, words) in cases {
             assert_eq!(distance(at(second), at(1000)), words);
         }
@@ -247,7 +261,8 @@ mod tests {
     #[test]
     fn every_state_has_a_sign_in_the_legend() {
         use ReplicaState as R;
-        let states = [R::Wanted, R::Copying, R::Stored, R::Proven, R::Registered, R::Failed, R::Suspect, R::Retiring, R::Gone];
+        let states =
+            [R::Wanted, R::Copying, R::Stored, R::Proven, R::Registered, R::Failed, R::Suspect, R::Retiring, R::Gone];
         let signs = include_str!("templates/signs.html");
         for sign in states.map(|state| Sign::from(state).sign) {
             assert!(LEGEND.iter().any(|(name, _)| *name == sign), "{sign}");

@@ -53,6 +53,7 @@ pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: He
     let next = fields.get("next");
     match bearer(&dashboard, &fields).await {
         Ok(bearer) => {
+            dashboard.sessions.end_of(&headers);
             let session = dashboard.sessions.begin(bearer);
             let mut response = Redirect::to(local(next)).into_response();
             response.headers_mut().extend(session_cookie(&session, dashboard.secure).map(|c| (header::SET_COOKIE, c)));
@@ -114,7 +115,9 @@ fn form(dashboard: &Dashboard, next: &str, refusal: Option<&Problem>, filled: Op
 fn local(next: &str) -> &str {
     let is_local = next.starts_with('/') && !next[1..].starts_with(['/', '\\']) && !next.contains(char::is_control);
     // A stream of changes is no page, and a form's target neither.
-    let is_page = !["/live", "/retry", "/verify", "/sign-out"].iter().any(|end| next.split('?').next().unwrap_or("").ends_with(end));
+    let is_page = !["/live", "/retry", "/verify", "/sign-out"]
+        .iter()
+        .any(|end| next.split('?').next().unwrap_or("").ends_with(end));
     if is_local && is_page { next } else { "/" }
 }
 
@@ -124,7 +127,16 @@ mod tests {
 
     #[test]
     fn nobody_is_sent_to_another_site_after_signing_in() {
-        for away in ["", "https://evil.example/", "//evil.example", "/\\evil.example", "/a\nb", "images", "/images/x/retry", "/live?q=a"] {
+        for away in [
+            "",
+            "https://evil.example/",
+            "//evil.example",
+            "/\\evil.example",
+            "/a\nb",
+            "images",
+            "/images/x/retry",
+            "/live?q=a",
+        ] {
             assert_eq!(local(away), "/", "{away:?}");
         }
         for here in ["/", "/images/x", "/?q=a&state=failed"] {

@@ -110,7 +110,11 @@ fn chart(name: &str, series: &Series) -> Chart {
     let label = format!(
         "Throughput of {name} in the last hour: {write_rate} written and {read_rate} read back now, {top} at the most"
     );
-    let read = if read.is_empty() { read } else { format!("{},{HEIGHT} {read}{POINTS},{HEIGHT}", POINTS - series.points.len()) };
+    let read = if read.is_empty() {
+        read
+    } else {
+        format!("{},{HEIGHT} {read}{POINTS},{HEIGHT}", POINTS - series.points.len())
+    };
     Chart { label, written, read, write_rate, read_rate, top }
 }
 

@@ -174,7 +174,8 @@ async fn one_signs_in_with_a_token_or_by_keystone_and_out_again() {
 
     let mut browser = Browser::default();
     let csrf = site.get(&mut browser, "/sign-in").await.csrf();
-    let form = |password| [("csrf", csrf.clone()), ("user", "reader".into()), ("password", password), ("project", "p".into())];
+    let form =
+        |password| [("csrf", csrf.clone()), ("user", "reader".into()), ("password", password), ("project", "p".into())];
     for (password, status) in [("wrong".to_owned(), 403), ("right".to_owned(), 303)] {
         let form = form(password);
         let fields: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -271,7 +272,10 @@ async fn every_answer_tells_the_browser_to_run_nothing_but_mimeos_own() {
         let page = site.get(&mut admin, path).await;
         let header = |name: &str| page.headers.get(name).map_or("", |value| value.to_str().unwrap());
         let policy = header("content-security-policy");
-        assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(
+            policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{path}: {policy}"
+        );
         assert!(!policy.contains("unsafe"), "{path}");
         assert_eq!(header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(header("referrer-policy"), "same-origin", "{path}");

@@ -28,7 +28,10 @@
     stop();
     stream = new EventSource(main.dataset.live);
     stream.addEventListener("open", () => say("Live"));
-    stream.addEventListener("error", () => say("Not live: no connection; trying again"));
+    stream.addEventListener("error", () => {
+      const over = !stream || stream.readyState === EventSource.CLOSED;
+      say(over ? "Not live: load the page again" : "Not live: no connection; trying again");
+    });
     stream.addEventListener("change", (event) => {
       for (const [id, html] of Object.entries(JSON.parse(event.data))) replace(id, html);
     });

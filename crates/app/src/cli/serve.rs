@@ -9,11 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, Outcome};
 use crate::{
-    api::{
-        self,
-        auth::Authority,
-        token::Token,
-    },
+    api::{self, auth::Authority, token::Token},
     config::Config,
     gateway::Gateway,
     lifetime::{END, Tasks, hangups, stop_on},

@@ -19,11 +19,7 @@ use super::{
     image_service::{self, Probe, Setup},
 };
 use crate::{
-    api::{
-        self,
-        auth::Authority,
-        token::Token,
-    },
+    api::{self, auth::Authority, token::Token},
     config::{ApiSettings, Config, RoleNames},
     lifetime::Tasks,
     wire,

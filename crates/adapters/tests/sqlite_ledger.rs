@@ -190,6 +190,9 @@ async fn what_is_no_backup_does_not_become_the_ledger() {
     ledger.close().await;
     for from in [text, folder.path().join("nowhere")] {
         assert_eq!(SqliteLedger::restore(&path, &from, &[]).await.unwrap_err().reason, Reason::Ledger);
-        assert_eq!(SqliteLedger::open(&path).await.unwrap().page(&ImageFilter::default(), None, 9).await.unwrap().len(), 1);
+        assert_eq!(
+            SqliteLedger::open(&path).await.unwrap().page(&ImageFilter::default(), None, 9).await.unwrap().len(),
+            1
+        );
     }
 }

@@ -3,23 +3,52 @@
 //! Owns HTTP: routes, who may call them, problems. Decides nothing: each route is one call of the engine.
 
 pub(crate) mod auth;
+mod etag;
+mod events;
+mod health;
+mod images;
+mod input;
+mod openapi;
 mod problem;
 mod routes;
+mod rules;
+mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod token;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, extract::FromRef};
 use mimeo_engine::Engine;
-use serde::Deserialize;
-use tokio::net::TcpListener;
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
-pub(crate) use self::problem::Problem;
+pub(crate) use self::{
+    events::{Changes, Numbered},
+    problem::Problem,
+};
 use crate::lifetime;
+
+/// Listeners to events at a time.
+const LISTENERS: usize = 64;
+
+/// What the answers are made from.
+#[derive(Clone)]
+struct Api {
+    engine: Arc<Engine>,
+    listeners: Arc<Semaphore>,
+    /// What would go on for ever ends with this.
+    stop: CancellationToken,
+}
+
+impl FromRef<Api> for Arc<Engine> {
+    fn from_ref(api: &Api) -> Self {
+        Arc::clone(&api.engine)
+    }
+}
 
 /// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
@@ -29,11 +58,21 @@ pub(crate) async fn serve(
     beside: Router,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    lifetime::serve_until(listener, routes::router(engine, &authority).merge(beside), stop).await
+    let listeners = Arc::new(Semaphore::new(LISTENERS));
+    let api = Api { engine, listeners, stop: stop.clone() };
+    lifetime::serve_until(listener, routes::router(api, &authority).merge(beside), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ProblemBody {
     pub detail: String,
+}
+
+/// Images that were asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Page<T> {
+    pub images: Vec<T>,
+    /// Where the next ones are; null after the last.
+    pub next: Option<String>,
 }

@@ -13,6 +13,7 @@ mod images;
 mod live;
 mod page;
 mod posted;
+mod rules;
 mod samples;
 mod session;
 mod show;
@@ -98,6 +99,7 @@ fn router(dashboard: Arc<Dashboard>) -> Router {
         .route("/transfers/live", get(transfers::live))
         .route("/stores", get(stores::page))
         .route("/stores/live", get(stores::live))
+        .route("/rules", get(rules::page))
         .route("/deletes", get(deletes::page).post(deletes::confirm))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))

@@ -31,6 +31,7 @@ mod recent;
 mod reconcile;
 mod register;
 mod room;
+mod rules;
 #[cfg(not(feature = "sabotage"))]
 mod sabotage;
 mod scan;

@@ -1,16 +1,16 @@
 //! What people ask the engine, and the little that they tell it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageFilter, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result,
     StoreName, Timestamp, Told,
-    plan::{Plan, Sight},
+    plan::{self, Plan, Sight},
 };
 
 use crate::{
     Engine, Running, Traffic, guard,
-    status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
+    status::{ChangeReport, EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
 };
@@ -45,19 +45,24 @@ impl Engine {
     }
 
     /// Images that fit, in order of their ids.
-    pub async fn list(
-        &self,
-        filter: &ImageFilter,
-        after: Option<&ImageId>,
-        limit: usize,
-    ) -> Result<Vec<ImageReport>> {
+    pub async fn list(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<ImageReport>> {
         let records = self.ledger.page(filter, after, limit).await?;
         Ok(records.iter().map(|record| self.report(record)).collect())
     }
 
     /// What became of all images and copies, in the order in which it was written down: what came after line `after`.
-    pub async fn told(&self, after: u64, limit: usize) -> Result<Vec<Told>> {
-        self.ledger.told(after, limit).await
+    /// Each comes with its number.
+    pub async fn told(&self, after: u64, limit: usize) -> Result<Vec<(u64, ChangeReport)>> {
+        let (mut reports, mut states) = (Vec::new(), BTreeMap::new());
+        for Told { number, image, line } in self.ledger.told(after, limit).await? {
+            if !states.contains_key(&image) {
+                let record = self.ledger.load(&image).await?;
+                states.insert(image.clone(), record.as_ref().map(plan::state));
+            }
+            let image_state = states.get(&image).copied().flatten();
+            reports.push((number, ChangeReport { image, image_state, line: line.into() }));
+        }
+        Ok(reports)
     }
 
     /// The number of the newest of those lines.
@@ -138,6 +143,17 @@ impl Engine {
     /// What was moved to and from each store since this process began.
     pub fn traffic(&self) -> BTreeMap<StoreName, Traffic> {
         self.board.traffic()
+    }
+
+    /// Why this process is not up to its work yet, if so: the image service was not looked at, or the ledger takes nothing.
+    pub fn not_ready(&self) -> Option<ReasonReport> {
+        let seen = self.health.lock();
+        let unseen = || ReasonReport {
+            code: Reason::ImageServiceUnreachable.code().into(),
+            message: "Glance has not been looked at yet".into(),
+            permanent: false,
+        };
+        seen.ledger.clone().or_else(|| seen.last_scan.is_none().then(|| seen.trouble.clone().unwrap_or_else(unseen)))
     }
 
     pub async fn gc(&self) -> Result<GcReport> {

@@ -262,12 +262,8 @@ pub(crate) mod tests {
     async fn without_roles_keystone_is_not_asked() {
         let world = world();
         let Authority { token, .. } = &*world.authority;
-        let closed = Authority::new(
-            token.clone(),
-            Some(world.identity.clone()),
-            RoleNames::default(),
-            world.clock.clone(),
-        );
+        let closed =
+            Authority::new(token.clone(), Some(world.identity.clone()), RoleNames::default(), world.clock.clone());
         assert!(closed.admit("own").await.is_ok());
         assert_eq!(closed.admit("admin").await.unwrap_err().status().as_u16(), 401);
         assert_eq!(world.asked(), 0);

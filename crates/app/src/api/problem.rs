@@ -24,7 +24,9 @@ impl Problem {
 
     pub(super) fn unauthorized(has_keystone: bool) -> Self {
         let cure = match has_keystone {
-            true => "send the token of [api] token_file as \"Authorization: Bearer\", or Keystone's as \"X-Auth-Token\"",
+            true => {
+                "send the token of [api] token_file as \"Authorization: Bearer\", or Keystone's as \"X-Auth-Token\""
+            }
             false => "send the token of [api] token_file as \"Authorization: Bearer\"",
         };
         let detail = "the token is missing, or it is none that is valid here now";
@@ -64,6 +66,28 @@ impl Problem {
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail, "look for it in the list, or in /v1/openapi.json")
+    }
+
+    /// What axum makes of a body that it cannot read.
+    pub(super) fn unreadable(status: StatusCode, detail: impl Into<String>) -> Self {
+        match status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                Self::new(status, "unsupported-media-type", detail, "send JSON, and say so in Content-Type")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too-large", detail, "send less"),
+            _ => Self::bad_request(detail),
+        }
+    }
+
+    pub(super) fn not_ready(reason: &str) -> Self {
+        let detail = format!("Mimeo is not ready: {reason}");
+        let cure = "see GET /v1/overview, `trouble`, or the log";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail, cure)
+    }
+
+    pub(super) fn too_many_listeners() -> Self {
+        let detail = "as many listen to events as may";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-listeners", detail, "end one of them, or try again later")
     }
 
     pub(super) fn wrong_method() -> Self {

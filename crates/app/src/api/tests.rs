@@ -22,7 +22,10 @@ use super::{
     serve,
     token::Token,
 };
-use crate::{cli::Client, config::{ApiSettings, RoleNames}};
+use crate::{
+    cli::Client,
+    config::{ApiSettings, RoleNames},
+};
 
 const LONG: Duration = Duration::from_hours(1);
 

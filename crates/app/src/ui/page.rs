@@ -6,8 +6,8 @@ use axum::response::{Html as HtmlBody, IntoResponse, Response};
 use super::{Dashboard, fault::Fault, session::Visitor};
 
 /// The pages that are always at hand: their paths and names.
-pub(super) const PAGES: [(&str, &str); 4] =
-    [("/", "Images"), ("/transfers", "Transfers"), ("/stores", "Stores"), ("/deletes", "Deletes")];
+pub(super) const PAGES: [(&str, &str); 5] =
+    [("/", "Images"), ("/transfers", "Transfers"), ("/stores", "Stores"), ("/rules", "Rules"), ("/deletes", "Deletes")];
 
 pub(super) type Answer = Result<Response, Fault>;
 

@@ -21,7 +21,7 @@ use crate::{
     lifetime,
 };
 
-const PAGES: [&str; 4] = ["/", "/transfers", "/stores", "/deletes"];
+const PAGES: [&str; 5] = ["/", "/transfers", "/stores", "/rules", "/deletes"];
 
 struct Site {
     address: SocketAddr,

@@ -256,7 +256,9 @@ impl Story {
         let engine = Arc::clone(&serving.engine);
         // It may die under the operator's hands.
         let _ = tokio::time::timeout(Duration::from_secs(5), engine.replicate(&id)).await;
-        if let Ok(Ok(reports)) = tokio::time::timeout(Duration::from_secs(5), engine.list(&ImageFilter::default(), None, 100)).await {
+        if let Ok(Ok(reports)) =
+            tokio::time::timeout(Duration::from_secs(5), engine.list(&ImageFilter::default(), None, 100)).await
+        {
             self.world.step(&Step::Told { text: &format!("{reports:?}") });
         }
     }

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Change, Digest, DirtyMark, Failure, HISTORY_LINES, HistoryLine, HistoryState, ImageFilter, ImageRow, Object, ObjectName,
-    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, ports::Ledger,
+    Change, Digest, DirtyMark, Failure, HISTORY_LINES, HistoryLine, HistoryState, ImageFilter, ImageRow, Object,
+    ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, ports::Ledger,
 };
 
 use super::query;
@@ -306,7 +306,10 @@ async fn numbers_the_lines_of_all_images(ledger: &impl Ledger) {
     ledger.commit(&[failed(1)]).await.unwrap();
     let told = async |after, limit| {
         let lines = ledger.told(after, limit).await.unwrap();
-        lines.into_iter().map(|told| (told.number, told.image, told.line.what.state, told.line.times)).collect::<Vec<_>>()
+        lines
+            .into_iter()
+            .map(|told| (told.number, told.image, told.line.what.state, told.line.times))
+            .collect::<Vec<_>>()
     };
     let line = |number, n, state: &str, times| (number, id(n), state.to_owned(), times);
     let first = [line(1, 2, "queued", 1), line(2, 1, "active", 1), line(3, 2, "failed", 1)];

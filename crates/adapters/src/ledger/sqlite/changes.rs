@@ -2,8 +2,7 @@
 
 use mimeo_core::{
     Change, Digest, DirtyMark, Error, Failure, ImageId, ImageRow, ImageState, Object, ObjectState, Reason, Replica,
-    Result,
-    StoreName, Timestamp,
+    Result, StoreName, Timestamp,
 };
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 

@@ -31,7 +31,12 @@ pub(super) async fn ids(
     }
     if let Some(wanted) = filter.text.as_ref().map(|text| text.to_ascii_lowercase()) {
         query.push(" AND (instr(lower(i.name), ").push_bind(wanted.clone());
-        query.push(") > 0 OR substr(i.id, 1, length(").push_bind(wanted.clone()).push(")) = ").push_bind(wanted).push(")");
+        query
+            .push(") > 0 OR substr(i.id, 1, length(")
+            .push_bind(wanted.clone())
+            .push(")) = ")
+            .push_bind(wanted)
+            .push(")");
     }
     query.push(" ORDER BY i.id LIMIT ").push_bind(rows::limit(limit));
     let found: Vec<String> = query.build_query_scalar().fetch_all(snapshot).await.map_err(unavailable)?;
@@ -43,7 +48,9 @@ fn select(filter: &ImageFilter) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT i.id FROM ");
     match (&filter.store, filter.replica) {
         (Some(store), Some(state)) => {
-            query.push("replicas r CROSS JOIN images i ON i.id = r.image WHERE r.store = ").push_bind(store.to_string());
+            query
+                .push("replicas r CROSS JOIN images i ON i.id = r.image WHERE r.store = ")
+                .push_bind(store.to_string());
             query.push(" AND r.state = ").push_bind(state.to_string()).push(" AND ");
         }
         (None, None) => {

@@ -16,11 +16,6 @@ use crate::{
 pub type Refusal = String;
 
 impl Engine {
-    /// The enabled stores in the operator's order.
-    pub fn store_names(&self) -> Vec<StoreName> {
-        self.settings.policy.stores.iter().map(|facts| facts.name.clone()).collect()
-    }
-
     /// The enabled stores in the operator's order, then those that only the ledger knows.
     pub async fn stores(&self) -> Result<Vec<StoreReport>> {
         let tally = self.ledger.tally().await?;

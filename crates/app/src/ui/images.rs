@@ -112,7 +112,7 @@ async fn choices(dashboard: &Dashboard, filter: &Filter) -> Result<Vec<Choice>, 
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let states = ["registered", "replicating", "pending", "degraded", "failed", "retiring", "unmanaged"];
     let copies = ["wanted", "copying", "stored", "proven", "registered", "failed", "suspect", "retiring"];
-    let stores = dashboard.engine.store_names().iter().map(ToString::to_string).collect();
+    let stores = dashboard.engine.enabled_stores().iter().map(ToString::to_string).collect();
     Ok(vec![
         of("state", "State", words(&states), &filter.state),
         of("store", "Store", stores, &filter.store),
@@ -178,7 +178,7 @@ fn events(overview: &Overview) -> Tile {
 
 async fn rows(dashboard: &Dashboard, filter: &Filter) -> Result<Html, Fault> {
     let found = find::images(&dashboard.engine, filter).await?;
-    let mut stores = dashboard.engine.store_names();
+    let mut stores = dashboard.engine.enabled_stores();
     let shown: BTreeSet<&StoreName> =
         found.images.iter().flat_map(|image| &image.replicas).map(|copy| &copy.store).collect();
     // Those that only the ledger knows any more come last.

@@ -74,7 +74,7 @@ pub(super) async fn page(State(dashboard): State<Arc<Dashboard>>, visitor: Visit
         let chosen = wish.stores.iter().any(|chosen| chosen == name.as_str()) || !wish.asked;
         Choice { name: name.to_string(), chosen }
     };
-    let stores = dashboard.engine.store_names().iter().map(choice).collect();
+    let stores = dashboard.engine.enabled_stores().iter().map(choice).collect();
     let rules = report.rules.iter().map(rule).collect();
     html(&Page { shell: Shell::new(&dashboard, "/rules", visitor), report, rules, wish, stores, trial })
 }

@@ -64,6 +64,7 @@ def main() -> None:
     cloud = Cloud()
     try:
         cloud.start()
+        cloud.reset()
         mimeo, failed = world(cloud)
         time.sleep(25)  # for two points of the stores' charts
         token = (mimeo.dir / "mimeo.token").read_text().strip()

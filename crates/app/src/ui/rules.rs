@@ -62,7 +62,11 @@ struct Wish {
     copies: String,
 }
 
-pub(super) async fn page(State(dashboard): State<Arc<Dashboard>>, visitor: Visitor, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn page(
+    State(dashboard): State<Arc<Dashboard>>,
+    visitor: Visitor,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let wish = Wish::read(query.as_deref().unwrap_or_default());
     let report = dashboard.engine.rules().await?;
     let trial = match wish.asked.then(|| wish.rule()) {
@@ -101,7 +105,8 @@ impl Wish {
             return Err("stores: choose one at least".into());
         }
         let copies = Some(self.copies.as_str()).filter(|copies| !copies.is_empty());
-        let copies = copies.map(str::parse).transpose().map_err(|_| format!("copies: \"{}\" is no number", self.copies))?;
+        let copies =
+            copies.map(str::parse).transpose().map_err(|_| format!("copies: \"{}\" is no number", self.copies))?;
         let when = Some(self.when.clone()).filter(|when| !when.is_empty());
         Ok(RuleSpec { name: "what if".into(), when, stores, copies })
     }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use askama::filters::HtmlSafe;
-use indicatif::BinaryBytes;
 use mimeo_core::{ImageState, Reason, ReplicaState, Timestamp};
 use mimeo_engine::{
     Phase, Progress,
@@ -182,8 +181,17 @@ fn sentence(text: &str) -> String {
     format!("{text}{end}")
 }
 
+/// With no more digits than a glance takes in.
 pub(super) fn bytes(bytes: u64) -> String {
-    BinaryBytes(bytes).to_string()
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let tenths = |unit: usize| (u128::from(bytes) * 10) >> (10 * (unit + 1));
+    let Some(unit) = (0..UNITS.len()).rev().find(|unit| tenths(*unit) >= 10) else { return format!("{bytes} B") };
+    match tenths(unit) {
+        tenths if tenths < 1000 && !tenths.is_multiple_of(10) => {
+            format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+        }
+        tenths => format!("{} {}", tenths / 10, UNITS[unit]),
+    }
 }
 
 pub(super) fn rate(bytes_per_second: u64) -> String {
@@ -256,6 +264,22 @@ mod tests {
         }
         let shown = Html::time(at(0), at(60)).to_string();
         assert_eq!(shown, "<time datetime=\"1970-01-01T00:00:00Z\" title=\"1970-01-01 00:00:00 UTC\">1 min ago</time>");
+    }
+
+    #[test]
+    fn sizes_are_told_in_a_few_digits() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (3 << 20, "3 MiB"),
+            (u64::MAX, "15.9 EiB"),
+        ];
+        for (size, words) in cases {
+            assert_eq!(bytes(size), words);
+        }
+        assert_eq!(bytes((150 << 30) + (200 << 20)), "150 GiB");
     }
 
     #[test]

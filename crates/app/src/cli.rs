@@ -235,7 +235,7 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
     let connect = || load().and_then(|config| Client::new(&config.api));
     match command {
         Command::Serve { observe } => serve::serve(&locate()?, observe).await,
-        Command::Status { image: Some(image), history: true, style } => {
+        Command::Status { image: Some(image), history: true, style, .. } => {
             images::history(&connect()?, &image, &style.into()).await
         }
         Command::Status { image: Some(image), style, .. } => images::show(&connect()?, &image, &style.into()).await,

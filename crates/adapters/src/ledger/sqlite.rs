@@ -18,8 +18,8 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Reason, Record, Result,
-    Tally, Timestamp, Told, ports::Ledger,
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason, Record,
+    Result, Tally, Timestamp, Told, ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
@@ -175,6 +175,10 @@ impl Ledger for SqliteLedger {
 
     async fn tally(&self) -> Result<Tally> {
         query::tally(&self.readers).await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        query::places(&self.readers).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

@@ -97,7 +97,12 @@ impl Api {
             request = request.header("content-type", "application/merge-patch+json").body(body.to_owned());
         }
         let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let (status, kind) = (answer.status().as_u16(), answer.headers().get("content-type").cloned());
+        match kind {
+            // It does not end.
+            Some(kind) if kind == "text/event-stream" => (status, String::new()),
+            _ => (status, answer.text().await.unwrap()),
+        }
     }
 
     async fn patch_limits(&self, body: &str) -> (u16, Value) {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Record, Result, Tally, Timestamp,
-    Told, ports::Ledger,
+    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result, Tally,
+    Timestamp, Told, ports::Ledger,
 };
 
 use crate::{
@@ -69,6 +69,10 @@ impl Ledger for SimLedger {
 
     async fn tally(&self) -> Result<Tally> {
         self.0.world.ledger.tally().await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        self.0.call(Part::Ledger, || "places".into(), self.0.world.ledger.places()).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

@@ -1,6 +1,7 @@
 """The .deb as an administrator meets it: installed, configured, started by systemd within its hardening, reloaded,
 stopped, upgraded, removed and purged; and what `serve` tells a service manager."""
 
+import json
 import os
 import signal
 import socket
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from book import all_blocks
 from cloud.base import eventually, run
 from cloud.machine import Machine, can_be_made
 from mimeo import BINARY, ROOT, toml
 
 CONFIG = "/etc/mimeo/mimeo.toml"
 UNIT = "mimeo.service"
+LOG = "/var/log/mimeo.log"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,10 @@ def machine(cloud):
     machine = Machine(cloud.dir / "runs" / f"machine-{os.urandom(4).hex()}")
     try:
         machine.start()
+        # There is no journal.
+        drop_in(machine, "log", f"[Service]\nStandardError=append:{LOG}\n")
         yield machine
+        (machine.dir / "mimeo.log").write_text(machine.run("cat", LOG, check=False).stdout)
     finally:
         machine.stop()
 
@@ -124,13 +130,19 @@ def test_installed_and_used(cloud, mimeo, images, machine, package):
     assert verified.stdout + verified.stderr == ""
 
     configure(machine, mimeo)
+    checked = as_mimeo(machine, "check")
+    assert checked.returncode == 0, checked.stdout
+    for block in all_blocks("ini"):
+        if "[Service]" in block.text:
+            drop_in(machine, "guide", block.text)
+    machine.run("mkdir", "-p", *show(machine, "ReadWritePaths").split())
     machine.run("systemctl", "enable", "--now", UNIT)
     assert show(machine, "ActiveState") == "active" and user_of(machine) == "mimeo"
     assert machine.run("stat", "-c", "%U %a", "/var/lib/mimeo", "/var/lib/mimeo/mimeo.db").stdout.split() == [
         "mimeo", "700", "mimeo", "600"]
     image = images.create(b"from a package")
-    registered = ("mimeo", "replicate", image, "--wait", "--timeout", "60s")
-    eventually(lambda: machine.run(*registered, check=False).returncode == 0, 60, "the image is registered")
+    eventually(lambda: as_mimeo(machine, "replicate", image, "--wait", "--timeout", "60s").returncode == 0, 60,
+               "the image is registered")
     assert set(images.mimeo_locations(image)) == set(mimeo.stores)
 
     pid = show(machine, "MainPID")
@@ -160,8 +172,7 @@ def test_one_that_is_stuck_is_started_anew(cloud, mimeo, machine, package):
     """By the watchdog; and one whose configuration is wrong is not tried again and again."""
     install(machine, package)
     configure(machine, mimeo)
-    machine.write("/run/systemd/system/mimeo.service.d/quick.conf", "[Service]\nWatchdogSec=2\nRestartSec=0\n")
-    machine.run("systemctl", "daemon-reload")
+    drop_in(machine, "quick", "[Service]\nWatchdogSec=2\nRestartSec=0\n")
     machine.run("systemctl", "start", UNIT)
     pid = show(machine, "MainPID")
     machine.run("kill", "-STOP", pid)
@@ -182,11 +193,24 @@ def install(machine: Machine, package: Path) -> None:
 
 
 def configure(machine: Machine, mimeo, **changes) -> None:
-    """The test's usual configuration, with the ledger where the package has it."""
-    mimeo.configure(ledger={"url": "sqlite:/var/lib/mimeo/mimeo.db"}, **changes)
+    """The test's usual configuration, with the ledger where the package has it, and variables for the service alone."""
+    mimeo.configure(ledger={"url": "sqlite:/var/lib/mimeo/mimeo.db"}, openstack={"cloud": "e2e"}, **changes)
     machine.run("sh", "-ec", f"cat > {CONFIG}", input=toml(mimeo.config))
-    variables = "".join(f"{name}={value}\n" for name, value in mimeo.credentials.items())
-    machine.write("/etc/mimeo/environment", variables)
+    credentials = mimeo.credentials
+    auth = {name.removeprefix("OS_").lower(): value for name, value in credentials.items()}
+    region, version = auth.pop("region_name"), auth.pop("identity_api_version")
+    cloud = {"auth": auth, "region_name": region, "identity_api_version": version}
+    machine.write("/etc/openstack/clouds.yaml", json.dumps({"clouds": {"e2e": cloud}}))
+    machine.write("/etc/mimeo/environment", "MIMEO_LOG=debug\n")
+
+
+def drop_in(machine: Machine, name: str, text: str) -> None:
+    machine.write(f"/run/systemd/system/{UNIT}.d/{name}.conf", text)
+    machine.run("systemctl", "daemon-reload")
+
+
+def as_mimeo(machine: Machine, *arguments: str):
+    return machine.run("runuser", "-u", "mimeo", "--", "mimeo", *arguments, check=False)
 
 
 def show(machine: Machine, what: str) -> str:

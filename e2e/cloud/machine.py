@@ -27,14 +27,18 @@ mount -o remount,bind,ro proc/sys
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs dev
-for node in null zero full random urandom; do touch dev/$node; mount --bind /dev/$node dev/$node; done
+cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty dev/
+ln -s pts/ptmx dev/ptmx
 mkdir dev/shm
 ln -s /proc/self/fd dev/fd
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
+rm -f usr/sbin/policy-rc.d
 rm -rf lib/systemd/system/*.wants etc/systemd/system/*.wants
 printf '[Unit]\\nDefaultDependencies=no\\n' > etc/systemd/system/still.target
-exec chroot . env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
+pivot_root . mnt
+umount --lazy /mnt
+exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
     /lib/systemd/systemd --unit=still.target --show-status=no --log-target=console
 """
 
@@ -65,7 +69,7 @@ class Machine(Server):
         self.layers.mkdir()
 
     def command(self):
-        boot = BOOT.format(layers=shlex.quote(str(self.layers)))
+        boot = BOOT.format(layers=self.layers)
         apart = [program("unshare", "util-linux"), *APART, "sh", "-ec", boot]
         return ["sh", "-ec", f"echo $$ > {self.cgroup}/cgroup.procs; exec {shlex.join(apart)}"]
 

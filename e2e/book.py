@@ -73,3 +73,8 @@ def blocks(page: Path) -> list[Block]:
 
 def all_blocks(language: str | None = None) -> list[Block]:
     return [block for page in chapters() for block in blocks(page) if language in (None, block.language)]
+
+
+def file_block(path: Path, language: str) -> Block:
+    """A file that is as true as the guide."""
+    return Block(path, 1, language, path.read_text())

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from glance import opts as glance_opts
 from oslo_config import cfg
 from oslo_messaging import opts as messaging_opts
 
-from book import DOCS, LANGUAGES, all_blocks, anchors, blocks, chapters, links
-from cloud.base import run
+from book import DOCS, LANGUAGES, all_blocks, anchors, blocks, chapters, file_block, links
+from cloud.base import eventually, run
 from cloud.uwsgi import VENV
 from mimeo import BINARY, QUICK, ROOT, toml
 
+KOLLA = ROOT / "deploy/kolla"
 PAGES = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-         *sorted(DOCS.rglob("*.md"))]
+         *sorted(DOCS.rglob("*.md")), KOLLA / "README.md"]
 
 
 def test_every_link_leads_somewhere():
@@ -48,8 +50,12 @@ def test_no_block_is_left_out():
             assert not re.search(r"^(\$ )?(sudo )?mimeo ", block.text, re.MULTILINE), f"{block}: make it a `console` block"
 
 
-@pytest.mark.parametrize("block", [*all_blocks("toml"), *(b for b in blocks(ROOT / "README.md") if b.language == "toml")],
-                         ids=str)
+def of_readme(language: str):
+    return [block for block in blocks(ROOT / "README.md") if block.language == language]
+
+
+@pytest.mark.parametrize(
+    "block", [*all_blocks("toml"), *of_readme("toml"), file_block(KOLLA / "mimeo/mimeo.toml", "toml")], ids=str)
 def test_a_configuration_is_accepted(block, tmp_path, certificate):
     """With what it leaves out filled in: the stores that it names, or three."""
     # Secrets, certificates and directories lie in the guide where an operator has them.
@@ -66,6 +72,7 @@ def test_a_configuration_is_accepted(block, tmp_path, certificate):
     file = tmp_path / "mimeo.toml"
     file.write_text(whole)
     variables = {name: "value" for name in re.findall(r"\$\{(\w+)\}", text)}
+    variables |= {"TRANSPORT_URL": "rabbit://openstack:secret@10.0.0.5:5672//"}
     done = run([BINARY, "--config", file, "stores"], env={**os.environ, **variables}, check=False)
     # 2 is a mistake in the file; there is no `serve` to ask, which is 1.
     assert done.returncode == 1, f"{block}:\n{done.stderr}\n{whole}"
@@ -94,7 +101,12 @@ def certificate(tmp_path_factory) -> str:
 
 
 def glance_blocks():
-    return [block for block in all_blocks("ini") if "[Service]" not in block.text]
+    of_the_guide = [block for block in all_blocks("ini") if "[Service]" not in block.text]
+    return [*of_the_guide, file_block(KOLLA / "config/glance/glance-api.conf", "ini")]
+
+
+def test_kollas_policies_are_the_guides():
+    assert (KOLLA / "config/glance/policy.yaml").read_text() == block_of("security.md", "yaml").text
 
 
 @pytest.mark.parametrize("block", glance_blocks(), ids=str)
@@ -116,8 +128,7 @@ def test_glances_options_are_glances(block, tmp_path):
             assert getattr(holder, name) is not None, f"[{section}] {name}"
 
 
-@pytest.mark.parametrize(
-    "block", [*all_blocks("nginx"), *(b for b in blocks(ROOT / "README.md") if b.language == "nginx")], ids=str)
+@pytest.mark.parametrize("block", [*all_blocks("nginx"), *of_readme("nginx")], ids=str)
 def test_nginx_takes_it(block, tmp_path):
     (tmp_path / "srv").mkdir()
     server = block.text.replace("/srv", f"{tmp_path}/srv")
@@ -164,6 +175,7 @@ class Day:
         self.wrong: list[str] = []
         (self.dir / "debian-12.raw").write_bytes(os.urandom(1 << 20))
         (self.dir / "glance-api.conf.d").mkdir()
+        (self.dir / "glance-api.conf.d/more.conf").write_text("[DEFAULT]\n")
         # What stands in the guide, and what it is here.
         self.places = {
             **{f"http://10.0.0.1{n}/images/": server.url for n, server in enumerate(cloud.nginx, 1)},
@@ -196,6 +208,7 @@ class Day:
         """The quick start's mimeo.toml and clouds.yaml, with the tests' short times and ports besides."""
         config = tomllib.loads(self.here(block_of("quick-start.md", "toml").text))
         config["events"]["queue"] = self.mimeo.queue
+        config["store_defaults"] = QUICK["store_defaults"]
         usual = {name: section for name, section in QUICK.items() if name != "store_defaults"}
         stores = {f"stores.{name}": section for name, section in config.pop("stores").items()}
         self.mimeo.config_file.write_text(
@@ -217,8 +230,10 @@ class Day:
             env = {**self.env, **self.mimeo_env}
         else:
             env = {**self.env, **self.cloud.keystone.os_env("admin")}
+        begun = time.monotonic()
         done = subprocess.run(["bash", "-c", command], env=env, cwd=self.dir, capture_output=True, text=True, timeout=120,
                               stdin=subprocess.DEVNULL)
+        print(f"{time.monotonic() - begun:6.1f} s  {block}: {command}")
         said = f"{block}: {command}\n{done.stdout}\n{done.stderr}"
         if done.returncode != 0:
             self.wrong.append(f"ended with {done.returncode}: {said}")
@@ -268,4 +283,35 @@ class Day:
         assert change("/hers", "yes") == 200
         location = {"url": self.cloud.nginx[0].url + "anything", "metadata": {}}
         assert change("/locations/-", location) == 403
-        assert "locations" not in requests.get(image, headers=headers).json()
+        assert "locations" in requests.get(image, headers=headers).json(), "no policy hides them: see the chapter"
+
+
+def test_the_day_without_the_option(cloud, mimeo, images):
+    """What the security chapter says of a Glance that shows no locations any more: images are served, nothing is removed,
+    what is new is kept, and Mimeo says what is wrong. With the option all is as it was."""
+    mimeo.serve()
+    kept, gone = images.create(b"kept"), images.create(b"gone")
+    for image in (kept, gone):
+        mimeo.wait_registered(image)
+    cloud.glance.reconfigured({"DEFAULT": {"show_multiple_locations": "false"}})
+    images.delete(gone)
+    new = images.create(b"new")
+    for image in (kept, new):
+        mimeo.wait_reason(image, "http1", {"locations-forbidden"})
+        assert mimeo.replica(image, "http1")["state"] == "proven"
+    refused = "nothing is removed: Glance does not show the locations of images"
+    eventually(lambda: mimeo.status(gone)["state"] == "retiring", 30, "its end is known")
+    seen = len(mimeo.log_lines())
+    eventually(lambda: any(refused in line for line in mimeo.log_lines()[seen:]), 30, "a sweep that removes nothing")
+    assert all(len(mimeo.objects(store, gone)) == 1 for store in mimeo.stores)
+    cloud.glance.take_away(kept)
+    token = cloud.keystone.token("admin").value
+    read = requests.get(f"{cloud.glance.url}/v2/images/{kept}/file", headers={"X-Auth-Token": token})
+    assert read.content == b"kept", "served from what was registered before"
+    code, out, _ = mimeo.run("check", timeout=180)
+    assert code == 1 and "show_multiple_locations = true" in out
+
+    cloud.glance.reconfigured(None)
+    for image in (kept, new):
+        mimeo.wait_registered(image)
+    eventually(lambda: not any(mimeo.objects(store, gone) for store in mimeo.stores), 60, "what is deleted is removed")

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod error;
+mod family;
 mod id;
 mod image;
 mod limits;
@@ -17,6 +18,7 @@ pub mod ports;
 
 pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
+pub use family::likeness;
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{
     ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, bare, place,

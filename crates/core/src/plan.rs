@@ -3,6 +3,7 @@
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
 mod glance;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,8 @@ pub struct Conditions {
     pub service_rate: Option<u64>,
     /// Stores whose last copy, or read, failed.
     pub failing: BTreeSet<StoreName>,
+    /// Stores that take objects by themselves, each with those that they take them from.
+    pub takes: BTreeMap<StoreName, BTreeSet<StoreName>>,
 }
 
 /// Where an image's bits can be read.
@@ -79,6 +82,8 @@ pub struct Plan {
     pub prove: Vec<StoreName>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
+    /// To be made by the store itself, each from a proven copy at another.
+    pub take: Vec<(StoreName, StoreName)>,
     /// To be copied by Glance, to these of its own stores.
     pub ask: Vec<StoreName>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
@@ -95,7 +100,7 @@ impl Plan {
     }
 
     fn has_own_work(&self) -> bool {
-        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty())
+        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty() && self.take.is_empty())
     }
 
     fn look_again(&mut self, at: Option<Timestamp>) {
@@ -165,6 +170,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
             plan.changes.push(Change::Replica(image.id.clone(), after));
         }
     }
+    take::divert(&mut plan, policy, seen, image);
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
@@ -173,17 +179,11 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
 
 /// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
 fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<SourceOf> {
-    use ReplicaState as R;
     if image.hash.is_none() {
         // Nothing would show that the copy is no longer what it was.
         return vec![SourceOf::Service];
     }
-    let readable = |store: &&StoreName| {
-        seen.record.replicas.get(*store).is_some_and(|replica| {
-            let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
-            proven && kept(seen.record, replica) && !seen.running.contains(*store)
-        })
-    };
+    let readable = |store: &&StoreName| is_good(seen, image, store);
     let conditions = seen.conditions;
     let rate = |store: &StoreName| conditions.read_rates.get(store).copied();
     let mut copies: Vec<&StoreName> = policy.stores.iter().map(|facts| &facts.name).filter(readable).collect();
@@ -195,6 +195,15 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     let (slow, fast): (Vec<_>, Vec<_>) = copies.into_iter().partition(is_slow);
     let copy = |store: &StoreName| SourceOf::Copy(store.clone());
     fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
+}
+
+/// Whether the store's copy is proven, and nothing is done with it.
+fn is_good(seen: &Observation<'_>, image: &Image, store: &StoreName) -> bool {
+    use ReplicaState as R;
+    seen.record.replicas.get(store).is_some_and(|replica| {
+        let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
+        proven && kept(seen.record, replica) && !seen.running.contains(store)
+    })
 }
 
 /// What stands in the way of the image as a whole.

@@ -22,7 +22,7 @@ use crate::{
     look::look,
     note::{postpone, update},
     places::Place,
-    register,
+    register, take,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
 };
@@ -105,6 +105,12 @@ impl Copies<'_> {
             self.running.insert(store.clone());
             let (engine, id, store) = (Arc::clone(self.engine), self.image.id.clone(), store.clone());
             self.work.spawn(async move { (attempt::prove(&engine, &id, &store).await, store) }.in_current_span());
+        }
+        for (store, giver) in plan.take.clone() {
+            self.running.insert(store.clone());
+            let (engine, image) = (Arc::clone(self.engine), self.image.clone());
+            let taking = async move { (take::run(&engine, &image, &store, &giver).await, store) };
+            self.work.spawn(taking.in_current_span());
         }
         for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
             match self.engine.health.last_failure(store) {
@@ -367,7 +373,7 @@ fn known_slow(engine: &Engine, stores: &[StoreName]) -> BTreeSet<StoreName> {
 }
 
 /// The copy was read and did not have the image's hash: it is to be proven anew.
-async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
+pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
     tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
     let doubted =
         update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });

@@ -1,4 +1,9 @@
-use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use mimeo_core::{
     Image, Limits, Result, StoreName, TimeZone, Timestamp,
@@ -198,12 +203,24 @@ impl Engine {
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
         let stores = self.settings.policy.stores.iter().map(|facts| &facts.name);
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
-        let mut conditions = Conditions { closed, ..self.health.rates() };
+        let mut conditions = Conditions { closed, takes: self.takes(), ..self.health.rates() };
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
         }
         conditions
+    }
+
+    /// Which stores take objects by themselves, and from which.
+    fn takes(&self) -> BTreeMap<StoreName, BTreeSet<StoreName>> {
+        let areas = self.stores.iter().filter_map(|(name, part)| Some((name, part.store.area()?)));
+        let areas: Vec<(&StoreName, String)> = areas.collect();
+        let givers = |(name, part): (&StoreName, &StorePart)| {
+            let gives = areas.iter().filter(|(giver, area)| *giver != name && part.store.takes_from(area));
+            let givers: BTreeSet<StoreName> = gives.map(|(giver, _)| (*giver).clone()).collect();
+            (!givers.is_empty()).then(|| (name.clone(), givers))
+        };
+        self.stores.iter().filter_map(givers).collect()
     }
 
     /// The moment on tokio's clock, for waiting.

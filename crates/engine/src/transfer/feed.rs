@@ -42,6 +42,8 @@ pub(crate) struct Lane<'a> {
     pub(crate) health: &'a Health,
     /// How many copies to this store may go on by themselves.
     pub(crate) slow: &'a Arc<Semaphore>,
+    /// An object that the store may compare with.
+    pub(crate) like: Option<ObjectName>,
 }
 
 impl Feed {
@@ -53,6 +55,9 @@ impl Feed {
             _ => part.store.resume(object, self.size, from),
         };
         let mut sink = within(part.timeout, part, "opening the object", opening).await?;
+        if let Some(like) = &lane.like {
+            sink.like(like);
+        }
         match self.fill(&mut sink, from, lane).await {
             Ok(verified) => close(sink, part, verified).await,
             Err(error) => {
@@ -154,7 +159,11 @@ async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Res
 }
 
 /// As [`within`], for as long as more and more is sent.
-async fn while_sending<T>(sent: &AtomicU64, part: &StorePart, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn while_sending<T>(
+    sent: &AtomicU64,
+    part: &StorePart,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let mut work = pin!(work);
     let mut before = sent.load(Ordering::Relaxed);
     loop {

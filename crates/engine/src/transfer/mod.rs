@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     chunks::{Chunk, Chunks},
-    feed::{Feed, Lane, publish_limit, within},
+    feed::{Feed, Lane, publish_limit, while_sending, within},
     reader::{Origin, Origins},
 };
 use self::{hash::Hasher, piece::pieces, reader::Reader, window::Window};

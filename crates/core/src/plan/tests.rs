@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod glance;
+mod take;
 
 use std::time::Duration;
 

@@ -8,5 +8,6 @@ mod flow;
 mod limits;
 mod resume;
 mod sources;
+mod takes;
 mod windows;
 mod world;

@@ -1,11 +1,14 @@
-use std::{io, mem, sync::Arc};
+use std::{
+    io, mem,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, future::ready, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Offer, Receipt, Sink, Store},
 };
 
 use super::{
@@ -13,6 +16,7 @@ use super::{
     ceph::{Ceph, answered},
     ffi::{Image, Pool},
     sink::RbdSink,
+    take::Taking,
 };
 
 /// The snapshot's name is Glance's.
@@ -30,6 +34,7 @@ const NOTED_EVERY: u64 = 16 << 20;
 pub struct RbdStore {
     ceph: Ceph,
     sizes: Sizes,
+    taking: Taking,
 }
 
 #[derive(Clone, Copy)]
@@ -43,7 +48,8 @@ impl RbdStore {
     /// Connects to nothing yet.
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
-        Ok(Self { ceph: Ceph::new(config), sizes: Sizes { request, noted_every: NOTED_EVERY } })
+        let sizes = Sizes { request, noted_every: NOTED_EVERY };
+        Ok(Self { ceph: Ceph::new(config), sizes, taking: Taking::default() })
     }
 
     /// With other requests, a power of two, so that a test need not send large objects.
@@ -107,6 +113,21 @@ impl Store for RbdStore {
 
     fn resumes(&self) -> Option<bool> {
         Some(true)
+    }
+
+    fn area(&self) -> Option<String> {
+        Some(self.ceph.config.area())
+    }
+
+    /// From every pool of the cluster.
+    fn takes_from(&self, area: &str) -> bool {
+        self.ceph.config.pool_of(area).is_some() && self.taking.is_able()
+    }
+
+    async fn take(&self, object: &ObjectName, offer: &Offer, sent: &AtomicU64) -> Result<Receipt> {
+        let no_pool = || Error::new(Reason::StoreError, format!("{}: {} is no pool", self.name(), offer.area));
+        let pool = self.ceph.config.pool_of(&offer.area).ok_or_else(no_pool)?;
+        self.taking.take(&self.ceph, object, (pool, offer), sent).await
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
@@ -242,7 +263,7 @@ fn written(image: &Image) -> io::Result<u64> {
 }
 
 /// `None` for what is not there.
-fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     match answer {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         answer => answer.map(Some),

@@ -31,6 +31,12 @@ async fn taker_joins(fault: Option<StoreFault>) -> (World, ImageId) {
     (world, id)
 }
 
+async fn both_are_registered(world: &World, id: &ImageId) {
+    world.until("both are registered", async || world.locations(id).len() == 2).await;
+    world.registered(id).await;
+    world.assert_good_copies(id, 2);
+}
+
 fn count(store: &FakeStore, is_meant: impl Fn(&StoreCall) -> bool) -> usize {
     store.calls().iter().filter(|call| is_meant(call)).count()
 }
@@ -50,8 +56,7 @@ fn reads(store: &FakeStore) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_store_takes_a_proven_copy_and_nobody_reads_the_image_for_it() {
     let (world, id) = taker_joins(None).await;
-    world.registered(&id).await;
-    world.assert_good_copies(&id, 2);
+    both_are_registered(&world, &id).await;
     let [giver, taker] = &world.stores[..] else { panic!("two stores") };
     assert_eq!((takes(taker), opens(taker), taker.written()), (1, 0, 0));
     assert_eq!((reads(giver), reads(taker)), (1, 1), "each copy's own proof");
@@ -62,8 +67,7 @@ async fn a_store_takes_a_proven_copy_and_nobody_reads_the_image_for_it() {
 async fn what_could_not_be_taken_is_copied() {
     for fault in [StoreFault::TakeFails(Reason::StoreError), StoreFault::TakeStalls] {
         let (world, id) = taker_joins(Some(fault)).await;
-        world.registered(&id).await;
-        world.assert_good_copies(&id, 2);
+        both_are_registered(&world, &id).await;
         assert_eq!((takes(&world.stores[1]), opens(&world.stores[1])), (1, 1), "{fault:?}");
     }
 }
@@ -101,7 +105,7 @@ async fn what_goes_to_both_now_is_read_once_and_neither_waits_for_the_other() {
     let id = world.create(hashed(1));
     world.until("the second is registered", async || world.locations(&id).len() == 1).await;
     world.stores[0].heal();
-    world.registered(&id).await;
+    both_are_registered(&world, &id).await;
     assert_eq!((takes(&world.stores[1]), opens(&world.stores[1])), (0, 1));
 }
 

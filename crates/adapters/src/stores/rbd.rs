@@ -7,6 +7,7 @@
 mod ceph;
 mod config;
 mod ffi;
+mod share;
 mod sink;
 mod store;
 mod take;

@@ -15,6 +15,7 @@ use super::{
     RbdStoreConfig,
     ceph::{Ceph, answered},
     ffi::{Image, Pool},
+    share::Shares,
     sink::RbdSink,
     take::Taking,
 };
@@ -26,14 +27,13 @@ pub(super) const WRITTEN: &str = "mimeo.written";
 
 /// What is read or written at once, unless the image's objects are smaller.
 const REQUEST: u64 = 2 << 20;
-/// So many requests of one reader or writer are under way: that, with one that is gathered, is what it holds.
-pub(super) const IN_FLIGHT: usize = 8;
 /// After how many more bytes it is noted how far the image was written.
 const NOTED_EVERY: u64 = 16 << 20;
 
 pub struct RbdStore {
     ceph: Ceph,
     sizes: Sizes,
+    shares: Shares,
     taking: Taking,
 }
 
@@ -49,7 +49,7 @@ impl RbdStore {
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
         let sizes = Sizes { request, noted_every: NOTED_EVERY };
-        Ok(Self { ceph: Ceph::new(config), sizes, taking: Taking::default() })
+        Ok(Self { ceph: Ceph::new(config), sizes, shares: Shares::default(), taking: Taking::default() })
     }
 
     /// With other requests, a power of two, so that a test need not send large objects.
@@ -88,12 +88,15 @@ impl RbdStore {
             let answer = usize::try_from(length).map(|length| image.read(at, length));
             async move { answered(&mut answer.map_err(io::Error::other)?).await }
         };
+        let share = self.shares.enter();
+        let ahead = share.requests();
         let until_an_error = move |failed: &mut bool, read: io::Result<Bytes>| {
             let over = mem::replace(failed, read.is_err());
             let read = read.map_err(|cause| ceph.failed(&format!("reading {spec}"), cause));
+            let _until_the_end = &share;
             ready((!over).then_some(read))
         };
-        reads.map(read).buffered(IN_FLIGHT).scan(false, until_an_error).boxed()
+        reads.map(read).buffered(ahead).scan(false, until_an_error).boxed()
     }
 }
 
@@ -137,7 +140,7 @@ impl Store for RbdStore {
             pool.open(&name)
         };
         let image = self.ceph.ask(&format!("making {spec}"), made).await?;
-        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, self.sizes, image, size, 0)))
+        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, (self.sizes, self.shares.enter()), image, size, 0)))
     }
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
@@ -169,7 +172,7 @@ impl Store for RbdStore {
             Ok(image)
         };
         let image = self.ceph.work(&format!("going on with {spec}"), reopened).await?;
-        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, self.sizes, image, size, offset)))
+        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, (self.sizes, self.shares.enter()), image, size, offset)))
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {

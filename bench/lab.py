@@ -132,8 +132,8 @@ class Lab:
     # -- Mimeo ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def mimeo(self, stores: list, serve: bool = True) -> Iterator[Mimeo]:
-        """`mimeo serve` with every setting at its default and these stores; its first scan is over. Afterwards nothing
+    def mimeo(self, stores: list, serve: bool = True, **sections: dict) -> Iterator[Mimeo]:
+        """`mimeo serve` with every setting at its default, these stores and `sections` beside; its first scan is over. Afterwards nothing
         of it is left, nor of the objects that it made."""
         cache = ROOT / ".cache"
         with tempfile.TemporaryDirectory(dir=cache, prefix="bench-") as directory:
@@ -141,7 +141,7 @@ class Lab:
             program.extra_env["TMPDIR"] = directory
             program.use(*stores)
             try:
-                program.serve(**dict.fromkeys(QUICK))
+                program.serve(**dict.fromkeys(QUICK), **sections)
                 eventually(lambda: program.overview()["last_scan"], 60, "the first scan is over")
                 if not serve:
                     program.stop()

@@ -5,6 +5,7 @@
 //! enough.
 
 mod document;
+mod gateway;
 mod limits;
 mod mistake;
 mod sections;
@@ -29,7 +30,12 @@ use mimeo_core::{
 use url::Url;
 
 use self::{document::Document, mistake::Mistakes};
-pub(crate) use self::{document::suggestion, mistake::ConfigError, written::Written};
+pub(crate) use self::{
+    document::suggestion,
+    gateway::{Ack, GatewaySettings, Reads, TlsFiles},
+    mistake::ConfigError,
+    written::Written,
+};
 
 /// Everything that the operator decided.
 #[derive(Debug)]
@@ -51,6 +57,8 @@ pub(crate) struct Config {
     /// With an entry for each enabled store.
     pub limits: Limits,
     pub api: ApiSettings,
+    /// None: no gateway.
+    pub gateway: Option<GatewaySettings>,
     pub log: LogFormat,
     /// To compare with what the file says later.
     pub written: Written,

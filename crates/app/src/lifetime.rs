@@ -73,6 +73,8 @@ pub(crate) async fn serve_until(listener: TcpListener, router: Router, stop: Can
 pub(crate) struct Tasks {
     running: JoinSet<(&'static str, anyhow::Result<()>)>,
     names: BTreeSet<&'static str>,
+    /// Beyond [`GRACE`].
+    allowance: Duration,
     /// Ended with the process, waited for by nobody.
     watchers: JoinSet<()>,
 }
@@ -87,6 +89,11 @@ impl Tasks {
         self.running.spawn(async move { (name, task.await) });
     }
 
+    /// Gives them so much more time to end: what is under way may be large.
+    pub(crate) fn allow(&mut self, more: Duration) {
+        self.allowance = more;
+    }
+
     /// Waits until a task ends or `stop` is cancelled; then gives all of them [`GRACE`] to end. Gives the first
     /// failure, also that of a task that did not end in time.
     pub(crate) async fn finish(mut self, stop: CancellationToken) -> anyhow::Result<()> {
@@ -95,14 +102,15 @@ impl Tasks {
             ended = self.running.join_next() => self.ended(ended),
         };
         stop.cancel();
-        let grace = tokio::time::sleep(GRACE);
+        let limit = GRACE + self.allowance;
+        let grace = tokio::time::sleep(limit);
         tokio::pin!(grace);
         while !self.running.is_empty() {
             tokio::select! {
                 ended = self.running.join_next() => outcome = outcome.and(self.ended(ended)),
                 () = &mut grace => {
                     let held = self.names.iter().copied().collect::<Vec<_>>().join(", ");
-                    return outcome.and(Err(anyhow::anyhow!("did not stop within {GRACE:?}: {held}")));
+                    return outcome.and(Err(anyhow::anyhow!("did not stop within {limit:?}: {held}")));
                 }
             }
         }

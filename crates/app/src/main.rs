@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod config;
 mod demo;
+mod gateway;
 mod import;
 mod lifetime;
 mod limits;

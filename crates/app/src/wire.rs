@@ -10,7 +10,7 @@ use mimeo_adapters::{
     stores::http::HttpStore,
 };
 use mimeo_core::{
-    Result, TimeZone, Timestamp,
+    CHUNK, Result, TimeZone, Timestamp,
     plan::Policy,
     ports::{Clock, Events, Ledger, Store},
 };
@@ -59,7 +59,7 @@ fn engine(config: Config, ledger: SqliteLedger) -> Result<Arc<Engine>> {
 fn settings(config: Config) -> Settings {
     let Config { stores, rules, backoff, gc, scan, limits, observe, .. } = config;
     Settings {
-        policy: Policy { rules, stores: stores.into_iter().map(|store| store.facts).collect(), backoff },
+        policy: Policy { rules, stores: stores.into_iter().map(|store| store.facts).collect(), backoff, chunk: CHUNK },
         limits,
         time_zone: TimeZone::system(),
         source_timeout: SOURCE_TIMEOUT,

@@ -10,7 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Backoff, CHUNK, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
     ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
@@ -25,6 +25,9 @@ pub struct Policy {
     /// The enabled stores, in the operator's order.
     pub stores: Vec<StoreFacts>,
     pub backoff: Backoff,
+    /// What an image is cut into for the digests that let an interrupted copy go on, in bytes: [`CHUNK`](crate::CHUNK),
+    /// but for tests with tiny images. The last chunk may be shorter.
+    pub chunk: u64,
 }
 
 /// What a look at the image service gave.
@@ -164,7 +167,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
         let after = match policy.backend(store) {
             Some(backend) => glance::delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
-            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy.backoff),
+            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy),
         };
         if before != Some(&after) {
             plan.changes.push(Change::Replica(image.id.clone(), after));
@@ -234,10 +237,10 @@ fn replica_step(
     image: &Image,
     is_wanted: bool,
     mut replica: Replica,
-    backoff: Backoff,
+    policy: &Policy,
 ) -> Replica {
     use ReplicaState as R;
-    let now = seen.now;
+    let (now, backoff) = (seen.now, policy.backoff);
     if image.size == Some(0) && image.status == ImageStatus::Active {
         return empty(replica, is_wanted, backoff, now);
     }
@@ -253,9 +256,9 @@ fn replica_step(
         let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
         replica = Replica { state, failure: None, proof: None, ..replica };
     }
-    if matches!(replica.state, R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
+    if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
-        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * CHUNK);
+        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());

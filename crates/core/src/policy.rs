@@ -1,6 +1,7 @@
 //! Rules: which images go to which stores.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
 };
@@ -72,7 +73,8 @@ impl Rules {
         }
         let has = |store: &&StoreFacts| store.backend.as_ref().is_some_and(|backend| image.backends.contains(backend));
         let at_glance: Vec<&StoreName> = enabled.iter().filter(has).map(|store| &store.name).collect();
-        let context = context(image);
+        // Not cheap, and without a `when` nobody asks for it.
+        let context = LazyCell::new(|| context(image));
         let matching = self.0.iter().filter(|rule| rule.matches(&context));
         let rank = |store: &StoreName| match at_glance.contains(&store) {
             true => (0, None),
@@ -85,7 +87,10 @@ impl Rules {
 
 impl Rule {
     /// An expression that fails on this image, because a property is missing say, does not match it.
-    fn matches(&self, context: &Context<'_, '_>) -> bool {
+    fn matches<F: FnOnce() -> Context<'static, 'static>>(
+        &self,
+        context: &LazyCell<Context<'static, 'static>, F>,
+    ) -> bool {
         self.program.as_ref().is_none_or(|program| matches!(program.execute(context), Ok(Value::Bool(true))))
     }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::{Digest, Failure, ImageId, ObjectName, Replica, StoreName, Timestamp};
 
-/// What an image is cut into for the digests that let an interrupted copy go on, in bytes. The last chunk may be shorter.
+/// What images are cut into for the digests that let an interrupted copy go on, in bytes (see `Policy::chunk`).
 pub const CHUNK: u64 = 16 << 20;
 
 /// Everything that the ledger knows of one image.
@@ -100,7 +100,7 @@ pub enum Change {
     DeleteSeen(ImageId, Timestamp),
     /// The delete event was wrong: the image is there.
     DeleteUnseen(ImageId),
-    /// Keeps the BLAKE3 digests of consecutive [`CHUNK`]s of the image, of which the first has the index `first`. They
+    /// Keeps the BLAKE3 digests of consecutive chunks of the image, of which the first has the index `first`. They
     /// replace those of the same index.
     Chunks { image: ImageId, first: u64, digests: Vec<Digest> },
     /// Forgets the digests of the image's chunks.

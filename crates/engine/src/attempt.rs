@@ -1,11 +1,14 @@
 //! One attempt: an object of its own for one image at one store, written, closed and proven; each step noted in the
 //! ledger before the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use mimeo_core::{
-    CHUNK, Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
-    ReplicaState, Result, StoreName, place,
+    Change, Error, Image, ImageId, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica,
+    ReplicaState, Result, StoreName, Timestamp, place,
 };
 use tokio::time::Instant;
 
@@ -23,7 +26,7 @@ const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Whether a copy that is broken off could be gone on with at any of the stores, as far as is known.
 pub(crate) fn may_go_on(engine: &Engine, image: &Image, stores: &[StoreName]) -> bool {
     let resumes = |store: &StoreName| engine.stores.get(store).is_some_and(|part| part.store.resumes() != Some(false));
-    image.size >= Some(2 * CHUNK) && stores.iter().any(resumes)
+    image.size >= Some(2 * engine.settings.policy.chunk) && stores.iter().any(resumes)
 }
 
 /// Keeps the digests of the image's chunks. Without them a copy that is broken off begins anew: no reason to stop it.
@@ -84,7 +87,7 @@ pub(crate) async fn begin(
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
     let now = engine.clock.now();
     let (mut changes, mut attempts) = (Vec::new(), Vec::new());
-    for (store, number) in stores.iter().zip(next_attempt(&record, now)..) {
+    for store in stores {
         let Some(part) = engine.stores.get(store) else { continue };
         let before = record.replicas.get(store);
         let open = before.and_then(|replica| record.object(store, replica.object.as_ref()?));
@@ -92,7 +95,8 @@ pub(crate) async fn begin(
         // At another place than where it was begun there is nothing of it.
         let is_there = open.is_some_and(|object| place(&object.url) == place(&part.store.location(&object.name)));
         let goes_on = is_there && partial == Partial::GoOn;
-        let name = open.filter(|_| goes_on).map_or_else(|| ObjectName::new(id, number), |object| object.name.clone());
+        let number = || next_attempt(engine, &record, now);
+        let name = open.filter(|_| goes_on).map_or_else(|| ObjectName::new(id, number()), |object| object.name.clone());
         let url = part.store.location(&name);
         if let Some(given_up) = open.filter(|_| !goes_on) {
             changes.push(Change::Doom(store.clone(), given_up.name.clone(), now));
@@ -121,10 +125,14 @@ pub(crate) async fn begin(
 }
 
 /// Attempts are numbered by time, so that a ledger that was lost does not lead to a name that was used before; and each
-/// has its own number, so that two stores that are one server under two names do no harm to each other.
-fn next_attempt(record: &Record, now: mimeo_core::Timestamp) -> u64 {
+/// has its own number, so that two stores that are one server under two names do no harm to each other. Two that begin at
+/// the same moment do not know of each other from the ledger.
+fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
-    u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1)
+    let least = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
+    let mut last = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+    *last = least.max(*last + 1);
+    *last
 }
 
 /// Copies to one store and proves the copy. True: proven.
@@ -147,8 +155,8 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     let line = engine.board.show(id, store, Phase::Copying, image.size);
     let mut from = 0;
     if attempt.goes_on {
-        let digests = engine.ledger.chunks(id).await?;
-        from = prove::kept(part, &object, image.size.unwrap_or(0), &digests, &engine.paces).await?;
+        let (digests, chunk) = (engine.ledger.chunks(id).await?, engine.settings.policy.chunk);
+        from = prove::kept(part, &object, image.size.unwrap_or(0), (&digests, chunk), &engine.paces).await?;
         if from == 0 {
             let anew = begin(engine, id, std::slice::from_ref(store), Partial::GiveUp).await?;
             object = anew.into_iter().next().ok_or_else(gone)?.object;

@@ -48,10 +48,24 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
     };
     copies.take_on(plan).await;
     copies.attend(plan.next_look).await?;
-    // Whoever still runs was told to stop: nothing of it may go on when the next look begins.
-    copies.work.shutdown().await;
-    copies.readers.shutdown().await;
-    attempt::forget_chunks(engine, &image.id).await
+    copies.end().await
+}
+
+/// Copies that were begun elsewhere.
+pub(crate) struct Running {
+    pub(crate) origins: Origins,
+    pub(crate) stores: BTreeSet<StoreName>,
+    pub(crate) work: JoinSet<(bool, StoreName)>,
+    pub(crate) readers: JoinSet<()>,
+}
+
+/// Takes over copies that run, to their ends, as if they had been begun in this turn.
+pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
+    let Running { origins, stores, work, readers } = running;
+    let (to_start, number) = (BTreeMap::new(), engine.places.arrive());
+    let mut copies = Copies { engine, turn, image, origins, running: stores, to_start, number, work, readers };
+    copies.attend(None).await?;
+    copies.end().await
 }
 
 /// Where the image can be read: the plan's sources, as far as their objects are known; in any case from the service, for
@@ -160,7 +174,10 @@ impl Copies<'_> {
                     None => std::future::pending().await,
                 }
             };
+            // What runs comes to an end and what waits is started at some time; looks may come due for ever: they are last.
             let is_time = tokio::select! {
+                biased;
+                () = self.turn.stop.cancelled() => return Ok(()),
                 done = self.work.join_next(), if !self.work.is_empty() => {
                     if let Some(Ok((proven, store))) = done {
                         self.running.remove(&store);
@@ -184,9 +201,8 @@ impl Copies<'_> {
                     look_at = look_at.into_iter().chain((self.running.len() < before).then_some(soon)).min();
                     false
                 }
-                () = self.turn.poke.notified() => true,
                 () = due => true,
-                () = self.turn.stop.cancelled() => return Ok(()),
+                () = self.turn.poke.notified() => true,
             };
             if is_time && self.has_work() {
                 let Some(next_look) = self.meanwhile().await else {
@@ -197,6 +213,13 @@ impl Copies<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whoever still runs was told to stop: nothing of it may go on when the next look begins.
+    async fn end(mut self) -> Result<()> {
+        self.work.shutdown().await;
+        self.readers.shutdown().await;
+        attempt::forget_chunks(self.engine, &self.image.id).await
     }
 
     fn has_work(&self) -> bool {
@@ -292,7 +315,8 @@ impl Copies<'_> {
             self.work.spawn(copying.in_current_span());
         }
         if attempt::may_go_on(engine, image, &stores) {
-            let keeping = attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks());
+            let keeping =
+                attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks(engine.settings.policy.chunk));
             self.readers.spawn(keeping.in_current_span());
         }
         let (engine, id) = (Arc::clone(engine), image.id.clone());

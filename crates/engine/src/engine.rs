@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -123,6 +123,8 @@ pub struct Engine {
     pub(crate) recent: Recent,
     pub(crate) asked: Asked,
     pub(crate) health: Health,
+    /// The highest number that was given to an attempt.
+    pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
     pub(crate) wake: Notify,
     /// Rung when an operator let the held deletions through.
@@ -151,6 +153,7 @@ impl Engine {
             recent: Recent::default(),
             asked: Asked::default(),
             health: Health::default(),
+            last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
             turns: Turns::default(),

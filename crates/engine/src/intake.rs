@@ -18,8 +18,9 @@ const LEDGER_RETRY: Duration = Duration::from_secs(1);
 pub(crate) async fn run(engine: Arc<Engine>, mut events: Box<dyn Events>, stop: CancellationToken) {
     loop {
         let first = tokio::select! {
-            delivery = events.next() => delivery,
+            biased;
             () = stop.cancelled() => return,
+            delivery = events.next() => delivery,
         };
         let Some(first) = first else {
             tracing::warn!("the events have ended; the scan goes on");
@@ -55,8 +56,9 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
     while let Err(error) = engine.ledger.commit(&changes).await {
         tracing::error!(error = error.chain(), "the ledger did not take events; they wait");
         tokio::select! {
-            () = tokio::time::sleep(LEDGER_RETRY) => {}
+            biased;
             () = stop.cancelled() => return false,
+            () = tokio::time::sleep(LEDGER_RETRY) => {}
         }
     }
     for Delivery { event, ack } in batch {

@@ -12,6 +12,7 @@ mod intake;
 mod like;
 mod look;
 mod names;
+mod nearest;
 mod note;
 mod pace;
 mod places;
@@ -27,9 +28,11 @@ mod sweep;
 mod take;
 mod transfer;
 mod turn;
+mod upload;
 mod walk;
 
 pub mod status;
 
 pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use upload::{Bits, Copying, Outcome, Upload};

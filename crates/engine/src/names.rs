@@ -1,6 +1,6 @@
 //! Who names an object: read from the locations of all images, right before objects are removed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{Error, Image, ImageId, ImageStatus, Location, ObjectName, Reason, ReplicaState, Result};
 use percent_encoding::percent_decode_str;
@@ -15,8 +15,8 @@ pub(crate) struct Names(BTreeMap<String, ImageId>);
 
 impl Names {
     /// Reads every image's locations. An error where they are not all shown: then nothing may be concluded from them.
-    pub(crate) async fn read(engine: &Engine, objects: HashSet<String>) -> Result<Self> {
-        let (mut names, mut seen) = (BTreeMap::new(), HashSet::new());
+    pub(crate) async fn read(engine: &Engine, objects: BTreeSet<String>) -> Result<Self> {
+        let (mut names, mut seen) = (BTreeMap::new(), BTreeSet::new());
         let mut walk = Walk::new(engine.registry.as_ref(), None);
         while let Some(page) = walk.next().await? {
             for image in page {
@@ -41,7 +41,7 @@ impl Names {
 
 /// The objects, of these, that the image's locations name: however a URL is written, the object's name stands in it, and
 /// no other object has that name.
-fn named(image: &Image, objects: &HashSet<String>) -> Vec<String> {
+fn named(image: &Image, objects: &BTreeSet<String>) -> Vec<String> {
     let decoded = |location: &Location| percent_decode_str(&location.url).decode_utf8_lossy().to_ascii_lowercase();
     let found = image.locations.iter().map(decoded).flat_map(|url| names_in(&url));
     found.filter(|name| objects.contains(name)).collect()
@@ -62,7 +62,7 @@ fn names_in(url: &str) -> Vec<String> {
 
 /// Whether every image that was there at its last look is still shown. In a cloud without other projects' private
 /// images that is the only sign that the token sees what it should.
-async fn shows_all_that_live(engine: &Engine, seen: &HashSet<ImageId>) -> Result<bool> {
+async fn shows_all_that_live(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<bool> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         let lives = |state: &ReplicaState| matches!(state, ReplicaState::Registered | ReplicaState::Suspect);
@@ -91,7 +91,7 @@ mod tests {
         let names = |url: &str| {
             let location = Location { url: url.into(), metadata: BTreeMap::default() };
             let image = Image { locations: vec![location], ..mimeo_testkit::sample::image(1, 1) };
-            named(&image, &HashSet::from([object.to_owned()]))
+            named(&image, &BTreeSet::from([object.to_owned()]))
         };
         for url in [
             "http://host/images/0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a.17",

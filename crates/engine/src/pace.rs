@@ -50,6 +50,7 @@ impl Pace {
             let changed = self.changed.notified();
             let Some(at) = self.grant(bytes) else { return };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(at) => return,
                 () = changed => {}
             }

@@ -1,7 +1,7 @@
 //! How far each running copy is; for people only, never for decisions.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -31,7 +31,7 @@ pub enum Phase {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Board(Arc<Mutex<Lines>>);
 
-type Lines = HashMap<(ImageId, StoreName), Arc<Counter>>;
+type Lines = BTreeMap<(ImageId, StoreName), Arc<Counter>>;
 
 #[derive(Debug)]
 struct Counter {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mimeo_core::{CHUNK, Digest, Error, ObjectName, Reason, Result, without_credentials};
+use mimeo_core::{Digest, Error, ObjectName, Reason, Result, without_credentials};
 
 use crate::{
     StorePart,
@@ -54,20 +54,20 @@ pub(crate) async fn kept(
     part: &StorePart,
     object: &ObjectName,
     size: u64,
-    digests: &[Digest],
+    (digests, length): (&[Digest], u64),
     paces: &Paces,
 ) -> Result<u64> {
     let there = within(part.timeout, part, "asking what is kept of a copy", part.store.kept(object)).await?;
-    let there = there.min(size).min(digests.len() as u64 * CHUNK);
+    let there = there.min(size).min(digests.len() as u64 * length);
     let mut right = 0;
-    if there < CHUNK.min(size) {
+    if there < length.min(size) {
         return Ok(right);
     }
     let reading = part.store.read_kept(object);
     let Some(mut stream) = within(part.timeout, part, "opening what is kept of a copy", reading).await? else {
         return Ok(there);
     };
-    let (mut chunk, mut done, mut seen) = (Chunk::default(), Vec::new(), 0);
+    let (mut chunk, mut done, mut seen) = (Chunk::new(length), Vec::new(), 0);
     let mut expected = digests.iter();
     while seen < there {
         let Some(bytes) = within(part.timeout, part, "reading what is kept of a copy", next(&mut stream)).await? else {
@@ -78,14 +78,14 @@ pub(crate) async fn kept(
         let wanted = bytes.len().min(usize::try_from(there - seen).unwrap_or(usize::MAX));
         seen += wanted as u64;
         chunk.update(&bytes[..wanted], &mut done);
-        if seen == size && !size.is_multiple_of(CHUNK) {
+        if seen == size && !size.is_multiple_of(length) {
             done.push(chunk.digest());
         }
         for digest in done.drain(..) {
             if expected.next() != Some(&digest) {
                 return Ok(right);
             }
-            right = (right + CHUNK).min(size);
+            right = (right + length).min(size);
         }
     }
     Ok(right)

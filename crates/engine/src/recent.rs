@@ -5,7 +5,7 @@
 //! it that differs from before the PATCH, and that is gone after it, was undone.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,7 +19,7 @@ const MEMORY: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
-pub(crate) struct Recent(Mutex<HashMap<ImageId, Story>>);
+pub(crate) struct Recent(Mutex<BTreeMap<ImageId, Story>>);
 
 #[derive(Default)]
 struct Story {
@@ -81,7 +81,7 @@ impl Recent {
         findings
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Story>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Story>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

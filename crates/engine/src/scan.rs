@@ -1,10 +1,6 @@
 //! The scan finds what events missed: often the images that changed lately, now and then all of them.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use mimeo_core::{
     Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp,
@@ -27,8 +23,9 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     loop {
         let due = Instant::now() >= full_at;
         let scanned = tokio::select! {
-            scanned = scan(&engine, due, &mut saw_all) => scanned,
+            biased;
             () = stop.cancelled() => return,
+            scanned = scan(&engine, due, &mut saw_all) => scanned,
         };
         let wait = match scanned {
             Ok(full) => {
@@ -48,8 +45,9 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }
@@ -62,7 +60,7 @@ async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
     let began = engine.clock.now();
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
-    let (mut newest, mut seen) = (bookmark, HashSet::new());
+    let (mut newest, mut seen) = (bookmark, BTreeSet::new());
     let mut walk = Walk::new(engine.registry.as_ref(), since);
     while let Some(page) = walk.next().await? {
         newest = newest.max(page.iter().map(|image| image.updated_at).max());
@@ -114,7 +112,7 @@ fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
 
 /// Marks the images that the ledger knows and the image service did not list. Whether they are gone is for the look
 /// to find out.
-async fn mark_unseen(engine: &Engine, seen: &HashSet<ImageId>) -> Result<()> {
+async fn mark_unseen(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         let unseen = records.iter().filter(|record| record.image.gone_at.is_none());

@@ -3,12 +3,12 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use mimeo_core::{Due, ImageId, Reason, Result, ports::Events};
-use tokio::{sync::Notify, task::JoinSet};
+use mimeo_core::{Due, Reason, Result, ports::Events};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, reconcile, scan, sweep, turn::Turn};
+use crate::{Engine, intake, reconcile, scan, sweep, turn::Held};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -51,8 +51,9 @@ async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
     let mut limits = engine.limits.subscribe();
     loop {
         tokio::select! {
-            changed = limits.changed() => if changed.is_err() { return },
+            biased;
             () = stop.cancelled() => return,
+            changed = limits.changed() => if changed.is_err() { return },
         }
         if let Err(error) = scan::mark_waiting(&engine, Reason::OutsideHours).await {
             tracing::error!(error = error.chain(), "what waits for other hours goes on waiting until its next look");
@@ -70,7 +71,9 @@ async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {
                 LEDGER_RETRY
             }
         };
+        // Whatever it is, the loop begins anew; turns that have ended are first, as they make room for others.
         tokio::select! {
+            biased;
             Some(ended) = running.join_next() => finished(ended),
             () = engine.wake.notified() => {}
             () = tokio::time::sleep(wait) => {}
@@ -97,14 +100,12 @@ async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut
 }
 
 fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>, due: Due) {
-    let (id, poke) = (due.image.clone(), Arc::new(Notify::new()));
-    engine.turns.lock().insert(id.clone(), Arc::clone(&poke));
-    let turn = Turn { due, poke, stop: stop.clone() };
-    let place = Place { engine: Arc::clone(engine), id: id.clone() };
-    let image = id;
+    // Another may have taken the image since it was asked for what is due.
+    let Some(held) = Held::take(engine, &due.image) else { return };
+    let (image, turn) = (due.image.clone(), held.turn(due, stop.clone()));
     let engine = Arc::clone(engine);
     running.spawn(async move {
-        let _place = place;
+        let _held = held;
         let ended = AssertUnwindSafe(reconcile::run(engine, turn)).catch_unwind().await;
         let error = match ended {
             Ok(Ok(())) => return,
@@ -115,18 +116,6 @@ fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<(
         tracing::error!(%image, error, "a turn broke down");
         tokio::time::sleep(BROKEN_TURN_RETRY).await;
     });
-}
-
-/// Gives the image's place back however its turn ends.
-struct Place {
-    engine: Arc<Engine>,
-    id: ImageId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.engine.turns.lock().remove(&self.id);
-    }
 }
 
 fn finished(ended: Result<(), tokio::task::JoinError>) {

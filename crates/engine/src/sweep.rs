@@ -4,7 +4,7 @@
 //! locations were read and none names them. Many images at once wait for an operator.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -40,16 +40,18 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut past = Past::default();
     loop {
         let swept = tokio::select! {
-            swept = sweep(&engine, &mut past) => swept,
+            biased;
             () = stop.cancelled() => return,
+            swept = sweep(&engine, &mut past) => swept,
         };
         if let Err(error) = swept {
             tracing::warn!(reason = error.reason.code(), error = error.chain(), "the sweep failed; it is tried again");
         }
         tokio::select! {
-            () = tokio::time::sleep(engine.settings.gc.interval) => {}
-            () = engine.sweep.notified() => {}
+            biased;
             () = stop.cancelled() => return,
+            () = engine.sweep.notified() => {}
+            () = tokio::time::sleep(engine.settings.gc.interval) => {}
         }
     }
 }
@@ -68,7 +70,7 @@ struct Past {
     /// When images lost their copies: a mass deletion is one however slowly it comes.
     removals: VecDeque<Instant>,
     /// Objects that had to stay, and since when.
-    resting: HashMap<String, Instant>,
+    resting: BTreeMap<String, Instant>,
 }
 
 impl Past {

@@ -1,13 +1,15 @@
 //! Turns: at most one at a time works on an image, and can be told that the image was marked again.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use mimeo_core::{Due, ImageId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::Engine;
 
 /// One image whose turn it is.
 pub(crate) struct Turn {
@@ -17,12 +19,42 @@ pub(crate) struct Turn {
     pub(crate) stop: CancellationToken,
 }
 
+/// An image that is at work, until this is dropped.
+pub(crate) struct Held {
+    engine: Arc<Engine>,
+    image: ImageId,
+    poke: Arc<Notify>,
+}
+
+impl Held {
+    /// `None`: another has it.
+    pub(crate) fn take(engine: &Arc<Engine>, image: &ImageId) -> Option<Self> {
+        let (engine, image, poke) = (Arc::clone(engine), image.clone(), Arc::new(Notify::new()));
+        match engine.turns.lock().entry(image.clone()) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(free) => drop(free.insert(Arc::clone(&poke))),
+        }
+        Some(Self { engine, image, poke })
+    }
+
+    /// The image's turn, which is over when this is dropped.
+    pub(crate) fn turn(&self, due: Due, stop: CancellationToken) -> Turn {
+        Turn { due, poke: Arc::clone(&self.poke), stop }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.engine.turns.lock().remove(&self.image);
+    }
+}
+
 /// The images at work, each with the bell that tells it of a new mark.
 #[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<ImageId, Arc<Notify>>>);
+pub(crate) struct Turns(Mutex<BTreeMap<ImageId, Arc<Notify>>>);
 
 impl Turns {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<ImageId, Arc<Notify>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Arc<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -26,6 +26,31 @@ impl MemoryLedger {
         self.down.store(down, Ordering::SeqCst);
     }
 
+    /// What it has of the image, whether it is down or not.
+    pub fn record(&self, id: &ImageId) -> Option<Record> {
+        self.tables().record(id)
+    }
+
+    /// Everything it has, whether it is down or not.
+    pub fn records(&self) -> Vec<Record> {
+        let tables = self.tables();
+        tables.images.keys().filter_map(|id| tables.record(id)).collect()
+    }
+
+    /// The state of an object that it has, whether it is down or not.
+    pub fn object_state(&self, store: &StoreName, name: &ObjectName) -> Option<ObjectState> {
+        self.tables().objects.get(&key(store, name)).map(|object| object.state)
+    }
+
+    /// The mark of an image, whether it is down or not.
+    pub fn mark(&self, id: &ImageId) -> Option<Due> {
+        self.tables().marks(&[]).find(|due| due.image == *id)
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> Result<T> {
         self.write(|tables| Ok(look(tables)))
     }
@@ -34,7 +59,7 @@ impl MemoryLedger {
         if self.down.load(Ordering::SeqCst) {
             return Err(Error::new(Reason::Ledger, "the ledger is down"));
         }
-        change(&mut self.tables.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.tables())
     }
 }
 
@@ -48,10 +73,13 @@ impl Ledger for MemoryLedger {
         // As a real one, it takes its time: whoever is cancelled now has not written.
         tokio::task::yield_now().await;
         self.write(|tables| {
-            let mut next = tables.clone();
-            changes.iter().try_for_each(|change| next.apply(change))?;
-            *tables = next;
-            Ok(())
+            // Only a `Forget` can be refused, and then nothing of the rest stands either.
+            let before = changes.iter().any(|change| matches!(change, Change::Forget(_))).then(|| tables.clone());
+            let applied = changes.iter().try_for_each(|change| tables.apply(change));
+            if let (Err(_), Some(before)) = (&applied, before) {
+                *tables = before;
+            }
+            applied
         })
     }
 

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -144,6 +144,18 @@ impl FakeStore {
     /// The names of the published objects.
     pub fn objects(&self) -> Vec<ObjectName> {
         self.state.borrow().objects.keys().map(|name| name.parse().unwrap()).collect()
+    }
+
+    /// Whether anything of the object is there, published or not.
+    pub fn holds(&self, object: &ObjectName) -> bool {
+        self.seen(object).is_some()
+    }
+
+    /// The names of everything that is there, published or not.
+    pub fn everything(&self) -> Vec<ObjectName> {
+        let state = self.state.borrow();
+        let names: BTreeSet<&String> = state.objects.keys().chain(state.partial.keys()).collect();
+        names.into_iter().map(|name| name.parse().unwrap()).collect()
     }
 
     /// The bytes as published, whatever faults are on.

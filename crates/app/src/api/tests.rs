@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use mimeo_core::{Backoff, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
+use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
 use reqwest::Method;
@@ -48,7 +48,7 @@ fn engine(registry: FakeRegistry) -> Arc<Engine> {
     };
     let backoff = Backoff { first: LONG, max: LONG };
     let settings = Settings {
-        policy: Policy { rules: Rules::default(), stores: vec![facts], backoff },
+        policy: Policy { rules: Rules::default(), stores: vec![facts], backoff, chunk: CHUNK },
         limits: serde_json::from_value(limits()).unwrap(),
         time_zone: TimeZone::UTC,
         source_timeout: LONG,

@@ -1,15 +1,17 @@
 //! `mimeo serve`: the engine and its API, until a signal.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, Outcome};
 use crate::{
     api::{self, token::Token},
     config::Config,
+    gateway::Gateway,
     lifetime::{END, Tasks, hangups, stop_on},
     logging,
     reload::Reload,
@@ -27,21 +29,40 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let hangups = hangups()?;
     // A login that cannot be is a mistake of the configuration, told before anything is made.
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
-    let started = std::mem::take(&mut config.written);
+    let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&token_file)?;
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}, [api] listen"))?;
+    let listener = listen_on(listen, "[api] listen").await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
+    // The engine goes on until the gateway's last uploads are where they belong.
+    let engine_stop = match gateway {
+        None => stop.clone(),
+        Some(settings) => {
+            let listener = listen_on(settings.listen, "[gateway] listen").await?;
+            tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
+            let (token, stopped) = (CancellationToken::new(), stop.clone());
+            tasks.allow(settings.stop_timeout);
+            let gateway = Gateway::new(engine.clone(), settings)?;
+            let ended = token.clone().drop_guard();
+            tasks.start("gateway", async move {
+                let _ended = ended;
+                gateway.serve(listener, stopped).await
+            });
+            token
+        }
+    };
     tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
     tasks.start("reload", Reload::new(path.to_owned(), engine.clone(), started).run(hangups, stop.clone()));
-    let stopped = stop.clone();
-    tasks.start("engine", async move { Ok(engine.serve(events, stopped).await?) });
+    tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
     let outcome = tasks.finish(stop).await;
     drop(claim);
     if outcome.is_ok() {
         tracing::info!("stopped");
     }
     Ok(outcome?)
+}
+
+async fn listen_on(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}, {key}"))
 }

@@ -170,6 +170,10 @@ impl<'a> Item<'a> {
         self.value.get_ref().as_bool().or_else(|| self.expected("true or false"))
     }
 
+    pub(super) fn is_number(&self) -> bool {
+        self.value.get_ref().as_integer().is_some()
+    }
+
     /// A whole number of at least `least`.
     pub(super) fn number(&self, least: u64) -> Option<u64> {
         let Some(integer) = self.value.get_ref().as_integer() else { return self.expected("a whole number") };

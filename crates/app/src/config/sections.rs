@@ -19,6 +19,7 @@ use url::Url;
 use super::{
     ApiSettings, Config, GcSettings, LogFormat, ScanSettings, Written,
     document::{Document, Item, Section, suggestion},
+    gateway::gateway,
     limits, stores, units,
 };
 
@@ -36,6 +37,7 @@ const ROOT_KEYS: &[&str] = &[
     "retry",
     "transfer",
     "api",
+    "gateway",
     "log",
 ];
 
@@ -56,6 +58,7 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
         gc: gc(&document.section("gc")),
         limits: limits::transfer(&document.section("transfer"), store_limits),
         api: api(&document.section("api"), directory, &ledger),
+        gateway: gateway(&document.section("gateway"), directory),
         log: log(&document.section("log")),
         ledger,
         rules: rules(&root, &enabled)?,

@@ -7,7 +7,7 @@ mod take;
 use std::time::Duration;
 
 use super::*;
-use crate::{ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
+use crate::{CHUNK, ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
 
 struct World {
     record: Record,
@@ -24,7 +24,7 @@ impl World {
         let image = Image { hash: Some(hash), ..policy::sample() };
         let store = |name: &str| StoreFacts::new(name.parse().unwrap());
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
-        let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff };
+        let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff, chunk: CHUNK };
         let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
         Self { record: Record::new(image.id.clone()), image, policy, now, conditions }
     }
@@ -201,6 +201,18 @@ fn what_a_crashed_attempt_left_is_doomed_and_copied_anew() {
     let doomed = plan.changes.iter().any(|change| matches!(change, Change::Doom(store, ..) if store.as_str() == "a"));
     assert!(doomed);
     assert_eq!(names(&plan.copy), ["a", "b"]);
+    assert_eq!(replica(&plan, "a").unwrap().object, None);
+}
+
+#[test]
+fn what_there_is_of_a_large_copy_goes_when_it_is_no_longer_of_use() {
+    let world = World::new().holds("a", ReplicaState::Wanted).image(|image| image.size = Some(2 * CHUNK));
+    let mut world = world.record(|record| record.objects[0].state = ObjectState::Open);
+    let dooms = |plan: &Plan| plan.changes.iter().any(|change| matches!(change, Change::Doom(..)));
+    assert!(!dooms(&world.plan()), "it is gone on with");
+    world.policy.stores.remove(0);
+    let plan = world.plan();
+    assert!(dooms(&plan), "no rule wants it any more");
     assert_eq!(replica(&plan, "a").unwrap().object, None);
 }
 

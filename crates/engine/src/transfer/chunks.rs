@@ -1,13 +1,10 @@
 //! Digests of the image's chunks as they pass, so that a copy that is broken off can be gone on with.
 
-use mimeo_core::{CHUNK, Digest};
-use tokio::{
-    sync::mpsc,
-    task::{JoinSet, spawn_blocking},
-};
+use mimeo_core::Digest;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    hash::{BATCH, PART},
+    hash::{BATCH, Effort, PART},
     window::Cursor,
 };
 
@@ -18,13 +15,13 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    pub(super) fn hash<T: Clone + Send + 'static>(mut cursor: Cursor<T>) -> Self {
+    pub(super) fn hash<T: Clone + Send + 'static>(mut cursor: Cursor<T>, length: u64, effort: Effort) -> Self {
         let (sender, digests) = mpsc::unbounded_channel();
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let mut chunk = Chunk::default();
+            let mut chunk = Chunk::new(length);
             while cursor.more().await {
-                let hashed = spawn_blocking(move || {
+                let hashed = effort.spend(move || {
                     let mut done = Vec::new();
                     for piece in cursor.take(BATCH) {
                         piece.into_bytes(PART).for_each(|part| chunk.update(&part, &mut done));
@@ -38,7 +35,7 @@ impl Chunks {
                     drop(sender.send(digest));
                 }
             }
-            if chunk.length > 0 {
+            if chunk.taken > 0 {
                 drop(sender.send(chunk.digest()));
             }
         });
@@ -54,23 +51,27 @@ impl Chunks {
 }
 
 /// One chunk while it passes.
-#[derive(Default)]
 pub(crate) struct Chunk {
     hasher: blake3::Hasher,
     length: u64,
+    taken: u64,
 }
 
 impl Chunk {
+    pub(crate) fn new(length: u64) -> Self {
+        Self { hasher: blake3::Hasher::new(), length, taken: 0 }
+    }
+
     /// Takes bytes, and adds the digest of each chunk that they complete to `done`.
     pub(crate) fn update(&mut self, mut bytes: &[u8], done: &mut Vec<Digest>) {
         while !bytes.is_empty() {
-            let room = usize::try_from(CHUNK - self.length).unwrap_or(usize::MAX);
+            let room = usize::try_from(self.length - self.taken).unwrap_or(usize::MAX);
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
             self.hasher.update(now);
-            self.length += now.len() as u64;
+            self.taken += now.len() as u64;
             bytes = rest;
-            if self.length == CHUNK {
-                done.push(std::mem::take(self).digest());
+            if self.taken == self.length {
+                done.push(std::mem::replace(self, Self::new(self.length)).digest());
             }
         }
     }

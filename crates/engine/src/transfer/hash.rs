@@ -1,5 +1,5 @@
 //! Hashing the source off the I/O path: each algorithm works on a thread of the blocking pool while there is something
-//! to hash, and holds none while its transfer waits.
+//! to hash, and holds none while its transfer waits. Small images are not worth the way to a thread.
 
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
 use md5::{Digest as _, Md5};
@@ -13,26 +13,56 @@ pub(super) const BATCH: usize = 1 << 20;
 /// A piece is hashed in parts of this size: zeros are not held in memory.
 pub(super) const PART: usize = 256 << 10;
 
+/// An image of no more than this is hashed in place: all of it takes less than a millisecond.
+const SMALL: u64 = 256 << 10;
+
+/// Where the work of hashing one image is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    InPlace,
+    OnAThread,
+}
+
+impl Effort {
+    pub(super) fn of(size: Option<u64>) -> Self {
+        if size.is_some_and(|size| size <= SMALL) { Self::InPlace } else { Self::OnAThread }
+    }
+
+    pub(super) async fn spend<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        match self {
+            Self::InPlace => Ok(work()),
+            Self::OnAThread => spawn_blocking(work).await,
+        }
+    }
+}
+
 /// One running hash over everything that its cursor gives. Dropping it ends the hash.
 pub(super) struct Hasher(JoinSet<Result<String, JoinError>>);
 
 impl Hasher {
     /// The digest that proves copies.
-    pub(super) fn blake3<T: Clone + Send + 'static>(cursor: Cursor<T>) -> Self {
+    pub(super) fn blake3<T: Clone + Send + 'static>(cursor: Cursor<T>, effort: Effort) -> Self {
         let update = |hash: &mut blake3::Hasher, part: &[u8]| {
             hash.update(part);
         };
-        Self::run(cursor, blake3::Hasher::new(), update, |hash| hash.finalize().to_hex().to_string())
+        Self::run((cursor, effort), blake3::Hasher::new(), update, |hash| hash.finalize().to_hex().to_string())
     }
 
     /// The digest that proves the source.
-    pub(super) fn content<T: Clone + Send + 'static>(cursor: Cursor<T>, algorithm: HashAlgorithm) -> Self {
+    pub(super) fn content<T: Clone + Send + 'static>(
+        cursor: Cursor<T>,
+        algorithm: HashAlgorithm,
+        effort: Effort,
+    ) -> Self {
         let sha = |algorithm, cursor| {
-            Self::run(cursor, Context::new(algorithm), Context::update, |hash| hex(hash.finish().as_ref()))
+            Self::run((cursor, effort), Context::new(algorithm), Context::update, |hash| hex(hash.finish().as_ref()))
         };
         match algorithm {
             HashAlgorithm::Md5 => {
-                Self::run(cursor, Md5::new(), |hash, part| hash.update(part), |hash| hex(&hash.finalize()))
+                Self::run((cursor, effort), Md5::new(), |hash, part| hash.update(part), |hash| hex(&hash.finalize()))
             }
             HashAlgorithm::Sha256 => sha(&SHA256, cursor),
             HashAlgorithm::Sha512 => sha(&SHA512, cursor),
@@ -40,7 +70,7 @@ impl Hasher {
     }
 
     fn run<T: Clone + Send + 'static, H: Send + 'static>(
-        mut cursor: Cursor<T>,
+        (mut cursor, effort): (Cursor<T>, Effort),
         mut hash: H,
         update: fn(&mut H, &[u8]),
         finish: impl FnOnce(H) -> String + Send + 'static,
@@ -49,17 +79,18 @@ impl Hasher {
         task.spawn(async move {
             while cursor.more().await {
                 // For as long as there is something to hash: who is behind does not go through the scheduler each time.
-                (cursor, hash) = spawn_blocking(move || {
-                    loop {
-                        let batch = cursor.take(BATCH);
-                        if batch.is_empty() {
-                            return (cursor, hash);
+                (cursor, hash) = effort
+                    .spend(move || {
+                        loop {
+                            let batch = cursor.take(BATCH);
+                            if batch.is_empty() {
+                                return (cursor, hash);
+                            }
+                            let parts = batch.into_iter().flat_map(|piece: Piece| piece.into_bytes(PART));
+                            parts.for_each(|part| update(&mut hash, &part));
                         }
-                        let parts = batch.into_iter().flat_map(|piece: Piece| piece.into_bytes(PART));
-                        parts.for_each(|part| update(&mut hash, &part));
-                    }
-                })
-                .await?;
+                    })
+                    .await?;
             }
             Ok(finish(hash))
         });
@@ -93,6 +124,12 @@ mod tests {
 
     use super::{super::window::Window, *};
 
+    #[test]
+    fn only_images_that_are_known_to_be_small_are_hashed_in_place() {
+        assert_eq!(Effort::of(Some(SMALL)), Effort::InPlace);
+        assert_eq!([Some(SMALL + 1), None].map(Effort::of), [Effort::OnAThread; 2]);
+    }
+
     async fn of_abc(start: impl FnOnce(Cursor<()>) -> Hasher) -> String {
         let window = Window::new(100);
         let hasher = start(window.hash());
@@ -106,11 +143,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_digests_are_the_published_ones() {
-        let content = |algorithm| of_abc(move |cursor| Hasher::content(cursor, algorithm));
-        // RFC 1321 and FIPS 180-2 give these for "abc"; the BLAKE3 team's test vectors do for BLAKE3.
-        assert_eq!(content(HashAlgorithm::Md5).await, "900150983cd24fb0d6963f7d28e17f72");
-        assert!(content(HashAlgorithm::Sha256).await.starts_with("ba7816bf8f01cfea414140de5dae2223"));
-        assert!(content(HashAlgorithm::Sha512).await.starts_with("ddaf35a193617abacc417349ae204131"));
-        assert!(of_abc(Hasher::blake3).await.starts_with("6437b3ac38465133ffb63b75273a8db5"));
+        for effort in [Effort::InPlace, Effort::OnAThread] {
+            let content = |algorithm| of_abc(move |cursor| Hasher::content(cursor, algorithm, effort));
+            // RFC 1321 and FIPS 180-2 give these for "abc"; the BLAKE3 team's test vectors do for BLAKE3.
+            assert_eq!(content(HashAlgorithm::Md5).await, "900150983cd24fb0d6963f7d28e17f72");
+            assert!(content(HashAlgorithm::Sha256).await.starts_with("ba7816bf8f01cfea414140de5dae2223"));
+            assert!(content(HashAlgorithm::Sha512).await.starts_with("ddaf35a193617abacc417349ae204131"));
+            assert!(
+                of_abc(|cursor| Hasher::blake3(cursor, effort)).await.starts_with("6437b3ac38465133ffb63b75273a8db5")
+            );
+        }
     }
 }

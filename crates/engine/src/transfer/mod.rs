@@ -15,16 +15,22 @@ mod tests;
 
 use std::{collections::BTreeSet, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use futures::poll;
-use mimeo_core::{Digest, Error, Image, Reason, Result, StoreName};
-use tokio::time::Instant;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, poll};
+use mimeo_core::{ContentHash, Digest, Error, HashAlgorithm, Image, Reason, Result, StoreName};
+use tokio::{sync::oneshot, time::Instant};
 
 pub(crate) use self::{
     chunks::{Chunk, Chunks},
     feed::{Feed, Lane, publish_limit, while_sending, within},
-    reader::{Origin, Origins},
+    reader::{Origin, Origins, read},
 };
-use self::{hash::Hasher, piece::pieces, reader::Reader, window::Window};
+use self::{
+    hash::{Effort, Hasher},
+    piece::pieces,
+    reader::Reader,
+    window::Window,
+};
 use crate::pace::Paces;
 
 /// What the whole source was, once it was read and found to be what Glance says.
@@ -80,6 +86,11 @@ impl Transfer {
         Self { window: Window::new(window), origins, image, patience }
     }
 
+    /// Of bits that pass once, while another waits for them: no sink may hold them up for longer than a moment.
+    pub(crate) fn live(image: Image, origins: Origins, window: usize, patience: Duration) -> Self {
+        Self { window: Window::live(window), origins, image, patience }
+    }
+
     /// One store's share of the transfer. One that is known to be slower than the others holds up nobody.
     pub(crate) fn feed(&self, slow: bool) -> Feed {
         Feed {
@@ -91,9 +102,9 @@ impl Transfer {
         }
     }
 
-    /// The digests of the image's chunks as they pass.
-    pub(crate) fn chunks(&self) -> Chunks {
-        Chunks::hash(self.window.hash())
+    /// The digests of the image's chunks of this length as they pass.
+    pub(crate) fn chunks(&self, length: u64) -> Chunks {
+        Chunks::hash(self.window.hash(), length, Effort::of(self.image.size))
     }
 
     /// Reads the source to its end.
@@ -109,6 +120,15 @@ impl Transfer {
         Verdict { ending, is_bad, from_service, liars, broken }
     }
 
+    /// Takes the bits as they pass, to their end. What they are to be is told later, by the image that they have become;
+    /// nothing told means that they have become none.
+    pub(crate) async fn pass(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Verdict {
+        let passed = self.take_all(bits, told).await;
+        let is_bad = passed.is_err();
+        let ending = passed.map_err(SourceFailure::from);
+        Verdict { ending, is_bad, from_service: None, liars: BTreeSet::new(), broken: Vec::new() }
+    }
+
     /// Tells every feed how the reading went. Returns when nothing of the image is in memory any more.
     pub(crate) async fn end(self, verdict: Verdict) {
         self.window.finish(verdict.ending);
@@ -116,8 +136,7 @@ impl Transfer {
     }
 
     async fn pump(&self, reader: &mut Reader, paces: &Paces) -> Result<Verified> {
-        let content = self.image.hash.as_ref().map(|hash| Hasher::content(self.window.hash(), hash.algorithm));
-        let blake3 = Hasher::blake3(self.window.hash());
+        let hashes = self.hash(self.image.hash.as_ref().map(|hash| hash.algorithm));
         let mut size = 0_u64;
         while let Some(chunk) = self.meanwhile(reader.next()).await? {
             if let Some(origin) = reader.store() {
@@ -136,20 +155,52 @@ impl Transfer {
                 }
             }
         }
-        self.check_size(size)?;
+        check_size(&self.image, size)?;
         self.window.complete();
-        let hashing = || Error::new(Reason::SourceUnreadable, "hashing broke down");
-        if let (Some(hash), Some(expected)) = (content, &self.image.hash) {
-            let found = hash.finish().await.ok_or_else(hashing)?;
-            if found != expected.value {
-                let message = format!(
-                    "the image's bits hash to {found}, but Glance says {}: the original is damaged and is not copied",
-                    expected.value
-                );
-                return Err(Error::new(Reason::SourceMismatch, message));
+        hashes.verify(size, self.image.hash.as_ref()).await
+    }
+
+    /// Glance hashes by SHA-512 unless it is told otherwise; bits whose hash cannot be compared are not proven.
+    async fn take_all(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Result<Verified> {
+        let mut bits = pin!(bits);
+        let hashes = self.hash(Some(HashAlgorithm::Sha512));
+        let mut size = 0_u64;
+        while let Some(chunk) = self.meanwhile(bits.next()).await {
+            let offset = size;
+            size += chunk.len() as u64;
+            for piece in pieces(chunk, offset) {
+                if !self.window.push(piece).await {
+                    return Err(Error::new(Reason::Cancelled, "no store was left to copy to"));
+                }
             }
         }
-        Ok(Verified { size, digest: blake3.digest().await.ok_or_else(hashing)? })
+        self.window.complete();
+        let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
+        let image = told.await.map_err(refused)?;
+        if image.size != Some(size) {
+            return Err(Error::new(
+                Reason::Cancelled,
+                "Glance has more or less of the upload than passed; it is copied",
+            ));
+        }
+        let hash = image.hash.as_ref().filter(|hash| hash.algorithm == HashAlgorithm::Sha512);
+        if hash.is_none() {
+            let message = "Glance tells no SHA-512 of the image: what passed cannot be compared with it";
+            return Err(Error::new(Reason::SourceUnreadable, message));
+        }
+        // Nothing is wrong with the image: Glance converts some.
+        hashes.verify(size, hash).await.map_err(|error| match error.reason {
+            Reason::SourceMismatch => {
+                Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied")
+            }
+            _ => error,
+        })
+    }
+
+    fn hash(&self, content: Option<HashAlgorithm>) -> Hashes {
+        let effort = Effort::of(self.image.size);
+        let content = content.map(|algorithm| Hasher::content(self.window.hash(), algorithm, effort));
+        Hashes { content, blake3: Hasher::blake3(self.window.hash(), effort) }
     }
 
     /// While the reader waits, the sinks work off what there is.
@@ -161,15 +212,38 @@ impl Transfer {
         self.window.wake();
         work.await
     }
+}
 
-    fn check_size(&self, size: u64) -> Result<()> {
-        match self.image.size {
-            Some(expected) if size != expected => {
-                let message = format!("the source gave {size} bytes or more, but Glance says {expected}");
-                Err(Error::new(Reason::SourceSize, message))
+/// The hashes of everything that passes.
+struct Hashes {
+    content: Option<Hasher>,
+    blake3: Hasher,
+}
+
+impl Hashes {
+    async fn verify(self, size: u64, expected: Option<&ContentHash>) -> Result<Verified> {
+        let hashing = || Error::new(Reason::SourceUnreadable, "hashing broke down");
+        if let (Some(hash), Some(expected)) = (self.content, expected) {
+            let found = hash.finish().await.ok_or_else(hashing)?;
+            if found != expected.value {
+                let message = format!(
+                    "the image's bits hash to {found}, but Glance says {}: the original is damaged and is not copied",
+                    expected.value
+                );
+                return Err(Error::new(Reason::SourceMismatch, message));
             }
-            _ => Ok(()),
         }
+        Ok(Verified { size, digest: self.blake3.digest().await.ok_or_else(hashing)? })
+    }
+}
+
+fn check_size(image: &Image, size: u64) -> Result<()> {
+    match image.size {
+        Some(expected) if size != expected => {
+            let message = format!("the source gave {size} bytes or more, but Glance says {expected}");
+            Err(Error::new(Reason::SourceSize, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, future::ready, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Source, Store},
@@ -59,6 +59,23 @@ impl Origins {
     pub(crate) fn prefer(&self, origin: Origin) {
         self.0.send_modify(|origins| origins.insert(0, origin));
     }
+}
+
+/// The image's bits from `offset` on, `length` of them, from whichever of the origins gives them. It begins with the first
+/// byte, so that an error comes before anything was given.
+pub(crate) async fn read(origins: &Origins, offset: u64, length: u64, patience: Duration) -> Result<ByteStream> {
+    let mut reader = Reader::new(origins, offset, Some(offset + length), patience);
+    let first = reader.next().await?;
+    let rest = stream::try_unfold(reader, async |mut reader| Ok(reader.next().await?.map(|bytes| (bytes, reader))));
+    let all = stream::iter(first).map(Ok).chain(rest);
+    Ok(Box::pin(all.scan(length, |left, bytes: Result<Bytes>| {
+        let bytes = bytes.map(|mut bytes| {
+            bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= bytes.len() as u64;
+            bytes
+        });
+        ready(bytes.as_ref().map_or(true, |bytes| !bytes.is_empty()).then_some(bytes))
+    })))
 }
 
 pub(super) struct Reader {

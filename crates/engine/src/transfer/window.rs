@@ -5,7 +5,7 @@
 //! nothing is proven.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,6 +18,10 @@ use super::piece::Piece;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// And the share of the transfer's time so far that it may without complaint.
 const PATIENCE_SHARE: u32 = 4;
+/// The same of bits that somebody waits for while they pass, and the most: Glance gives an upload up that stands still for
+/// four seconds.
+const LIVE_SHARE: u32 = 20;
+const LIVE_PATIENCE: Duration = Duration::from_secs(2);
 /// So many new bytes wake those that wait for them, if nothing else does first: to wake somebody for each chunk costs more
 /// than what is done with it.
 const WAKE: usize = 1 << 20;
@@ -33,6 +37,8 @@ pub(super) struct Window<T> {
     state: Mutex<State<T>>,
     capacity: usize,
     started: Instant,
+    /// Somebody waits for the bits to pass: who is late is detached soon, whether or not another sink is idle.
+    is_live: bool,
     /// More data, or the end.
     data: Notify,
     /// Room, or nobody left who wants any.
@@ -46,7 +52,7 @@ struct State<T> {
     weight: usize,
     /// Bytes pushed since the cursors were woken last.
     unheard: usize,
-    attached: HashMap<u64, Place>,
+    attached: BTreeMap<u64, Place>,
     /// Sinks alive, detached ones too: while there are any, the reading has a purpose.
     sinks: usize,
     next_id: u64,
@@ -74,19 +80,27 @@ enum Role {
 
 impl<T: Clone> Window<T> {
     pub(super) fn new(capacity: usize) -> Arc<Self> {
+        Self::of(capacity, false)
+    }
+
+    pub(super) fn live(capacity: usize) -> Arc<Self> {
+        Self::of(capacity, true)
+    }
+
+    fn of(capacity: usize, is_live: bool) -> Arc<Self> {
         let state = State {
             pieces: VecDeque::new(),
             first: 0,
             weight: 0,
             unheard: 0,
-            attached: HashMap::new(),
+            attached: BTreeMap::new(),
             sinks: 0,
             next_id: 0,
             complete: false,
             ending: None,
         };
         let (data, room) = (Notify::new(), Notify::new());
-        Arc::new(Self { state: Mutex::new(state), capacity, started: Instant::now(), data, room })
+        Arc::new(Self { state: Mutex::new(state), capacity, started: Instant::now(), is_live, data, room })
     }
 
     /// A sink's cursor at the start. All cursors are made before the first push. A slow one is detached as soon as it
@@ -158,7 +172,8 @@ impl<T: Clone> Window<T> {
         let mut state = self.lock();
         // Late all the time, with nobody else to blame; but whether another is idle shows only now: before, those who are
         // quick may not have taken the newest piece yet.
-        let culprits: Vec<u64> = state.culprits().into_iter().filter(|id| late.contains(id)).collect();
+        let suspects = if self.is_live { state.late() } else { state.culprits() };
+        let culprits: Vec<u64> = suspects.into_iter().filter(|id| late.contains(id)).collect();
         if state.hold_against(&culprits, began.elapsed(), patience) {
             drop(state);
             self.data.notify_waiters();
@@ -166,7 +181,11 @@ impl<T: Clone> Window<T> {
     }
 
     fn patience(&self) -> Duration {
-        PATIENCE.max(self.started.elapsed() / PATIENCE_SHARE)
+        let elapsed = self.started.elapsed();
+        match self.is_live {
+            true => (elapsed / LIVE_SHARE).clamp(PATIENCE, LIVE_PATIENCE),
+            false => PATIENCE.max(elapsed / PATIENCE_SHARE),
+        }
     }
 
     /// Nothing more will be pushed.

@@ -9,5 +9,6 @@ mod limits;
 mod resume;
 mod sources;
 mod takes;
+mod uploads;
 mod windows;
 mod world;

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use mimeo_core::{
-    Backoff, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
+    Backoff, CHUNK, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
     policy::{Rules, StoreFacts},
-    ports::{Clock, EventKind, ImageEvent, Registry, Store},
+    ports::{Clock, EventKind, ImageEvent, Ledger, Registry, Store},
 };
 use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
 use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
@@ -155,6 +155,11 @@ impl World {
         self.stores.iter().map(|store| store.objects().len()).sum()
     }
 
+    /// How many objects of the image the ledger knows.
+    pub(crate) async fn ledger_objects(&self, id: &ImageId) -> usize {
+        self.ledger.load(id).await.unwrap().map_or(0, |record| record.objects.len())
+    }
+
     /// The location URLs that the image shows, of this world's stores.
     pub(crate) fn locations(&self, id: &ImageId) -> Vec<String> {
         let image = self.registry.image(id).unwrap();
@@ -212,6 +217,7 @@ pub(crate) fn engine(
         rules: Rules::default(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
+        chunk: CHUNK,
     };
     let timeout = Duration::from_secs(5);
     let part = |store| StorePart { store, timeout, backend: None };

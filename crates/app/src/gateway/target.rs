@@ -1,0 +1,59 @@
+//! What a request is for, as far as the gateway needs to know it.
+
+use hyper::{Method, Uri};
+use mimeo_core::ImageId;
+
+/// The image whose bits this request uploads. Only a path that is spelled as Glance spells it counts: any other goes
+/// through, and the image is copied out of band.
+pub(super) fn upload(method: &Method, uri: &Uri) -> Option<ImageId> {
+    let is_plain = method == Method::PUT && uri.query().is_none();
+    is_plain.then(|| file(uri)).flatten()
+}
+
+/// The image whose bits this request asks for.
+pub(super) fn download(method: &Method, uri: &Uri) -> Option<ImageId> {
+    (method == Method::GET).then(|| file(uri)).flatten()
+}
+
+fn file(uri: &Uri) -> Option<ImageId> {
+    uri.path().strip_prefix("/v2/images/")?.strip_suffix("/file")?.parse().ok()
+}
+
+/// The image that this request is about, so that all that is asked about it goes to one glance-api: what was staged
+/// there is on no other.
+pub(super) fn image(uri: &Uri) -> Option<&str> {
+    let id = uri.path().strip_prefix("/v2/images/")?.split('/').next()?;
+    (!id.is_empty()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0e6ca3f8-1a2b-4c3d-8e4f-5a6b7c8d9e0f";
+
+    #[test]
+    fn only_a_plain_upload_is_one() {
+        let is_upload = |method: Method, path: &str| upload(&method, &path.parse().unwrap()).is_some();
+        assert!(is_upload(Method::PUT, &format!("/v2/images/{ID}/file")));
+        for path in [
+            format!("/v2/images/{ID}/file/"),
+            format!("/v2/images/{ID}/file?x=1"),
+            format!("//v2/images/{ID}/file"),
+            format!("/v2/images/{ID}/%66ile"),
+            format!("/v2/images/%2e%2e/{ID}/file"),
+            "/v2/images/a%2fb/file".to_owned(),
+            "/v2/images//file".to_owned(),
+        ] {
+            assert!(!is_upload(Method::PUT, &path), "{path}");
+        }
+        assert!(!is_upload(Method::GET, &format!("/v2/images/{ID}/file")));
+    }
+
+    #[test]
+    fn requests_about_an_image_are_known_by_its_id() {
+        let of = |path: &str| image(&path.parse().unwrap()).map(str::to_owned);
+        assert_eq!(of(&format!("/v2/images/{ID}/import")).as_deref(), Some(ID));
+        assert_eq!((of("/v2/images"), of("/v2/images?limit=2"), of("/v2/tasks/1")), (None, None, None));
+    }
+}

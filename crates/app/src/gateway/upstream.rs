@@ -1,0 +1,186 @@
+//! The glance-api servers behind the gateway: which of them answer, and which one gets a request.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures::future::join_all;
+use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::{Body, Frame, Incoming, SizeHint},
+};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use url::Url;
+
+pub(super) type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often each is asked whether it is well, and how long it has to say so.
+const BEAT: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Shorter than the time after which common servers close an idle connection.
+const IDLE: Duration = Duration::from_secs(4);
+
+pub(super) struct Upstreams {
+    all: Vec<Upstream>,
+    client: Client<HttpsConnector<HttpConnector>, Held>,
+    next: AtomicUsize,
+}
+
+struct Upstream {
+    /// Without the slash at its end.
+    base: String,
+    is_well: AtomicBool,
+}
+
+impl Upstreams {
+    pub(super) fn new(urls: &[Url]) -> anyhow::Result<Self> {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT));
+        connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .context("the system's certificates cannot be read")?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http1_preserve_header_case(true)
+            .build(connector);
+        let upstream = |url: &Url| {
+            let base = url.as_str().trim_end_matches('/').to_owned();
+            Upstream { base, is_well: AtomicBool::new(true) }
+        };
+        Ok(Self { all: urls.iter().map(upstream).collect(), client, next: AtomicUsize::new(0) })
+    }
+
+    /// Sends the request to the one that `image` leads to, or to the next in turn; to another one if that cannot be
+    /// connected to. `None`: none can.
+    pub(super) async fn send(&self, request: Request<AnyBody>, image: Option<&str>) -> Option<Response<Incoming>> {
+        let (parts, body) = request.into_parts();
+        let held = Held::new(body);
+        for upstream in self.in_order(image) {
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            let uri = format!("{}{target}", upstream.base).parse::<Uri>().ok()?;
+            let mut request = Request::new(held.clone());
+            (*request.method_mut(), *request.uri_mut()) = (parts.method.clone(), uri);
+            *request.headers_mut() = parts.headers.clone();
+            request.extensions_mut().clone_from(&parts.extensions);
+            match self.client.request(request).await {
+                Ok(response) => return Some(response),
+                Err(error) => {
+                    tracing::warn!(upstream = upstream.base, error = chain(&error), "this glance-api did not answer");
+                    upstream.is_well.store(!error.is_connect(), Ordering::Relaxed);
+                    if held.is_spent() {
+                        return None;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// All of them, those that are well first.
+    fn in_order(&self, image: Option<&str>) -> Vec<&Upstream> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let rank = |(at, upstream): &(usize, &Upstream)| {
+            let rank = match image {
+                Some(image) => {
+                    let mut hasher = DefaultHasher::new();
+                    (image, &upstream.base).hash(&mut hasher);
+                    hasher.finish()
+                }
+                None => (at.wrapping_add(turn) % self.all.len()) as u64,
+            };
+            (!upstream.is_well.load(Ordering::Relaxed), rank)
+        };
+        let mut order: Vec<(usize, &Upstream)> = self.all.iter().enumerate().collect();
+        order.sort_by_key(rank);
+        order.into_iter().map(|(_, upstream)| upstream).collect()
+    }
+
+    /// Asks each of them, on and on.
+    pub(super) async fn watch(&self) {
+        loop {
+            join_all(self.all.iter().map(|upstream| self.look(upstream))).await;
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
+    async fn look(&self, upstream: &Upstream) {
+        let Ok(uri) = format!("{}/healthcheck", upstream.base).parse::<Uri>() else { return };
+        let mut request = Request::new(Held::new(Empty::new().map_err(|never| match never {}).boxed_unsync()));
+        *request.uri_mut() = uri;
+        let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;
+        // Without the middleware for this path any answer will do; with it, 503 says that it is being taken out.
+        let is_well = matches!(answer, Ok(Ok(answer)) if answer.status() != StatusCode::SERVICE_UNAVAILABLE);
+        if upstream.is_well.swap(is_well, Ordering::Relaxed) != is_well {
+            tracing::info!(upstream = upstream.base, is_well, "this glance-api changed");
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A body that is there until somebody begins to read it: a server that cannot be connected to has taken nothing of it.
+#[derive(Clone)]
+struct Held {
+    body: Arc<Mutex<State>>,
+    hint: SizeHint,
+    is_empty: bool,
+}
+
+struct State {
+    body: AnyBody,
+    is_spent: bool,
+}
+
+impl Held {
+    fn new(body: AnyBody) -> Self {
+        let (hint, is_empty) = (body.size_hint(), body.is_end_stream());
+        Self { body: Arc::new(Mutex::new(State { body, is_spent: false })), hint, is_empty }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_spent
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut state = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_spent = true;
+        Pin::new(&mut state.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_empty
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.hint.clone()
+    }
+}

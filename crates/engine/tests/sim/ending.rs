@@ -1,0 +1,141 @@
+//! Once faults have stopped every image must come into its wanted state, and nothing may be left over.
+
+use std::time::Duration;
+
+use mimeo_core::{Image, ImageStatus, ObjectState, ReplicaState, ports::Store};
+
+use crate::{
+    promises::{Broken, Step},
+    setup::Configuration,
+    story::Story,
+    witness::Place,
+    world::World,
+};
+
+/// Longer than any wait of the engine's in fair weather: the sweeper lets an object rest for a quarter of an hour, and a
+/// time that was noted while the clock was an hour ahead comes an hour later.
+const PATIENCE: Duration = Duration::from_mins(100);
+const GLIMPSE: Duration = Duration::from_secs(10);
+/// What has come to rest stays so over a scan.
+const REST: Duration = Duration::from_secs(70);
+
+pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
+    let mut waited = Duration::ZERO;
+    loop {
+        story.pass(GLIMPSE).await;
+        story.unbroken()?;
+        waited += GLIMPSE;
+        let Err(what) = is_at_rest(&story.world, &story.configuration) else { break };
+        if waited > PATIENCE {
+            return Err(Broken { promise: 0, how: format!("it never came to rest: {what}") });
+        }
+        if waited.as_secs() % 60 == 0 {
+            help(story).await;
+        }
+    }
+    let patches = story.world.registry.adds().len();
+    story.pass(REST).await;
+    story.unbroken()?;
+    let stays = is_at_rest(&story.world, &story.configuration);
+    let is_quiet = story.world.registry.adds().len() == patches;
+    stays
+        .and(if is_quiet { Ok(()) } else { Err("locations are written".into()) })
+        .map_err(|what| Broken { promise: 0, how: format!("it did not stay at rest: {what}") })
+}
+
+/// What waits for a person gets one: held deletions, and copies that failed for a reason that does not pass by itself.
+async fn help(story: &mut Story) {
+    let Some(serving) = &story.serving else { return };
+    let engine = std::sync::Arc::clone(&serving.engine);
+    if engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0) {
+        story.world.tell(|| "confirm".into());
+        story.world.lock().witness.confirm();
+        let _ = engine.confirm_gc().await;
+    }
+    for record in story.world.ledger.records() {
+        let waits = |replica: &mimeo_core::Replica| replica.failure.as_ref().is_some_and(|it| it.next_try.is_none());
+        if record.image.gone_at.is_none() && record.replicas.values().any(waits) {
+            let _ = engine.replicate(&record.image.id).await;
+        }
+    }
+    if let Ok(reports) = engine.list(None, 100).await {
+        story.world.step(&Step::Told { text: &format!("{reports:?}") });
+    }
+}
+
+/// What is not as it should be, if anything is not.
+fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String> {
+    let images: Vec<Image> = world.lock().truths.keys().filter_map(|id| world.image(id)).collect();
+    images.iter().try_for_each(|image| is_where_wanted(world, configuration, image))?;
+    for at in &configuration.enabled {
+        for object in world.stores[*at].everything() {
+            is_of_use(world, &(*at, object))?;
+        }
+    }
+    for record in world.ledger.records() {
+        let id = &record.image.id;
+        let is_here =
+            |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
+        let may_stay = |object: &mimeo_core::Object| {
+            let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
+            !is_here(&object.store) || is_named(world, &(at, object.name.clone()))
+        };
+        let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
+        if let Some(object) = left {
+            return Err(format!("{} is {:?} in the ledger", object.name, object.state));
+        }
+        let is_gone = world.image(id).is_none();
+        if is_gone && !record.objects.iter().any(may_stay) {
+            return Err(format!("{id} is gone, and still in the ledger"));
+        }
+    }
+    Ok(())
+}
+
+fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) -> Result<(), String> {
+    if image.importing {
+        return Err(format!("{} imports", image.id));
+    }
+    if image.status != ImageStatus::Active || image.size == Some(0) {
+        return Ok(());
+    }
+    let (wanted, copies) = configuration.wanted(image);
+    let good = wanted.iter().filter(|at| has_good_copy(world, image, **at)).count();
+    let least = copies.map_or(wanted.len(), |copies| copies.min(wanted.len()));
+    if good < least {
+        return Err(format!("{} has {good} good copies of {least}", image.id));
+    }
+    if configuration.wants_glance() && !image.backends.contains(crate::setup::BACKEND) {
+        return Err(format!("{} is not in Glance's own store", image.id));
+    }
+    match world.ledger.mark(&image.id) {
+        Some(mark) => Err(format!("{} is still marked, for {}", image.id, mark.due)),
+        None => Ok(()),
+    }
+}
+
+fn has_good_copy(world: &World, image: &Image, at: usize) -> bool {
+    let Some(record) = world.ledger.record(&image.id) else { return false };
+    let Some(replica) = record.replicas.get(world.stores[at].name()) else { return false };
+    let Some(object) = &replica.object else { return false };
+    let is_right = world.lock().truths.get(&image.id).map(|truth| truth.bits.clone()) == world.stores[at].bits(object);
+    let is_shown = image.has_location(&world.store_location(at, object));
+    replica.state == ReplicaState::Registered && is_right && is_shown
+}
+
+/// Nothing is at a store that the ledger does not want there.
+fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
+    if world.lock().witness.planted.contains(place) || is_named(world, place) {
+        return Ok(());
+    }
+    let is_kept = world.state_of(place) == Some(ObjectState::Kept) && world.image(&place.1.image()).is_some();
+    match is_kept {
+        true => Ok(()),
+        false => Err(format!("{} is left at {}", place.1, world.store_name(place.0))),
+    }
+}
+
+/// What any image names stays.
+fn is_named(world: &World, place: &Place) -> bool {
+    world.lock().witness.named_since(place).is_some()
+}

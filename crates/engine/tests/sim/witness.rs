@@ -1,0 +1,105 @@
+//! What the simulation saw with its own eyes, against which the engine's word is held.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use mimeo_core::{Image, ImageId, ImageStatus, ObjectName};
+use tokio::time::Instant;
+
+/// An object at a store.
+pub(crate) type Place = (usize, ObjectName);
+
+#[derive(Default)]
+pub(crate) struct Witness {
+    /// Closed objects that were read back as the image's very bytes since.
+    proven: BTreeSet<Place>,
+    /// When a probe last gave the right size.
+    answered: BTreeMap<Place, Instant>,
+    /// Objects that images' locations name, and since when.
+    named: BTreeMap<Place, Instant>,
+    /// What the engine was last shown of each image, the newest first.
+    looks: BTreeMap<ImageId, VecDeque<Sight>>,
+    /// When each image was last marked in the ledger, by the number of the step.
+    pub(crate) marked: BTreeMap<ImageId, u64>,
+    /// When images' copies began to be removed without an operator's word.
+    pub(crate) removals: BTreeMap<ImageId, Instant>,
+    /// An operator has let what is to go through.
+    pub(crate) confirmed: bool,
+    /// The images on which a PATCH is under way.
+    pub(crate) windows: Vec<ImageId>,
+    /// Objects that somebody else put there, under names like Mimeo's.
+    pub(crate) planted: BTreeSet<Place>,
+    /// When an image was last hidden or shown.
+    pub(crate) hidden: BTreeMap<ImageId, Instant>,
+}
+
+/// What one look showed; nothing where it found no image.
+#[derive(Default)]
+pub(crate) struct Sight {
+    pub(crate) active: bool,
+    pub(crate) importing: bool,
+    pub(crate) urls: Vec<String>,
+    pub(crate) backends: BTreeSet<String>,
+}
+
+impl Witness {
+    pub(crate) fn written(&mut self, place: &Place) {
+        self.proven.remove(place);
+        self.answered.remove(place);
+    }
+
+    pub(crate) fn read_back(&mut self, place: &Place, is_right: bool) {
+        match is_right {
+            true => drop(self.proven.insert(place.clone())),
+            false => drop(self.proven.remove(place)),
+        }
+    }
+
+    pub(crate) fn is_proven(&self, place: &Place) -> bool {
+        self.proven.contains(place)
+    }
+
+    pub(crate) fn probed(&mut self, place: &Place, answers: bool) {
+        match answers {
+            true => drop(self.answered.insert(place.clone(), Instant::now())),
+            false => drop(self.answered.remove(place)),
+        }
+    }
+
+    pub(crate) fn answered(&self, place: &Place) -> Option<Instant> {
+        self.answered.get(place).copied()
+    }
+
+    /// An operator lets through what is to go.
+    pub(crate) fn confirm(&mut self) {
+        self.removals.clear();
+        self.confirmed = true;
+    }
+
+    /// These are the objects that are named now.
+    pub(crate) fn named(&mut self, now: Vec<Place>) {
+        let before = std::mem::take(&mut self.named);
+        let since = |place: &Place| before.get(place).copied().unwrap_or_else(Instant::now);
+        self.named = now.into_iter().map(|place| (place.clone(), since(&place))).collect();
+    }
+
+    pub(crate) fn named_since(&self, place: &Place) -> Option<Instant> {
+        self.named.get(place).copied()
+    }
+
+    pub(crate) fn showed(&mut self, id: &ImageId, image: Option<&Image>) {
+        let sight = image.map_or_else(Sight::default, |image| Sight {
+            active: image.status == ImageStatus::Active,
+            importing: image.importing,
+            urls: image.locations.iter().map(|location| location.url.clone()).collect(),
+            backends: image.backends.clone(),
+        });
+        let looks = self.looks.entry(id.clone()).or_default();
+        looks.push_front(sight);
+        looks.truncate(3);
+    }
+
+    /// The last looks at the image, the newest first.
+    pub(crate) fn looks(&self, id: &ImageId) -> impl Iterator<Item = &Sight> {
+        self.looks.get(id).into_iter().flatten()
+    }
+}

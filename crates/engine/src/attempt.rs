@@ -130,9 +130,9 @@ pub(crate) async fn begin(
 fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
     let least = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
-    let mut last = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
-    *last = least.max(*last + 1);
-    *last
+    let mut newest = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+    *newest = least.max(*newest + 1);
+    *newest
 }
 
 /// Copies to one store and proves the copy. True: proven.
@@ -166,8 +166,8 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
         }
     }
     let slow = &engine.gates(store).slow;
-    let like = like::object(engine, part, image, &object).await;
-    let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow, like };
+    let hint = like::object(engine, part, image, &object).await;
+    let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow, like: hint };
     let began = Instant::now();
     let verified = feed.copy_to(&object, from, &way).await?;
     if from == 0 {

@@ -219,8 +219,8 @@ impl Engine {
         let areas = self.stores.iter().filter_map(|(name, part)| Some((name, part.store.area()?)));
         let areas: Vec<(&StoreName, String)> = areas.collect();
         let givers = |(name, part): (&StoreName, &StorePart)| {
-            let gives = areas.iter().filter(|(giver, area)| *giver != name && part.store.takes_from(area));
-            let givers: BTreeSet<StoreName> = gives.map(|(giver, _)| (*giver).clone()).collect();
+            let near = areas.iter().filter(|(giver, area)| *giver != name && part.store.takes_from(area));
+            let givers: BTreeSet<StoreName> = near.map(|(giver, _)| (*giver).clone()).collect();
             (!givers.is_empty()).then(|| (name.clone(), givers))
         };
         self.stores.iter().filter_map(givers).collect()

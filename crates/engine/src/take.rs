@@ -58,11 +58,11 @@ async fn take(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreNa
     let own = begun.into_iter().next().ok_or_else(gone)?.object;
     tracing::info!(%store, from = %giver, size = copied.size, "the store copies by itself");
     let line = engine.board.show(&image.id, store, Phase::Copying, image.size);
-    let like = like::object(engine, part, image, &own).await;
-    let (offer, sent) = (Offer { area, object, size: copied.size, like }, AtomicU64::new(0));
+    let hint = like::object(engine, part, image, &own).await;
+    let (offer, sent) = (Offer { area, object, size: copied.size, like: hint }, AtomicU64::new(0));
     let receipt = while_sending(&sent, part, part.store.take(&own, &offer, &sent)).await?;
     line.advance(usize::try_from(copied.size).unwrap_or(usize::MAX));
-    check(store, receipt, copied.size)?;
+    check(store, &receipt, copied.size)?;
     let url = part.store.location(&own);
     attempt::stored(engine, &image.id, store, &own, url, copied).await
 }
@@ -77,7 +77,7 @@ async fn given(engine: &Engine, image: &Image, giver: &StoreName) -> Result<(mim
     found.filter(|(_, copied)| Some(copied.size) == image.size).ok_or_else(|| Error::new(Reason::StoreBusy, message()))
 }
 
-fn check(store: &StoreName, receipt: Receipt, expected: u64) -> Result<()> {
+fn check(store: &StoreName, receipt: &Receipt, expected: u64) -> Result<()> {
     match receipt.size {
         Some(size) if size != expected => {
             let message = format!("{store}: the store says it has {size} bytes of {expected} copied");

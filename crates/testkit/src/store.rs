@@ -68,6 +68,7 @@ pub struct FakeStore {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are what a store can do, each by itself")]
 struct State {
     objects: BTreeMap<String, Bytes>,
     /// Of sinks that were not closed; only where the store is resumable.

@@ -158,17 +158,17 @@ pub async fn take(giver: &dyn Store, taker: &dyn Store) {
     assert!(taker.takes_from(&area), "{area}");
     assert!(!taker.takes_from("http://elsewhere.example/"));
     for size in [1, 100_001, 300_000] {
-        let (given, own, bits) = (object(15), object(16), bits(size));
-        write(giver, &given, &bits, Some(size as u64)).await.unwrap();
-        let offer = Offer { area: area.clone(), object: given.clone(), size: size as u64, like: None };
+        let (source, own, bits) = (object(15), object(16), bits(size));
+        write(giver, &source, &bits, Some(size as u64)).await.unwrap();
+        let offer = Offer { area: area.clone(), object: source.clone(), size: size as u64, like: None };
         let sent = AtomicU64::new(0);
         let receipt = taker.take(&own, &offer, &sent).await.unwrap();
         assert!(receipt.size.is_none_or(|told| told == size as u64), "{receipt:?}");
         assert_eq!(taker.probe(&own).await.unwrap(), Some(size as u64));
         assert_eq!(read(taker, &own, 0).await.unwrap(), bits);
         // It is a copy: nothing of it needs the other any more.
-        giver.delete(&given).await.unwrap();
-        assert_eq!(giver.probe(&given).await.unwrap(), None);
+        giver.delete(&source).await.unwrap();
+        assert_eq!(giver.probe(&source).await.unwrap(), None);
         assert_eq!(read(taker, &own, 0).await.unwrap(), bits);
         taker.delete(&own).await.unwrap();
         assert!(taker.take(&own, &offer, &sent).await.is_err(), "there is nothing to take");

@@ -53,7 +53,7 @@ pub(super) struct Place {
     directory: PathBuf,
     bytes: u64,
     /// Tells another process that it is in use.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Spool {
@@ -78,7 +78,7 @@ impl Spool {
 
     /// An empty directory for the object, for which `size` bytes of the spool are kept.
     pub(super) async fn place(&self, object: &ObjectName, size: u64) -> Result<Place> {
-        let mut place = Place { spool: self.clone(), directory: PathBuf::new(), bytes: 0, _lock: None };
+        let mut place = Place { spool: self.clone(), directory: PathBuf::new(), bytes: 0, lock: None };
         self.keep(&object.image(), size)?;
         place.bytes = size;
         self.make(&self.directory).await?;
@@ -89,7 +89,7 @@ impl Spool {
             let made = directory.clone();
             match aside(move || made_and_locked(&made)).await {
                 Ok(lock) => {
-                    (place.directory, place._lock) = (directory, Some(lock));
+                    (place.directory, place.lock) = (directory, Some(lock));
                     return Ok(place);
                 }
                 Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -219,12 +219,15 @@ impl Drop for Place {
         let mut room = self.spool.room();
         room.used = room.used.saturating_sub(self.bytes);
         drop(room);
-        let directory = std::mem::take(&mut self.directory);
+        let (directory, lock) = (std::mem::take(&mut self.directory), self.lock.take());
         if directory.as_os_str().is_empty() {
             return;
         }
         // What stays is removed at the next start.
-        let remove = move || drop(fs::remove_dir_all(directory));
+        let remove = move || {
+            drop(fs::remove_dir_all(directory));
+            drop(lock);
+        };
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn_blocking(remove)),
             Err(_) => remove(),

@@ -165,16 +165,18 @@ async fn ceph_copies_from_one_pool_to_another() {
 #[ignore = "needs a Ceph"]
 async fn where_the_manager_lets_nobody_copy_it_is_said_and_not_tried_again() {
     let pool = other_pool("refused");
+    let user = format!("unmanaged-{}", std::process::id());
+    let client = format!("client.{user}");
     let allowed = format!("profile rbd pool={}, profile rbd-read-only pool=images", pool.pool);
-    run("ceph", &["auth", "get-or-create", "client.unmanaged", "mon", "profile rbd", "osd", &allowed]);
+    run("ceph", &["auth", "get-or-create", &client, "mon", "profile rbd", "osd", &allowed]);
     let directory = tempfile::tempdir().unwrap();
     let keyring = directory.path().join("keyring");
-    fs::write(&keyring, run("ceph", &["auth", "get", "client.unmanaged"])).unwrap();
-    let taker = RbdStoreConfig { user: "unmanaged".into(), keyring: Some(keyring), ..pool };
-    let (taker, giver, given, own) = (RbdStore::new(taker).unwrap(), store(), object(10), object(11));
-    filled(&giver, &given, None).await.close().await.unwrap();
+    fs::write(&keyring, run("ceph", &["auth", "get", &client])).unwrap();
+    let taker = RbdStoreConfig { user, keyring: Some(keyring), ..pool };
+    let (taker, giver, source, own) = (RbdStore::new(taker).unwrap(), store(), object(10), object(11));
+    filled(&giver, &source, None).await.close().await.unwrap();
     let area = giver.area().unwrap();
-    let offer = Offer { area: area.clone(), object: given.clone(), size: SIZE as u64, like: None };
+    let offer = Offer { area: area.clone(), object: source.clone(), size: SIZE as u64, like: None };
     assert!(taker.takes_from(&area));
     let error = taker.take(&own, &offer, &AtomicU64::new(0)).await.unwrap_err();
     assert!(
@@ -185,7 +187,7 @@ async fn where_the_manager_lets_nobody_copy_it_is_said_and_not_tried_again() {
     assert!(!taker.takes_from(&area));
     assert_eq!(taker.probe(&own).await.unwrap(), None, "what is not parted from its parent is not published");
     taker.delete(&own).await.unwrap();
-    giver.delete(&given).await.unwrap();
+    giver.delete(&source).await.unwrap();
 }
 
 #[tokio::test]

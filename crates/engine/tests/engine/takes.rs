@@ -24,7 +24,9 @@ async fn taker_joins(fault: Option<StoreFault>) -> (World, ImageId) {
     world.registered(&id).await;
     world.stop().await;
     let taker = FakeStore::new("store1").taking_from(&world.stores[0]);
-    fault.into_iter().for_each(|fault| taker.inject(fault));
+    if let Some(fault) = fault {
+        taker.inject(fault);
+    }
     world.stores.push(taker);
     world.serve();
     world.changed(&id);

@@ -148,7 +148,7 @@ def test_what_one_store_has_another_takes(cloud, storage, mimeo, places, images)
     mimeo.stores = {**first, **later}
     mimeo.configure(store_defaults=PATIENT)
     mimeo.start()
-    wait_all_registered(mimeo, image)
+    mimeo.wait_registered(image, stores=list(mimeo.stores))
     said = [line for line in mimeo.log_lines() if "the store copies by itself" in line]
     for taker, giver in ("fast", "rbd"), ("rsync", "file"):
         assert any(f"store={taker}" in line and f"from={giver}" in line for line in said), said

@@ -28,6 +28,10 @@ class Place:
         """How many bytes of an image that is being copied are there."""
         raise NotImplementedError
 
+    def spoil(self, name: str, data: bytes | None) -> None:
+        """Puts other bytes into an object's place, or takes it away, as its store would never do by itself."""
+        raise NotImplementedError
+
 
 class Directory(Place):
     """What ends as files on this machine, however it comes there; `aside` is where files wait to be sent."""
@@ -46,6 +50,12 @@ class Directory(Place):
     def written(self, image):
         return sum(path.stat().st_size for path in self.path.iterdir() if image in path.name)
 
+    def spoil(self, name, data):
+        if data is None:
+            (self.path / name).unlink()
+        else:
+            (self.path / name).write_bytes(data)
+
 
 class Rbd(Place):
     def __init__(self, storage: Storage, **more):
@@ -63,6 +73,9 @@ class Rbd(Place):
     def written(self, image):
         names = [name for name in self.ceph.images() if name.startswith(image)]
         return sum(int(self.ceph.metadata(name).get("mimeo.written", 0)) for name in names)
+
+    def spoil(self, name, data):
+        self.ceph.replace(name, "snap", data)
 
 
 class S3(Place):
@@ -84,6 +97,13 @@ class S3(Place):
         begun = [upload for upload in self.gateway.uploads() if upload["Key"].startswith(image)]
         parts = [part for upload in begun for part in self.gateway.parts(upload)]
         return sum(part["Size"] for part in parts)
+
+    def spoil(self, name, data):
+        where = {"Bucket": self.gateway.bucket, "Key": name}
+        if data is None:
+            self.gateway.s3().delete_object(**where)
+        else:
+            self.gateway.s3().put_object(**where, Body=data)
 
 
 class Swift(Place):

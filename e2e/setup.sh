@@ -24,6 +24,7 @@ needs=(
   /usr/bin/mariadb-install-db=mariadb-server-core
   /usr/bin/mariadb=mariadb-client-core
   /usr/bin/gcc=gcc
+  /usr/bin/g++=g++
   /usr/include/stdio.h=libc6-dev
   /usr/bin/faketime=faketime
   /usr/bin/ceph-mon=ceph-mon

@@ -61,7 +61,9 @@ def test_status_formats(mimeo, images):
     assert set(report) == {"id", "name", "state", "replicas"}
     assert report["id"] == image and report["state"] == "registered"
     for replica in report["replicas"]:
-        assert set(replica) == {"store", "state", "location", "proof", "proven_at", "reason", "next_try"}
+        assert set(replica) == {
+            "store", "state", "location", "proof", "proven_at", "seen_at", "reason", "next_try"
+        }
         assert replica["proof"] == "readback" and replica["reason"] is None
         assert replica["location"] == images.mimeo_locations(image)[replica["store"]]
     for form in ("table", "yaml", "value", "csv"):

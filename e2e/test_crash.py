@@ -4,9 +4,12 @@ import os
 import threading
 import time
 
+import pytest
+
 from cloud.base import eventually
 
 MiB = 1 << 20
+KILLS = int(os.environ.get("MIMEO_KILLS", 20))  # more of them, when somebody has the time
 
 
 def assert_only_registered_objects(mimeo, images, made: dict[str, bytes]) -> None:
@@ -19,7 +22,8 @@ def assert_only_registered_objects(mimeo, images, made: dict[str, bytes]) -> Non
         )
 
 
-def test_kill_9_at_any_moment_of_twenty_creates(mimeo, images, dice):
+@pytest.mark.timeout(240 + 10 * KILLS)
+def test_kill_9_at_any_moment_of_many_creates(mimeo, images, dice):
     made: dict[str, bytes] = {}
     mimeo.serve()
 
@@ -27,14 +31,14 @@ def test_kill_9_at_any_moment_of_twenty_creates(mimeo, images, dice):
         data = os.urandom(4 * MiB + number)
         made[images.create(data)] = data
 
-    for number in range(20):
+    for number in range(KILLS):
         client = threading.Thread(target=create, args=(number,))
         client.start()
         time.sleep(dice.uniform(0, 1.2))  # the moment of the blow, not a wait for something
         mimeo.kill()
         client.join(60)
         mimeo.start()
-    assert len(made) == 20
+    assert len(made) == KILLS
     for image in made:
         mimeo.wait_registered(image, timeout=120)
     for image, data in made.items():

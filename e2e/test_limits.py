@@ -78,7 +78,7 @@ def test_a_broken_file_changes_nothing(mimeo, images):
 def test_other_sections_that_changed_are_named_and_their_secrets_are_not(mimeo, images):
     mimeo.serve()
     url = "rabbit://mimeo:s3cret@127.0.0.1:1/"
-    mimeo.configure(scan={"interval": "3s"}, events={"transport_url": url}, transfer={"concurrency": 3},
+    mimeo.configure(scan={"interval": "3s"}, events={"transport_url": url, "queue": "other"}, transfer={"concurrency": 3},
                     **{"stores.http2": {"timeout": "9s"}})
     lines = reload(mimeo, "only after a restart")
     assert lines[0].endswith(": [events], [scan], [stores.http2]"), lines

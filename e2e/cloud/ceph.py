@@ -140,6 +140,8 @@ class Ceph:
                 "osd_data": self.osd.data, "osd_objectstore": "bluestore", "bluestore_block_size": OSD_SIZE,
                 # The file lies in memory already.
                 "osd_memory_target": 1 << 30, "bluestore_cache_autotune": "false", "bluestore_cache_size": 64 << 20,
+                # A client that died is forgotten after so many seconds: after two of its signs of life.
+                "osd_client_watch_timeout": 10,
                 "osd_class_update_on_start": "false", "osd_max_scrubs": 0, "debug_rocksdb": 0, "debug_bluestore": 0,
                 "debug_bluefs": 0, "debug_bdev": 0,
             },
@@ -190,6 +192,10 @@ class Ceph:
     def metadata(self, image: str) -> dict[str, str]:
         return json.loads(self.rbd("image-meta", "ls", image, "--format", "json") or "{}")
 
+    def watchers(self, image: str) -> list[dict]:
+        """Who has it open, or died with it open a short time ago."""
+        return json.loads(self.rbd("status", image, "--format", "json"))["watchers"]
+
     def trash(self) -> list[str]:
         return [each["name"] for each in json.loads(self.rbd("trash", "ls", "--format", "json"))]
 
@@ -212,6 +218,19 @@ class Ceph:
             return target.read_bytes()
         finally:
             target.unlink(missing_ok=True)
+
+    def replace(self, image: str, snapshot: str, data: bytes | None) -> None:
+        """Another image in its place, with such a snapshot; or none."""
+        self.rbd("snap", "unprotect", f"{image}@{snapshot}")
+        self.rbd("snap", "purge", image, "--no-progress")
+        self.rbd("rm", image, "--no-progress")
+        if data is not None:
+            source = self.dir / f"import-{uuid.uuid4().hex}"
+            source.write_bytes(data)
+            self.rbd("import", source, image, "--no-progress")
+            source.unlink()
+            self.rbd("snap", "create", f"{image}@{snapshot}", "--no-progress")
+            self.rbd("snap", "protect", f"{image}@{snapshot}")
 
     def remove_all(self) -> None:
         """Every image of the pool with its snapshots, and what is in the trash."""

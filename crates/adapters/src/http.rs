@@ -25,6 +25,10 @@ pub(crate) fn client() -> ClientBuilder {
 
 /// The first byte that a `Content-Range` header names.
 pub(crate) fn range_start(response: &reqwest::Response) -> Option<u64> {
-    let header = response.headers().get(reqwest::header::CONTENT_RANGE)?.to_str().ok()?;
-    header.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+    start_of(response.headers().get(reqwest::header::CONTENT_RANGE)?.to_str().ok()?)
+}
+
+/// As in `bytes 5-9/10`.
+pub(crate) fn start_of(range: &str) -> Option<u64> {
+    range.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }

@@ -6,6 +6,7 @@
 //! could do either better. An adapter knows neither the engine nor its neighbours.
 
 mod http;
+mod live;
 mod stream;
 mod upload;
 
@@ -13,3 +14,5 @@ pub mod events;
 pub mod ledger;
 pub mod openstack;
 pub mod stores;
+
+pub use live::Live;

@@ -5,6 +5,9 @@
 
 mod answer;
 mod config;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glance;
 mod session;
 mod source;

@@ -3,6 +3,8 @@
 #[cfg(feature = "file")]
 pub mod file;
 pub mod http;
+#[cfg(any(feature = "file", feature = "rbd", feature = "s3", feature = "sftp", feature = "swift"))]
+mod listing;
 #[cfg(feature = "rbd")]
 pub mod rbd;
 #[cfg(feature = "rsync")]

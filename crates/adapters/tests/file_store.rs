@@ -208,12 +208,12 @@ async fn a_symbolic_link_in_an_objects_place_is_not_followed() {
 }
 
 #[tokio::test]
-async fn what_has_no_room_is_refused_with_numbers_before_a_byte_is_written() {
+async fn the_room_is_that_of_the_directorys_file_system() {
     let place = Place::new().await;
-    let error = place.store().open(&object(), Some(1 << 60)).await.err().unwrap();
-    assert_eq!(error.reason, Reason::StoreFull);
-    assert!(error.message.contains("bytes free, and 1152921504606846976 are to be written"), "{error}");
-    assert!(place.names().is_empty());
+    let room = place.store().room().await.unwrap().unwrap();
+    assert!((1..1 << 60).contains(&room), "{room}");
+    fs::remove_dir(place.directory.path()).unwrap();
+    assert_eq!(place.store().room().await.unwrap_err().reason, Reason::StoreError);
 }
 
 #[tokio::test]

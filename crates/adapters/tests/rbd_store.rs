@@ -301,8 +301,12 @@ async fn a_pool_whose_quota_is_used_up_is_full() {
     run("ceph", &["osd", "pool", "create", &pool, "1"]);
     run("rbd", &["pool", "init", &pool]);
     run("ceph", &["osd", "pool", "set-quota", &pool, "max_objects", "10"]);
-    let store = RbdStore::new(RbdStoreConfig { pool, user: "admin".into(), ..config() }).unwrap();
+    let store = RbdStore::new(RbdStoreConfig { pool: pool.clone(), user: "admin".into(), ..config() }).unwrap();
     let store = store.with_request(REQUEST as u64);
+    assert!(store.room().await.unwrap() > Some(0));
+    run("ceph", &["osd", "pool", "set-quota", &pool, "max_bytes", "1000000"]);
+    assert_eq!(store.room().await.unwrap(), Some(1_000_000));
+    run("ceph", &["osd", "pool", "set-quota", &pool, "max_bytes", "0"]);
     let begun = Instant::now();
     // The manager counts now and then.
     for n in 100.. {

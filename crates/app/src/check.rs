@@ -65,6 +65,7 @@ async fn begin<'a>(config: &'a Config, report: &mut Report<'_>) -> Option<Trial<
 }
 
 async fn steps(trial: &mut Trial<'_>, report: &mut Report<'_>) {
+    stores::survey(trial, report).await;
     if !service::login(trial, report).await {
         return;
     }

@@ -4,20 +4,24 @@
 //! else to standard error.
 
 mod client;
+mod drain;
 mod failure;
 mod gc;
 mod images;
+mod ledger;
 mod output;
 mod plan;
 mod replicate;
 mod serve;
 mod stores;
 mod table;
+mod verify;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use mimeo_core::StoreName;
 
 pub(crate) use self::{
     client::{Client, the_one},
@@ -55,6 +59,9 @@ enum Command {
     Status {
         /// A name or an id
         image: Option<String>,
+        /// What became of the image and its copies, line by line; by its id also of one that is gone
+        #[arg(long, requires = "image")]
+        history: bool,
         #[command(flatten)]
         style: StyleArguments,
     },
@@ -63,6 +70,17 @@ enum Command {
         /// A name or an id
         image: String,
         /// Wait until every wanted replica is registered
+        #[arg(long)]
+        wait: bool,
+        /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
+        #[arg(long, requires = "wait", value_parser = timeout)]
+        timeout: Option<Duration>,
+    },
+    /// Read all copies of an image again, now: what is bad is withdrawn and made anew
+    Verify {
+        /// A name or an id
+        image: String,
+        /// Wait until every wanted replica is registered with a new proof
         #[arg(long)]
         wait: bool,
         /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
@@ -81,12 +99,30 @@ enum Command {
         #[command(flatten)]
         style: StyleArguments,
     },
-    /// Show the stores
+    /// Show the stores, or tell Mimeo that one was renamed or moved
+    #[command(args_conflicts_with_subcommands = true)]
     Stores {
+        #[command(subcommand)]
+        change: Option<StoreChange>,
         #[command(flatten)]
         style: StyleArguments,
     },
-    /// Show which copies of deleted images wait for their removal
+    /// Empty a store: its copies go once others are registered, and it takes no new ones
+    Drain {
+        store: StoreName,
+        /// Wait until the store is empty
+        #[arg(long, conflicts_with = "cancel")]
+        wait: bool,
+        /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
+        #[arg(long, requires = "wait", value_parser = timeout)]
+        timeout: Option<Duration>,
+        /// Stop: what has not gone yet stays, and the store takes copies again
+        #[arg(long)]
+        cancel: bool,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show which copies wait for their removal: of deleted images, or unwanted
     Gc {
         /// Let the removals go through that the guard holds
         #[arg(long)]
@@ -94,10 +130,23 @@ enum Command {
         #[command(flatten)]
         style: StyleArguments,
     },
+    /// Back the ledger up, or put a backup back
+    Ledger {
+        #[command(subcommand)]
+        action: ledger::Action,
+    },
     /// Write a configuration from Glance's own
     ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     Demo(demo::Options),
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreChange {
+    /// What the ledger has under a name that is no longer enabled belongs to an enabled store
+    Rename { from: StoreName, to: StoreName },
+    /// A store's files were brought to the URL that it has now: prove and register its copies there
+    Move { store: StoreName },
 }
 
 /// As openstackclient takes them.
@@ -136,17 +185,34 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
     let connect = || load().and_then(|config| Client::new(&config.api));
     match command {
         Command::Serve { observe } => serve::serve(&locate()?, observe).await,
-        Command::Status { image: Some(image), style } => images::show(&connect()?, &image, &style.into()).await,
-        Command::Status { image: None, style } => images::list(&connect()?, &style.into()).await,
+        Command::Status { image: Some(image), history: true, style } => {
+            images::history(&connect()?, &image, &style.into()).await
+        }
+        Command::Status { image: Some(image), style, .. } => images::show(&connect()?, &image, &style.into()).await,
+        Command::Status { image: None, style, .. } => images::list(&connect()?, &style.into()).await,
         Command::Replicate { image, wait, timeout } => {
-            let wait = wait.then_some(replicate::Wait { timeout });
+            let wait = wait.then_some(watch::Wait { timeout });
             replicate::replicate(&connect()?, &image, wait).await
+        }
+        Command::Verify { image, wait, timeout } => {
+            let wait = wait.then_some(watch::Wait { timeout });
+            verify::verify(&connect()?, &image, wait).await
         }
         Command::Plan { image, style } => plan::plan(load()?, image.as_deref(), &style.into()).await,
         Command::Check { style } => check::check(load()?, &style.into()).await,
-        Command::Stores { style } => stores::list(&connect()?, &style.into()).await,
+        Command::Stores { change: None, style } => stores::list(&connect()?, &style.into()).await,
+        Command::Stores { change: Some(StoreChange::Rename { from, to }), .. } => {
+            stores::rename(&connect()?, &from, &to).await
+        }
+        Command::Stores { change: Some(StoreChange::Move { store }), .. } => stores::move_to(&connect()?, &store).await,
+        Command::Drain { store, cancel: true, .. } => drain::cancel(&connect()?, &store).await,
+        Command::Drain { store, wait, timeout, style, .. } => {
+            let wait = wait.then_some(drain::Wait { timeout });
+            drain::drain(&connect()?, &store, wait, &style.into()).await
+        }
         Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
         Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
+        Command::Ledger { action } => ledger::run(&load()?, action).await,
         Command::ImportConfig(options) => import::import(&options),
         Command::Demo(options) => demo::demo(options).await,
     }
@@ -177,6 +243,14 @@ mod tests {
 
     #[test]
     fn wrong_usage_ends_with_two() {
+        for wrong in [
+            &["mimeo", "drain"][..],
+            &["mimeo", "drain", "http1", "--wait", "--cancel"],
+            &["mimeo", "stores", "rename", "http1"],
+            &["mimeo", "stores", "move", "no name"],
+        ] {
+            assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
         for wrong in [&["mimeo"][..], &["mimeo", "replicate"], &["mimeo", "replicate", "x", "--timeout", "5"]] {
             assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

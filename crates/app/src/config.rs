@@ -5,6 +5,8 @@
 //! enough.
 
 mod document;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gateway;
 mod limits;
 mod mistake;
@@ -18,6 +20,7 @@ mod written;
 use std::{
     fs,
     net::SocketAddr,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,6 +57,7 @@ pub(crate) struct Config {
     pub ledger: PathBuf,
     pub scan: ScanSettings,
     pub gc: GcSettings,
+    pub scrub: ScrubSettings,
     /// With an entry for each enabled store.
     pub limits: Limits,
     pub api: ApiSettings,
@@ -123,6 +127,13 @@ pub(crate) struct GcSettings {
     pub grace: Duration,
     pub max_images: u64,
     pub max_percent: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScrubSettings {
+    /// `None`: registered copies are read again only when somebody asks.
+    pub period: Option<Duration>,
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone)]

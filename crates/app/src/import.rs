@@ -3,6 +3,8 @@
 //! It reads files and writes one; it connects to nothing. What only a human can know is left out of force, with a comment;
 //! what was not understood is told on standard error.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod oslo;
 mod page;
 mod service;

@@ -38,6 +38,7 @@ pub(crate) fn stop_on(signals: &[SignalKind], tasks: &mut Tasks) -> anyhow::Resu
             }
             tracing::info!("stopping; a second signal stops at once");
             cancelled.cancel();
+            mimeo_crash::point("serve-stops");
         }
     });
     Ok(stop)

@@ -2,6 +2,9 @@
 //!
 //! They come whole from the configuration, at the start and at a reload, and in part from the API.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
+
 use std::{collections::BTreeMap, convert::Infallible, num::NonZeroUsize};
 
 use mimeo_core::{Hours, Limits, StoreLimits, StoreName};

@@ -11,18 +11,20 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Written},
     limits,
+    wire::Renewals,
 };
 
 pub(crate) struct Reload {
     path: PathBuf,
     engine: Arc<Engine>,
+    renewals: Renewals,
     /// What `serve` was started with.
     started: Written,
 }
 
 impl Reload {
-    pub(crate) fn new(path: PathBuf, engine: Arc<Engine>, started: Written) -> Self {
-        Self { path, engine, started }
+    pub(crate) fn new(path: PathBuf, engine: Arc<Engine>, renewals: Renewals, started: Written) -> Self {
+        Self { path, engine, renewals, started }
     }
 
     /// Reloads at each of the signals, until `stop`.
@@ -44,9 +46,13 @@ impl Reload {
         }
     }
 
-    fn take_over(&self, Config { limits, written, .. }: Config) {
-        limits::replace(&self.engine, limits);
-        let differences = self.started.differences(&written);
+    fn take_over(&self, config: Config) {
+        let differences = self.started.differences(&config.written);
+        for (section, error) in self.renewals.renew(&config, &differences) {
+            tracing::error!("credentials of {section} not renewed, those in force stay: {}", error.chain());
+        }
+        limits::replace(&self.engine, config.limits);
+        mimeo_crash::point("serve-reloaded");
         if !differences.is_empty() {
             let sections = Vec::from_iter(differences).join(", ");
             tracing::warn!("changed in the file, but takes effect only after a restart: {sections}");

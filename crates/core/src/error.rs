@@ -99,6 +99,15 @@ reasons! {
     /// The image is gone; its copies wait for the end of the grace period.
     ImageDeleted = "image-deleted", true;
 
+    /// No rule wants the copy there any more: it goes once every wanted copy is registered.
+    NotWanted = "not-wanted", false;
+    /// The store is drained, and the rules give this image no other place.
+    NoOtherPlace = "no-other-place", true;
+    /// The other copies of the image were never proven by Mimeo.
+    LastProvenCopy = "last-proven-copy", true;
+    /// Glance made the copy, and only Glance can remove it.
+    GlancesCopy = "glances-copy", true;
+
     /// No connection to Glance or Keystone, or no answer in time.
     ImageServiceUnreachable = "image-service-unreachable", false;
     /// Glance or Keystone answered with an error of its own (5xx, or something unreadable).
@@ -123,6 +132,15 @@ reasons! {
     /// A location that Mimeo registered was gone at a later look: another writer removed or overwrote it.
     LocationLost = "location-lost", false;
 
+    /// The location of a copy that is to go could not be taken out of the image.
+    NotWithdrawn = "not-withdrawn", false;
+    /// The store did not answer for a while, and the location stands behind others until it is put back in its place.
+    Demoted = "demoted", false;
+    /// A copy is to go, and its location is the only one that the image has: it stays.
+    LastLocation = "last-location", false;
+
+    /// The store has not answered its probe for a while: nothing is begun there until it does.
+    StoreDown = "store-down", false;
     /// No connection to the store.
     StoreUnreachable = "store-unreachable", false;
     /// The store refused (401, 403, 405).
@@ -139,6 +157,10 @@ reasons! {
     StoreInUse = "store-in-use", false;
     /// The store, or Mimeo as a whole, starts copies at other hours only.
     OutsideHours = "outside-hours", false;
+    /// The ledger has the copy under another name of the store, which the configuration has no longer.
+    StoreRenamed = "store-renamed", true;
+    /// The copy was made at another place than where the configuration now puts the store.
+    StoreMoved = "store-moved", true;
     /// What the store gives back differs from what was sent, in size or content.
     ProofMismatch = "proof-mismatch", false;
     /// What the store should hold is not there.

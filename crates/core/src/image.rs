@@ -88,6 +88,12 @@ pub struct Location {
 }
 
 impl Location {
+    /// Whether it leads to the object that this URL leads to: a password in it may be another by now, and Glance cuts the
+    /// credentials off an s3 URL.
+    pub fn leads_to(&self, url: &str) -> bool {
+        self.url == bare(url) || place(&self.url) == place(url)
+    }
+
     /// The same, for Glance's own store of this id. Where none is named Glance goes by the URL alone.
     #[must_use]
     pub fn of_backend(mut self, backend: Option<&str>) -> Self {
@@ -105,6 +111,11 @@ impl Location {
         let metadata = BTreeMap::from([(STORE_KEY.to_owned(), Value::from(store.as_str()))]);
         Self { url: url.into(), metadata }
     }
+}
+
+/// Whether Glance removes the bits that a URL leads to when it is taken out of an image: its http store alone cannot.
+pub fn is_removed_with_its_bits(url: &str) -> bool {
+    !url.starts_with("http://") && !url.starts_with("https://")
 }
 
 /// A URL without its credentials.

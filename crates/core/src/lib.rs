@@ -6,6 +6,7 @@
 mod backoff;
 mod error;
 mod family;
+mod history;
 mod id;
 mod image;
 mod limits;
@@ -19,10 +20,11 @@ pub mod ports;
 pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
 pub use family::likeness;
+pub use history::{FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, follow};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{
-    ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, bare, place,
-    without_credentials,
+    ContentHash, HashAlgorithm, Image, ImageStatus, Location, STORE_KEY, Snapshot, Visibility, bare,
+    is_removed_with_its_bits, place, without_credentials,
 };
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
 pub use record::{CHUNK, Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};

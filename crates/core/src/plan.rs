@@ -2,18 +2,28 @@
 //!
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
+mod adopt;
 mod glance;
+mod live;
+mod order;
+mod retire;
 mod take;
 #[cfg(test)]
 mod tests;
+mod withdraw;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::{
-    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState,
-    ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
+    ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
+
+pub use adopt::Shown;
 
 /// A property that marks `mimeo check`'s own test image: `serve` leaves it to the command that made it.
 pub const CHECK_PROPERTY: &str = "mimeo_check";
@@ -47,6 +57,10 @@ pub struct Observation<'a> {
     pub sight: &'a Sight,
     /// Stores to which this very image is being copied or proven at this moment.
     pub running: &'a BTreeSet<StoreName>,
+    /// What the image's locations show of Mimeo's own objects, known or not.
+    pub shown: &'a [Shown],
+    /// Enabled stores whose copy of this image was made at another place than where the configuration now puts them.
+    pub elsewhere: &'a BTreeSet<StoreName>,
     pub conditions: &'a Conditions,
 }
 
@@ -63,6 +77,39 @@ pub struct Conditions {
     pub failing: BTreeSet<StoreName>,
     /// Stores that take objects by themselves, each with those that they take them from.
     pub takes: BTreeMap<StoreName, BTreeSet<StoreName>>,
+    /// Stores that are to become empty: they take no copies, and those that they have go when others are registered.
+    pub draining: BTreeSet<StoreName>,
+    /// Stores that were renamed in the configuration, and the names under which the ledger has their copies.
+    pub renamed: BTreeMap<StoreName, StoreName>,
+    /// Stores that were moved to another URL, and whose copies are to be proven there.
+    pub moving: BTreeSet<StoreName>,
+    /// Copies that no rule wants any more, and did not before this, may go.
+    pub unwanted_before: Timestamp,
+    /// Stores that do not answer: nothing is begun there.
+    pub down: BTreeMap<StoreName, Outage>,
+    /// Stores that answered when they were last asked. Of one in neither list nobody knows yet.
+    pub answering: BTreeSet<StoreName>,
+    /// How old the proof of a registered copy may become; `None`: of any age.
+    pub scrub: Option<Duration>,
+    /// Stores at which as many copies are read again, for their age, as may be.
+    pub scrubbing: BTreeSet<StoreName>,
+}
+
+/// A store that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub since: Timestamp,
+    pub error: String,
+}
+
+impl Outage {
+    /// As the reason why something waits. What had failed before goes on being counted.
+    fn failure(&self, before: Option<Failure>, next_try: Timestamp) -> Failure {
+        let Self { since, error } = self;
+        let message = format!("the store does not answer since {since:.0}; it all goes on when it does: {error}");
+        let tries = before.map_or(0, |before| before.tries);
+        Failure { reason: Reason::StoreDown, message, tries, next_try: Some(next_try) }
+    }
 }
 
 /// Where an image's bits can be read.
@@ -79,16 +126,26 @@ pub enum SourceOf {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub changes: Vec<Change>,
+    /// The URLs of locations that lead to objects which are to go.
+    pub withdraw: Vec<String>,
     /// Proven, and not among the image's locations.
     pub register: Vec<StoreName>,
     /// Closed at the store with a known digest, not yet read back.
     pub prove: Vec<StoreName>,
+    /// Registered, and to be read again.
+    pub verify: Vec<Verification>,
+    /// As `verify`, but other copies are being read at the store.
+    pub verify_later: Vec<StoreName>,
+    /// The order in which the image's locations are to stand, by their URLs, if it is another one than now.
+    pub order: Option<Vec<String>>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
     /// To be made by the store itself, each from a proven copy at another.
     pub take: Vec<(StoreName, StoreName)>,
     /// To be copied by Glance, to these of its own stores.
     pub ask: Vec<StoreName>,
+    /// Stores whose copy goes because no rule wants it any more.
+    pub retired: Vec<StoreName>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
@@ -97,13 +154,30 @@ pub struct Plan {
     pub next_look: Option<Timestamp>,
 }
 
+/// A registered copy that is to be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    pub store: StoreName,
+    /// Because somebody asked for it, and not only for the age of its proof.
+    pub asked: bool,
+}
+
 impl Plan {
     pub fn has_work(&self) -> bool {
         self.has_own_work() || !self.ask.is_empty()
     }
 
     fn has_own_work(&self) -> bool {
-        !(self.register.is_empty() && self.prove.is_empty() && self.copy.is_empty() && self.take.is_empty())
+        let arranged = self.withdraw.is_empty() && self.register.is_empty() && self.order.is_none();
+        let proven = self.prove.is_empty() && self.verify.is_empty();
+        !(arranged && proven && self.copy.is_empty() && self.take.is_empty())
+    }
+
+    /// Adds the replica as it is to be recorded, unless it is recorded so already.
+    fn note(&mut self, seen: &Observation<'_>, replica: Replica) {
+        if seen.record.replicas.get(&replica.store) != Some(&replica) {
+            self.changes.push(Change::Replica(seen.record.image.id.clone(), replica));
+        }
     }
 
     fn look_again(&mut self, at: Option<Timestamp>) {
@@ -118,6 +192,10 @@ impl Policy {
     /// Glance's own id of a store that only Glance can write.
     pub fn backend(&self, store: &StoreName) -> Option<&str> {
         self.stores.iter().find(|facts| facts.name == *store)?.backend.as_deref()
+    }
+
+    pub fn enables(&self, store: &StoreName) -> bool {
+        self.stores.iter().any(|facts| facts.name == *store)
     }
 }
 
@@ -139,45 +217,75 @@ pub fn state(record: &Record) -> ImageState {
 fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let wanted = match image.properties.contains_key(CHECK_PROPERTY) {
         true => Vec::new(),
-        false => policy.rules.wanted(image, &policy.stores, &seen.record.replicas),
+        false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
-    let trouble = trouble(image, seen, policy.backoff);
     let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
-    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
-    plan.changes.push(Change::Image(ImageRow {
-        name: image.name.clone(),
-        status: Some(image.status.to_string()),
-        size: image.size,
-        wanted: wanted.clone(),
-        trouble,
-        observed_at: Some(seen.now),
-        gone_at: None,
-        ..seen.record.image.clone()
-    }));
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
-    let held = seen.record.replicas.keys().filter(|store| !wanted.contains(store));
-    let stores = wanted.iter().chain(held).filter(|store| !seen.running.contains(*store));
+    let stores = wanted.iter().filter(|store| !seen.running.contains(*store));
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
-    for store in own.into_iter().chain(glances) {
-        let is_wanted = wanted.contains(store);
-        let before = seen.record.replicas.get(store);
-        let replica = before.cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
-        let after = match policy.backend(store) {
-            Some(backend) => glance::delegated_step(&mut plan, seen, image, is_wanted, replica, (backend, policy)),
-            None => replica_step(&mut plan, seen, image, is_wanted, replica, policy),
-        };
-        if before != Some(&after) {
-            plan.changes.push(Change::Replica(image.id.clone(), after));
-        }
+    let fresh = |store: &StoreName| Replica::wanted(store.clone());
+    let known = |store: &StoreName| seen.record.replicas.get(store).cloned().unwrap_or_else(|| fresh(store));
+    let mut settled = Vec::new();
+    for store in own {
+        let replica = replica_step(&mut plan, seen, image, true, known(store), policy);
+        adopt::surplus(&mut plan, seen, &replica);
+        settled.push(replica);
     }
+    let trouble = trouble(&mut plan, image, seen, policy.backoff);
+    for store in glances {
+        let backend = (policy.backend(store).unwrap_or_default(), policy);
+        settled.push(glance::delegated_step(&mut plan, seen, image, true, known(store), backend));
+    }
+    for replica in &settled {
+        plan.note(seen, replica.clone());
+    }
+    unwanted(&mut plan, policy, seen, image, &retire::Wanted { stores: &wanted, replicas: &settled });
     take::divert(&mut plan, policy, seen, image);
     if !plan.copy.is_empty() {
         plan.sources = sources(policy, seen, image);
     }
+    plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
+    let row = ImageRow {
+        name: image.name.clone(),
+        status: Some(image.status.to_string()),
+        size: image.size,
+        wanted,
+        trouble,
+        observed_at: Some(seen.now),
+        gone_at: None,
+        ..seen.record.image.clone()
+    };
+    plan.changes.insert(0, Change::Image(row));
     plan
+}
+
+/// The copies that nothing wants where they are.
+fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Image, wanted: &retire::Wanted<'_>) {
+    use ReplicaState as R;
+    let is_free = |store: &&StoreName| !wanted.stores.contains(*store) && !seen.running.contains(*store);
+    let shown = seen.shown.iter().map(|shown| &shown.store);
+    let held: BTreeSet<&StoreName> = seen.record.replicas.keys().chain(shown).filter(is_free).collect();
+    for store in held {
+        let before = seen.record.replicas.get(store).cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
+        let is_enabled = policy.enables(store);
+        let after = match policy.backend(store) {
+            _ if !is_enabled => retire::absent(seen, image, before),
+            Some(backend) => glance::delegated_step(plan, seen, image, false, before, (backend, policy)),
+            None => {
+                let replica = replica_step(plan, seen, image, false, before, policy);
+                adopt::surplus(plan, seen, &replica);
+                retire::retire(plan, seen, image, wanted, replica)
+            }
+        };
+        let is_nothing = !is_enabled || matches!(after.state, R::Wanted | R::Gone);
+        plan.note(seen, after);
+        if is_nothing && !seen.record.objects.iter().any(|object| object.store == *store) {
+            plan.changes.push(Change::ReplicaGone(image.id.clone(), store.clone()));
+        }
+    }
 }
 
 /// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
@@ -200,17 +308,18 @@ fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<Source
     fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
 }
 
-/// Whether the store's copy is proven, and nothing is done with it.
+/// Whether the store's copy is proven, where it can be read now, and nothing is done with it.
 fn is_good(seen: &Observation<'_>, image: &Image, store: &StoreName) -> bool {
-    use ReplicaState as R;
-    seen.record.replicas.get(store).is_some_and(|replica| {
-        let proven = matches!(replica.state, R::Proven | R::Registered) && replica.size == image.size;
-        proven && kept(seen.record, replica) && !seen.running.contains(store)
-    })
+    let is_here = !seen.elsewhere.contains(store) && !seen.conditions.down.contains_key(store);
+    let is_free = is_here && !seen.running.contains(store);
+    seen.record
+        .replicas
+        .get(store)
+        .is_some_and(|replica| is_free && replica.is_good() && replica.size == image.size && kept(seen.record, replica))
 }
 
-/// What stands in the way of the image as a whole.
-fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
+/// What stands in the way of the image as a whole. Where nothing does, locations may be withdrawn.
+fn trouble(plan: &mut Plan, image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Failure> {
     let failure = |reason, message: String, next_try| Some(Failure { reason, message, tries: 1, next_try });
     match image.status {
         ImageStatus::Active if image.importing => {
@@ -220,7 +329,7 @@ fn trouble(image: &Image, seen: &Observation<'_>, backoff: Backoff) -> Option<Fa
             let next_try = Some(backoff.next(seen.now, tries));
             Some(Failure { reason: Reason::ImageImporting, message: message.into(), tries, next_try })
         }
-        ImageStatus::Active => None,
+        ImageStatus::Active => withdraw::step(plan, image, seen),
         ImageStatus::Deactivated => failure(
             Reason::ImageDeactivated,
             "the image is deactivated: Glance takes no locations until `openstack image set --activate`".into(),
@@ -248,17 +357,30 @@ fn replica_step(
         // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
         replica = Replica::wanted(replica.store);
     }
-    if matches!(replica.state, R::Proven | R::Registered | R::Suspect) {
-        return registration_step(plan, image, is_wanted, replica, (now, backoff));
-    }
     if replica.state == R::Retiring {
-        // The image is back, or was never away: a copy that is still there must show anew that it is right.
-        let state = if kept(seen.record, &replica) { R::Stored } else { R::Gone };
-        replica = Replica { state, failure: None, proof: None, ..replica };
+        replica = retire::resumed(seen, replica);
+    }
+    if is_wanted && replica.state == R::Retiring {
+        let message = "the former copy is being removed; a new one is made after that";
+        let failure = Failure { reason: Reason::NotWanted, message: message.into(), tries: 1, next_try: None };
+        return Replica { failure: Some(failure), ..replica };
+    }
+    replica.unwanted_since.take_if(|_| is_wanted);
+    replica = adopt::shown(plan, seen, image, replica);
+    if seen.elsewhere.contains(&replica.store) && kept(seen.record, &replica) {
+        return moved_step(plan, seen, image, replica);
+    }
+    let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
+    if is_live && is_doomed(seen.record, &replica) {
+        // Its bits are to go, and its location before them: it is a copy no more.
+        replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
+    } else if is_live {
+        return live::step(plan, seen, image, is_wanted, replica, policy);
     }
     if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
         let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
+        let is_of_use = is_of_use && !has_failed_too_often(&replica);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());
@@ -267,10 +389,22 @@ fn replica_step(
     if replica.state == R::Copying {
         replica.state = R::Wanted;
     }
-    if !is_wanted || image.status != ImageStatus::Active {
+    if is_wanted {
+        replica = adopt::unheld(plan, seen, image, replica);
+    }
+    // One that a location shows must be right, wanted or not.
+    let is_shown = replica.state == R::Stored && replica.url.as_deref().is_some_and(|url| image.has_location(url));
+    if !(is_wanted || is_shown) || image.status != ImageStatus::Active {
         return replica;
     }
-    if let Some(store) = due(plan, seen, &mut replica) {
+    if let Some(failure) = replica.failure.as_mut().filter(|failure| failure.reason == Reason::SourceMismatch)
+        && failure.next_try.is_none()
+        && has_proven_copy(seen.record, image)
+    {
+        // Glance may have given a copy that went bad, and there is one that is right.
+        failure.next_try = Some(backoff.next(now, failure.tries));
+    }
+    if let Some(store) = due(plan, seen, &mut replica, backoff) {
         match replica.state {
             R::Stored => plan.prove.push(store),
             _ => plan.copy.push(store),
@@ -280,10 +414,25 @@ fn replica_step(
 }
 
 /// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
-fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option<StoreName> {
-    let waited = replica.failure.take_if(|failure| failure.reason == Reason::OutsideHours);
+fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: Backoff) -> Option<StoreName> {
+    if let Some(former) = awaits_rename(seen, &replica.store) {
+        let message = format!(
+            "the copy is there under the store's former name: `mimeo stores rename {former} {}` makes it this store's",
+            replica.store
+        );
+        replica.failure = Some(Failure { reason: Reason::StoreRenamed, message, tries: 1, next_try: None });
+        return None;
+    }
+    replica.failure.take_if(|failure| failure.reason == Reason::StoreRenamed);
+    let waited = replica.failure.take_if(|it| matches!(it.reason, Reason::OutsideHours | Reason::StoreDown));
     if !replica.is_due(seen.now) {
         plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
+        return None;
+    }
+    if let Some(outage) = seen.conditions.down.get(&replica.store) {
+        let failure = outage.failure(replica.failure.take().or(waited), backoff.next(seen.now, u32::MAX));
+        plan.look_again(failure.next_try);
+        replica.failure = Some(failure);
         return None;
     }
     let opens = seen.conditions.closed.get(&replica.store).filter(|_| replica.state != ReplicaState::Stored);
@@ -295,11 +444,30 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica) -> Option
     Some(replica.store.clone())
 }
 
-/// A location is gone. Glance takes those of an image that is being deleted away one by one, and shows it as active until
-/// the last: so it is looked at again before anything is done about it.
-fn lost(message: &str, now: Timestamp, backoff: Backoff) -> Failure {
-    let next_try = Some(backoff.next(now, 1));
-    Failure { reason: Reason::LocationLost, message: message.into(), tries: 1, next_try }
+/// The former name of a store that was renamed, where this image has a copy under it.
+fn awaits_rename<'a>(seen: &Observation<'a>, store: &StoreName) -> Option<&'a StoreName> {
+    let former = seen.conditions.renamed.get(store)?;
+    let is_kept = |object: &Object| object.store == *former && object.state == ObjectState::Kept;
+    seen.record.objects.iter().any(is_kept).then_some(former)
+}
+
+/// A copy that is not where its store is now: it stays as it is, until an operator lets it be proven at the new place.
+fn moved_step(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
+    use ReplicaState as R;
+    let is_shown = replica.url.as_deref().is_some_and(|url| image.has_location(url));
+    let before = replica.failure.filter(|failure| failure.reason == Reason::StoreMoved);
+    let is_due = before.as_ref().is_none_or(|failure| failure.next_try.is_none_or(|at| at <= seen.now));
+    if seen.conditions.moving.contains(&replica.store) && image.status == ImageStatus::Active && is_due {
+        plan.prove.push(replica.store.clone());
+    }
+    let message = retire::moved(&replica.store);
+    let told = Failure { reason: Reason::StoreMoved, message, tries: 1, next_try: None };
+    let (state, seen_at) = match replica.state {
+        _ if is_shown && replica.proof.is_some() => (R::Registered, Some(seen.now)),
+        R::Registered => (R::Suspect, replica.seen_at),
+        state => (state, replica.seen_at),
+    };
+    Replica { state, seen_at, failure: Some(before.unwrap_or(told)), ..replica }
 }
 
 /// Says that the copy waits for the store's hours; what had failed before goes on being counted.
@@ -307,31 +475,6 @@ fn outside_hours(opens: Timestamp, before: Option<Failure>) -> Failure {
     let tries = before.map_or(0, |failure| failure.tries);
     let message = "copies to this store start at other hours only: see `hours` in its section or in [transfer]";
     Failure { reason: Reason::OutsideHours, message: message.into(), tries, next_try: Some(opens) }
-}
-
-/// A proven replica: registered if the image shows its location, else to be registered.
-fn registration_step(
-    plan: &mut Plan,
-    image: &Image,
-    is_wanted: bool,
-    mut replica: Replica,
-    (now, backoff): (Timestamp, Backoff),
-) -> Replica {
-    use ReplicaState as R;
-    if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
-        return Replica { state: R::Registered, seen_at: Some(now), failure: None, ..replica };
-    }
-    if replica.state != R::Proven {
-        let message = "the location that Mimeo registered is no longer among the image's; it is registered again";
-        replica = Replica { state: R::Proven, failure: Some(lost(message, now, backoff)), ..replica };
-    }
-    let possible = is_wanted && image.status == ImageStatus::Active && !image.importing;
-    if possible && replica.is_due(now) {
-        plan.register.push(replica.store.clone());
-    } else if possible {
-        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
-    }
-    replica
 }
 
 /// Glance takes no location of size 0: said once, never tried.
@@ -350,9 +493,30 @@ fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) ->
     replica.failed(ReplicaState::Failed, &error, backoff, now)
 }
 
+/// After so many failures in a row at a store that answers, what there is of an object is given up for a new one.
+const RESUMES: u32 = 5;
+
+fn has_failed_too_often(replica: &Replica) -> bool {
+    let answers = |reason: Reason| reason.is_the_stores() && reason != Reason::StoreUnreachable;
+    replica
+        .failure
+        .as_ref()
+        .is_some_and(|failure| failure.tries > 0 && failure.tries.is_multiple_of(RESUMES) && answers(failure.reason))
+}
+
 fn kept(record: &Record, replica: &Replica) -> bool {
     let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
     object.is_some_and(|object| object.state == ObjectState::Kept)
+}
+
+fn has_proven_copy(record: &Record, image: &Image) -> bool {
+    let proven = |it: &&Replica| matches!(it.state, ReplicaState::Proven | ReplicaState::Registered);
+    image.hash.is_some() && record.replicas.values().filter(proven).any(|replica| kept(record, replica))
+}
+
+fn is_doomed(record: &Record, replica: &Replica) -> bool {
+    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
+    object.is_some_and(|object| object.state == ObjectState::Doomed)
 }
 
 fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {
@@ -392,7 +556,8 @@ fn gone(seen: &Observation<'_>) -> Plan {
             tries: 1,
             next_try: None,
         };
-        let retiring = Replica { state: ReplicaState::Retiring, failure: Some(failure), ..replica.clone() };
+        let (failure, unwanted_since) = (Some(failure), None);
+        let retiring = Replica { state: ReplicaState::Retiring, failure, unwanted_since, ..replica.clone() };
         if retiring != *replica {
             changes.push(Change::Replica(id.clone(), retiring));
         }

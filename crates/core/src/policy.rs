@@ -62,10 +62,18 @@ impl Rules {
         specs.into_iter().enumerate().map(compile).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The stores that should hold the image, in the order of `enabled`. All rules that match add up.
-    pub fn wanted(&self, image: &Image, enabled: &[StoreFacts], held: &BTreeMap<StoreName, Replica>) -> Vec<StoreName> {
+    /// The stores that should hold the image, in the order of `enabled`, and none that is drained. All rules that match
+    /// add up.
+    pub fn wanted(
+        &self,
+        image: &Image,
+        enabled: &[StoreFacts],
+        draining: &BTreeSet<StoreName>,
+        held: &BTreeMap<StoreName, Replica>,
+    ) -> Vec<StoreName> {
         let takes = |store: &&StoreFacts| {
-            store.visibility.as_ref().is_none_or(|visibilities| visibilities.contains(&image.visibility))
+            let visibility = store.visibility.as_ref();
+            !draining.contains(&store.name) && visibility.is_none_or(|listed| listed.contains(&image.visibility))
         };
         let open: Vec<&StoreName> = enabled.iter().filter(takes).map(|store| &store.name).collect();
         if self.0.is_empty() {
@@ -78,7 +86,7 @@ impl Rules {
         let matching = self.0.iter().filter(|rule| rule.matches(&context));
         let rank = |store: &StoreName| match at_glance.contains(&store) {
             true => (0, None),
-            false => held.get(store).map_or((1, None), rank),
+            false => held.get(store).map_or((UNTRIED, None), rank),
         };
         let chosen: Vec<&StoreName> = matching.flat_map(|rule| rule.choose(&open, rank)).collect();
         open.into_iter().filter(|store| chosen.contains(store)).cloned().collect()
@@ -108,17 +116,22 @@ impl Rule {
     }
 }
 
-/// The less the better. Among failures the one that is tried next comes first, so that each has its turn.
+/// The less the better, so that copies do not wander: one that is there before one that is on its way out, and that
+/// before one that is on its way in. Among failures the one that is tried next comes first, so that each has its turn.
 fn rank(replica: &Replica) -> (u8, Option<Timestamp>) {
     match replica.state {
-        ReplicaState::Copying | ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered => (0, None),
-        ReplicaState::Suspect | ReplicaState::Retiring if replica.proof.is_some() => (0, None),
-        ReplicaState::Wanted | ReplicaState::Suspect => (1, None),
-        ReplicaState::Failed | ReplicaState::Retiring | ReplicaState::Gone => {
-            (2, replica.failure.as_ref().and_then(|failure| failure.next_try))
+        ReplicaState::Proven | ReplicaState::Registered => (0, None),
+        ReplicaState::Suspect if replica.proof.is_some() => (0, None),
+        ReplicaState::Retiring if replica.proof.is_some() => (1, None),
+        ReplicaState::Copying | ReplicaState::Stored => (2, None),
+        ReplicaState::Wanted | ReplicaState::Suspect | ReplicaState::Gone => (UNTRIED, None),
+        ReplicaState::Failed | ReplicaState::Retiring => {
+            (UNTRIED + 1, replica.failure.as_ref().and_then(|failure| failure.next_try))
         }
     }
 }
+
+const UNTRIED: u8 = 3;
 
 /// Parses, and tries the expression on a sample: a name or a field that is not there is a mistake for every image, while
 /// a missing property may be there on the next.
@@ -237,7 +250,7 @@ mod tests {
 
     fn wanted(specs: Vec<RuleSpec>, image: &Image) -> Vec<String> {
         let rules = Rules::compile(specs).unwrap();
-        let names = rules.wanted(image, &stores(&["a", "b", "c"]), &BTreeMap::new());
+        let names = rules.wanted(image, &stores(&["a", "b", "c"]), &BTreeSet::new(), &BTreeMap::new());
         names.into_iter().map(String::from).collect()
     }
 
@@ -272,15 +285,42 @@ mod tests {
             (store.clone(), Replica { state, ..Replica::wanted(store) })
         };
         let held = BTreeMap::from([replica("a", ReplicaState::Failed), replica("c", ReplicaState::Registered)]);
-        let chosen = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &held);
+        let chosen = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &BTreeSet::new(), &held);
         assert_eq!(chosen.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b", "c"]);
+    }
+
+    #[test]
+    fn copies_do_not_wander_for_no_reason() {
+        use ReplicaState as R;
+        let replica = |(name, state): (&str, ReplicaState)| {
+            let store: StoreName = name.parse().unwrap();
+            let proof = Some(crate::Proof { kind: crate::ProofKind::Readback, at: Timestamp::UNIX_EPOCH });
+            (store.clone(), Replica { state, proof, ..Replica::wanted(store) })
+        };
+        let chosen = |copies, draining: &[&str], held: &[(&str, ReplicaState)]| {
+            let rules = Rules::compile(vec![rule(None, &["a", "b", "c"], Some(copies))]).unwrap();
+            let draining = draining.iter().map(|name| name.parse().unwrap()).collect();
+            let held = held.iter().copied().map(replica).collect();
+            let names = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &draining, &held);
+            names.into_iter().map(String::from).collect::<Vec<_>>()
+        };
+        let there = [("b", R::Registered), ("c", R::Registered)];
+        assert_eq!(chosen(2, &[], &there), ["b", "c"], "where they are, though a stands first");
+        assert_eq!(chosen(2, &["b"], &there), ["a", "c"], "one in the place of the drained one");
+        let suspect = [("b", R::Suspect), ("c", R::Registered)];
+        assert_eq!(chosen(2, &[], &suspect), ["b", "c"], "not for a store that cannot be reached for a while");
+        let back = [("a", R::Retiring), ("b", R::Registered), ("c", R::Registered)];
+        assert_eq!(chosen(2, &[], &back), ["b", "c"], "what has moved has moved");
+        let half = [("a", R::Retiring), ("b", R::Copying), ("c", R::Registered)];
+        assert_eq!(chosen(2, &[], &half), ["a", "c"], "a copy that is there saves one that is not");
+        assert_eq!(chosen(1, &[], &there), ["b"]);
     }
 
     #[test]
     fn a_store_takes_only_the_visibilities_that_it_lists() {
         let mut facts = stores(&["a", "b"]);
         facts[0].visibility = Some(vec![Visibility::Private]);
-        let chosen = Rules::default().wanted(&sample(), &facts, &BTreeMap::new());
+        let chosen = Rules::default().wanted(&sample(), &facts, &BTreeSet::new(), &BTreeMap::new());
         assert_eq!(chosen.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b"]);
     }
 

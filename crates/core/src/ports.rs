@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Change, Digest, DirtyMark, Due, Error, Image, ImageId, Location, ObjectName, Reason, Record, Result, Snapshot,
-    StoreName, Timestamp, Visibility,
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageId, Location, ObjectName, Reason, Record, Result,
+    Snapshot, StoreName, Timestamp, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
@@ -58,6 +58,13 @@ pub trait Registry: Send + Sync {
     /// Adds all the locations in one request: all or none. A lost answer leaves either.
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()>;
 
+    /// The image's locations become `keep`, in this order. `keep` and `remove` together must be, by their URLs, what the
+    /// image has now; else it is a [`Conflict`] and nothing changes. All or nothing; a lost answer leaves either. The last
+    /// location is never removed. Of those that are the image service gives up the bits too, where it can.
+    ///
+    /// [`Conflict`]: crate::Reason::Conflict
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()>;
+
     /// Puts back what a PATCH of ours undid. Each is sent on its own; an error leaves the later ones unsent.
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()>;
 
@@ -76,7 +83,7 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// A place in a walk over the images. Only the registry that made it can read it.
+/// A place in a walk over images, or objects. Only the registry, or store, that made it can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
@@ -164,6 +171,19 @@ pub trait Store: Send + Sync {
     /// Asks for the object as Glance does before it takes a location: its size, or `None` where there is none.
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>>;
 
+    /// A page of the objects, closed or not, that bear a name of Mimeo's making: the first page, or the one that `after`
+    /// leads to. `None`: the store cannot be listed. Others' objects are passed over; one that comes or goes meanwhile may
+    /// be among them or not. Leaves nothing behind.
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        Ok(None)
+    }
+
+    /// How many more bytes it takes, where it can tell. What an object that is being written will still need is not
+    /// taken off. Leaves nothing behind.
+    async fn room(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Removes the object; one that is not there is no error. A lost answer leaves either.
     async fn delete(&self, object: &ObjectName) -> Result<()>;
 }
@@ -177,6 +197,14 @@ pub struct Offer {
     pub size: u64,
     /// As in [`Sink::like`].
     pub like: Option<ObjectName>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// Each once in a page; the same again in a later one does no harm.
+    pub objects: Vec<ObjectName>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<Cursor>,
 }
 
 /// One object while it is written. Dropping it is an abort without waiting.
@@ -276,14 +304,6 @@ impl EventsHealth {
     }
 }
 
-/// How many images the ledger knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub images: u64,
-    /// Those with a tombstone that still have a kept object.
-    pub retiring: u64,
-}
-
 /// Mimeo's durable record. When a call returns, what it wrote survives a crash; a failed call wrote nothing.
 #[async_trait]
 pub trait Ledger: Send + Sync {
@@ -311,14 +331,24 @@ pub trait Ledger: Send + Sync {
     /// Up to `limit` records in order of their ids, those after `after`.
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
-    /// As [`list`](Ledger::list), but only the records that have a tombstone or a doomed object.
+    /// As [`list`](Ledger::list), but only the records that have a tombstone, a doomed object or an unwanted replica.
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
-    /// Of tombstones only those that were made after `since`.
-    async fn counts(&self, since: Timestamp) -> Result<Counts>;
+    /// How many images the ledger knows.
+    async fn count(&self) -> Result<u64>;
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>>;
 
     /// The digests of the image's chunks, from the first without a gap: what follows a gap is left out.
     async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>>;
+
+    /// Of these objects, those that the ledger has no row of, at whichever store: two may be one place.
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>>;
+
+    /// What became of the image and its copies, the oldest first: derived from every commit, in the same transaction.
+    /// The newest [`HISTORY_LINES`] are kept, for at least [`HISTORY_KEPT`] after the image was forgotten.
+    ///
+    /// [`HISTORY_LINES`]: crate::HISTORY_LINES
+    /// [`HISTORY_KEPT`]: crate::HISTORY_KEPT
+    async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>>;
 }

@@ -22,6 +22,11 @@ impl Record {
     pub fn object(&self, store: &StoreName, name: &ObjectName) -> Option<&Object> {
         self.objects.iter().find(|object| object.store == *store && object.name == *name)
     }
+
+    /// The object that the replica is made of, as long as the ledger has it.
+    pub fn object_of(&self, replica: &Replica) -> Option<&Object> {
+        self.object(&replica.store, replica.object.as_ref()?)
+    }
 }
 
 /// The image itself, as last observed.
@@ -39,6 +44,8 @@ pub struct ImageRow {
     pub observed_at: Option<Timestamp>,
     /// When an `image.delete` event told of its end. Evidence, not yet a conclusion.
     pub delete_seen: Option<Timestamp>,
+    /// When somebody asked for all copies to be read again: a proof from before is not enough.
+    pub verify_asked: Option<Timestamp>,
     /// When it was concluded that the image is gone: the tombstone. The grace period runs from here.
     pub gone_at: Option<Timestamp>,
 }
@@ -54,6 +61,7 @@ impl ImageRow {
             trouble: None,
             observed_at: None,
             delete_seen: None,
+            verify_asked: None,
             gone_at: None,
         }
     }
@@ -74,19 +82,25 @@ pub struct Object {
 pub enum ObjectState {
     /// Being written, or left behind by a writer that died.
     Open,
-    /// Closed; a replica's current object.
+    /// Closed; a replica's current object, or one that may become it.
     Kept,
     /// To be removed by the sweeper.
     Doomed,
+    /// A listing of the store showed it. It bears a name that Mimeo makes, but no record says who made it, and when: it
+    /// may become a replica's object, and is removed only with an operator's word.
+    Found,
 }
 
 /// One durable change to the ledger; a slice of them is committed whole or not at all.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Inserts or replaces the image's row, except `delete_seen`, which only [`Change::DeleteSeen`] sets.
+    /// Inserts or replaces the image's row, except `delete_seen`, which only [`Change::DeleteSeen`] sets, and
+    /// `verify_asked`, which only [`Change::VerifyAsked`] does.
     Image(ImageRow),
     /// Inserts or replaces one replica.
     Replica(ImageId, Replica),
+    /// Drops one replica; nothing if there is none.
+    ReplicaGone(ImageId, StoreName),
     /// Inserts or replaces one object.
     Object(Object),
     /// Hands the object to the sweeper, from this time on; nothing if the ledger no longer has it.
@@ -100,6 +114,8 @@ pub enum Change {
     DeleteSeen(ImageId, Timestamp),
     /// The delete event was wrong: the image is there.
     DeleteUnseen(ImageId),
+    /// All copies of the image are to be read again.
+    VerifyAsked(ImageId, Timestamp),
     /// Keeps the BLAKE3 digests of consecutive chunks of the image, of which the first has the index `first`. They
     /// replace those of the same index.
     Chunks { image: ImageId, first: u64, digests: Vec<Digest> },

@@ -2,6 +2,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Backoff, Digest, Error, ObjectName, Reason, StoreName, Timestamp};
 
+/// A damaged image is read again after the longest wait of all, and at last after so many of them.
+const REREADS: u32 = 64;
+
 /// One image's copy on one store, as the ledger remembers it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replica {
@@ -17,6 +20,8 @@ pub struct Replica {
     pub proof: Option<Proof>,
     /// When a read of the image last showed the location.
     pub seen_at: Option<Timestamp>,
+    /// Since when it is to go although the image is there: no rule wants it any more, or its store is drained.
+    pub unwanted_since: Option<Timestamp>,
     /// Why it is not further, when it is not.
     pub failure: Option<Failure>,
 }
@@ -32,23 +37,39 @@ impl Replica {
             digest: None,
             proof: None,
             seen_at: None,
+            unwanted_since: None,
             failure: None,
         }
     }
 
     /// The same replica, one failure further on. Permanent reasons that a person may cure are looked at again at
-    /// the slowest pace; an empty or damaged image never by itself.
+    /// the slowest pace, a damaged image ever more rarely, and an empty one never by itself.
     #[must_use]
     pub fn failed(mut self, state: ReplicaState, error: &Error, backoff: Backoff, now: Timestamp) -> Self {
         let tries = self.failure.as_ref().map_or(0, |failure| failure.tries).saturating_add(1);
         let next_try = match error.reason {
-            Reason::EmptyImage | Reason::SourceMismatch | Reason::ImageDeactivated => None,
+            Reason::EmptyImage | Reason::ImageDeactivated => None,
+            // The bits may have been changed on their way. But every try reads the whole image, so each waits for longer.
+            Reason::SourceMismatch => {
+                Some(Backoff { first: backoff.max, max: backoff.max.saturating_mul(REREADS) }.next(now, tries))
+            }
             reason if reason.is_permanent() => Some(backoff.next(now, u32::MAX)),
             _ => Some(backoff.next(now, tries)),
         };
         self.state = state;
         self.failure = Some(Failure { reason: error.reason, message: error.chain(), tries, next_try });
         self
+    }
+
+    /// Whether Mimeo itself has read it back and found it right.
+    pub fn is_proven(&self) -> bool {
+        self.proof.is_some_and(|proof| proof.kind == ProofKind::Readback)
+    }
+
+    /// Whether its bits were found right, and not otherwise since. One that nothing wants any more may still be read.
+    pub fn is_good(&self) -> bool {
+        use ReplicaState as R;
+        matches!(self.state, R::Proven | R::Registered) || (self.state == R::Retiring && self.proof.is_some())
     }
 
     /// Whether its turn has come: never failed, or the wait after the failure is over.
@@ -72,7 +93,7 @@ pub enum ReplicaState {
     Failed,
     /// Was registered; the last look could not confirm it.
     Suspect,
-    /// The image is gone: the copy waits for the grace period.
+    /// It is to go: the image is gone, or nothing wants the copy there any more.
     Retiring,
     Gone,
 }
@@ -96,7 +117,8 @@ pub struct Proof {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProofKind {
-    /// Read again after it was closed, and its BLAKE3 digest was the source's.
+    /// Read again after it was closed, and its BLAKE3 digest was the source's; or, of one that was adopted, its hash the
+    /// image's own.
     Readback,
     /// Glance wrote the copy and shows it; nobody has read it back.
     Glance,
@@ -184,5 +206,20 @@ mod tests {
         assert_eq!(after(Reason::StoreError).unwrap().as_second(), 1);
         assert_eq!(after(Reason::LocationsForbidden).unwrap().as_second(), 60);
         assert_eq!(after(Reason::EmptyImage), None);
+        assert_eq!(after(Reason::SourceMismatch).unwrap().as_second(), 60);
+    }
+
+    #[test]
+    fn a_damaged_image_is_read_again_ever_more_rarely() {
+        let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(10) };
+        let error = Error::new(Reason::SourceMismatch, "other bytes");
+        let mut replica = Replica::wanted("a".parse().unwrap());
+        let waits: Vec<i64> = (0..8)
+            .map(|_| {
+                replica = replica.clone().failed(R::Failed, &error, backoff, Timestamp::UNIX_EPOCH);
+                replica.failure.as_ref().unwrap().next_try.unwrap().as_second() / 60
+            })
+            .collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 640]);
     }
 }

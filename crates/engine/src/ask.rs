@@ -38,7 +38,7 @@ impl Asked {
     fn enter(&self, store: &StoreName, image: &ImageId, most: usize) -> bool {
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let images = asked.entry(store.clone()).or_default();
-        images.len() < most && images.insert(image.clone())
+        images.contains(image) || (images.len() < most && images.insert(image.clone()))
     }
 }
 
@@ -60,8 +60,11 @@ pub(crate) async fn ask(engine: &Engine, record: &Record, stores: &[StoreName]) 
         Change::Replica(id.clone(), Replica { state: ReplicaState::Copying, proof: None, ..before })
     };
     engine.ledger.commit(&now.iter().map(asked).collect::<Vec<_>>()).await?;
+    mimeo_crash::point("ask-noted");
     tracing::info!(stores = now.len(), "asking Glance to copy the image");
-    match copy_to(engine, id, &now).await {
+    let asked = copy_to(engine, id, &now).await;
+    mimeo_crash::point("ask-sent");
+    match asked {
         Err(error) if now.len() > 1 && blames_one(&error) => one_by_one(engine, id, &now).await,
         Err(error) => {
             for store in now {

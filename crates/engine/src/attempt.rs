@@ -13,10 +13,11 @@ use mimeo_core::{
 use tokio::time::Instant;
 
 use crate::{
-    Engine, like,
+    Engine, StorePart, like,
     note::{failed, update},
     progress::Phase,
-    prove,
+    prove::{self, Expected, Haste, Known},
+    sabotage::{self, Bug},
     transfer::{Chunks, Feed, Lane, Verified},
 };
 
@@ -41,6 +42,7 @@ pub(crate) async fn keep(engine: Arc<Engine>, image: ImageId, mut chunks: Chunks
         if let Err(error) = engine.ledger.commit(&[Change::Chunks { image: image.clone(), first, digests }]).await {
             return tracing::warn!(error = error.chain(), "the ledger does not take the digests of chunks");
         }
+        mimeo_crash::point("chunks-noted");
         first += count;
         tokio::time::sleep(KEEP_EVERY).await;
     }
@@ -60,6 +62,7 @@ pub(crate) async fn forget_chunks(engine: &Engine, id: &ImageId) -> Result<()> {
     if record.is_some_and(|record| record.objects.iter().any(is_open)) || engine.ledger.chunks(id).await?.is_empty() {
         return Ok(());
     }
+    mimeo_crash::point("chunks-done");
     engine.ledger.commit(&[Change::ChunksGone(id.clone())]).await
 }
 
@@ -101,13 +104,9 @@ pub(crate) async fn begin(
         if let Some(given_up) = open.filter(|_| !goes_on) {
             changes.push(Change::Doom(store.clone(), given_up.name.clone(), now));
         }
-        changes.push(Change::Object(Object {
-            store: store.clone(),
-            name: name.clone(),
-            url: url.clone(),
-            state: ObjectState::Open,
-            since: now,
-        }));
+        let (place, name_now, url_now) = (store.clone(), name.clone(), url.clone());
+        let object = Object { store: place, name: name_now, url: url_now, state: ObjectState::Open, since: now };
+        changes.extend((!sabotage::is(Bug::LedgerComesLater)).then_some(Change::Object(object)));
         let failure = before.and_then(|replica| replica.failure.clone());
         let replica = Replica {
             state: ReplicaState::Copying,
@@ -120,7 +119,9 @@ pub(crate) async fn begin(
         let goes_on = goes_on && !part.store.reopens();
         attempts.push(Attempt { store: store.clone(), object: name, goes_on });
     }
+    mimeo_crash::point("attempt-chosen");
     engine.ledger.commit(&changes).await?;
+    mimeo_crash::point("attempt-known");
     Ok(attempts)
 }
 
@@ -129,17 +130,17 @@ pub(crate) async fn begin(
 /// the same moment do not know of each other from the ledger.
 fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
-    let least = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
-    let mut newest = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
-    *newest = least.max(*newest + 1);
-    *newest
+    let by_time = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
+    let mut last = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
+    *last = by_time.max(*last + 1);
+    *last
 }
 
 /// Copies to one store and proves the copy. True: proven.
 pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
     let store = attempt.store.clone();
     match write(engine, image, attempt, feed).await {
-        Ok(()) => prove(engine, &image.id, &store).await,
+        Ok(()) => prove(engine, image, &store).await,
         Err(error) => {
             failed(engine, &image.id, &store, &error).await;
             false
@@ -157,6 +158,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     if attempt.goes_on {
         let (digests, chunk) = (engine.ledger.chunks(id).await?, engine.settings.policy.chunk);
         from = prove::kept(part, &object, image.size.unwrap_or(0), (&digests, chunk), &engine.paces).await?;
+        mimeo_crash::point("kept-proven");
         if from == 0 {
             let anew = begin(engine, id, std::slice::from_ref(store), Partial::GiveUp).await?;
             object = anew.into_iter().next().ok_or_else(gone)?.object;
@@ -165,6 +167,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
             line.advance(usize::try_from(from).unwrap_or(usize::MAX));
         }
     }
+    engine.gates(store).room.take(part, &line).await?;
     let slow = &engine.gates(store).slow;
     let hint = like::object(engine, part, image, &object).await;
     let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow, like: hint };
@@ -173,7 +176,10 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     if from == 0 {
         engine.health.wrote(store, verified.size, began.elapsed());
     }
-    stored(engine, id, store, &object, part.store.location(&object), verified).await
+    mimeo_crash::point("object-closed");
+    stored(engine, id, store, &object, part.store.location(&object), verified).await?;
+    mimeo_crash::point("object-noted");
+    Ok(())
 }
 
 /// The object is closed: it is kept, and what it must read back as is known.
@@ -196,39 +202,81 @@ pub(crate) async fn stored(
 }
 
 /// Reads the stored object back. True: proven.
-pub(crate) async fn prove(engine: &Engine, id: &ImageId, store: &StoreName) -> bool {
-    match try_prove(engine, id, store).await {
+pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName) -> bool {
+    match try_prove(engine, image, store).await {
         Ok(()) => {
             engine.health.succeeded(store, engine.clock.now());
             true
         }
         Err(error) => {
-            failed(engine, id, store, &error).await;
+            failed(engine, &image.id, store, &error).await;
             false
         }
     }
 }
 
-async fn try_prove(engine: &Engine, id: &ImageId, store: &StoreName) -> Result<()> {
+async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<()> {
+    let id = &image.id;
     let lost = || Error::new(Reason::ObjectMissing, format!("{store}: the ledger has no closed object to prove"));
     let record = engine.ledger.load(id).await?.ok_or_else(lost)?;
     let replica = record.replicas.get(store).ok_or_else(lost)?;
-    let (Some(object), Some(size), Some(digest)) = (&replica.object, replica.size, &replica.digest) else {
-        return Err(lost());
-    };
+    let (Some(object), Some(size)) = (&replica.object, replica.size) else { return Err(lost()) };
+    // An object that was adopted was never seen written: only the image's own hash tells what it must be.
+    let content = || image.hash.as_ref().map(Known::Content);
+    let bytes = replica.digest.as_ref().map(Known::Digest).or_else(content).ok_or_else(lost)?;
     let part = engine.stores.get(store).ok_or_else(lost)?;
+    let moved = moved_from(engine, &record, replica, part)?;
     let closed = |_| Error::new(Reason::Cancelled, "no proofs are started any more");
     let _turn = engine.gates(store).proofs.acquire().await.map_err(closed)?;
     let line = engine.board.show(id, store, Phase::Proving, Some(size));
     let began = Instant::now();
-    prove::read_back(part, object, size, digest, &line, &engine.paces).await?;
+    let expected = Expected { object, size, bytes };
+    let read = match replica.digest.clone().filter(|_| sabotage::is(Bug::UnprovenIsRegistered)) {
+        Some(digest) => Ok(digest),
+        None => prove::read_back(part, &expected, &line, &engine.paces, Haste::Normal).await,
+    };
+    let digest = read.map_err(|error| if moved.is_some() { not_at_the_new_place(store, error) } else { error })?;
+    mimeo_crash::point("copy-read-back");
+    if replica.digest.is_none() {
+        tracing::info!(%store, %object, "adopted: it reads back as the image");
+    }
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };
-    update(engine, id, store, |replica, _| Replica {
-        state: ReplicaState::Proven,
-        proof: Some(proof),
-        failure: None,
-        ..replica
+    let url = moved.as_ref().map(|object| object.url.clone());
+    update(engine, id, store, |replica, changes| {
+        changes.extend(moved.map(Change::Object));
+        let (url, digest) = (url.or(replica.url), Some(digest));
+        Replica { state: ReplicaState::Proven, url, digest, proof: Some(proof), failure: None, ..replica }
     })
-    .await
+    .await?;
+    mimeo_crash::point("copy-proven");
+    Ok(())
+}
+
+/// The object as it is to be recorded once it is proven where its store is now, if that is not where it was made. Only
+/// an operator says that it is to be looked for there.
+fn moved_from(engine: &Engine, record: &Record, replica: &Replica, part: &StorePart) -> Result<Option<Object>> {
+    let store = &replica.store;
+    let Some(object) = record.object_of(replica).filter(|_| engine.elsewhere(record).contains(store)) else {
+        return Ok(None);
+    };
+    if !engine.orders.lock().moving.contains_key(store) {
+        let message = format!("{store}: the copy is not where the configuration now puts the store");
+        return Err(Error::new(Reason::StoreMoved, message));
+    }
+    Ok(Some(Object { url: part.store.location(&object.name), ..object.clone() }))
+}
+
+/// That it is not there, or not rightly, says nothing of the copy at the old place.
+fn not_at_the_new_place(store: &StoreName, error: Error) -> Error {
+    match error.reason {
+        Reason::ObjectMissing | Reason::ProofMismatch => {
+            let message = format!(
+                "{store}: the copy is not rightly at the store's new place; bring the file there and run `mimeo stores \
+                 move {store}` again, or give the new place a store's name of its own"
+            );
+            Error::new(Reason::StoreMoved, message).caused_by(error)
+        }
+        _ => error,
+    }
 }

@@ -10,21 +10,25 @@ use std::{
 use futures::future::select_all;
 use mimeo_core::{
     Error, Image, ImageId, Reason, Replica, ReplicaState, Result, StoreName, Timestamp,
-    plan::{Plan, SourceOf},
+    plan::{Plan, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
-    Engine, ask,
+    Engine, arrange, ask,
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
     note::{postpone, update},
     places::Place,
-    register, take,
+    prove::Haste,
+    register,
+    sabotage::{self, Bug},
+    scrub, take,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
+    verify::{self, Verified},
 };
 
 /// How long a proven copy waits for its siblings, so that one PATCH registers them together: a share of the time that
@@ -35,12 +39,14 @@ const LINGER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// Runs the plan's copies and proofs to their ends, which are in the ledger when this returns.
 pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: &Plan) -> Result<()> {
     let origins = origins(engine, &image.id, &plan.sources).await?;
+    prefer_locations(engine, image, &origins);
     let mut copies = Copies {
         engine,
         turn,
         image,
         origins,
         running: BTreeSet::new(),
+        verifying: BTreeSet::new(),
         to_start: BTreeMap::new(),
         number: engine.places.arrive(),
         work: JoinSet::new(),
@@ -55,15 +61,16 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
 pub(crate) struct Running {
     pub(crate) origins: Origins,
     pub(crate) stores: BTreeSet<StoreName>,
-    pub(crate) work: JoinSet<(bool, StoreName)>,
+    pub(crate) work: JoinSet<Done>,
     pub(crate) readers: JoinSet<()>,
 }
 
 /// Takes over copies that run, to their ends, as if they had been begun in this turn.
 pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
     let Running { origins, stores, work, readers } = running;
-    let (to_start, number) = (BTreeMap::new(), engine.places.arrive());
-    let mut copies = Copies { engine, turn, image, origins, running: stores, to_start, number, work, readers };
+    let (to_start, verifying, number) = (BTreeMap::new(), BTreeSet::new(), engine.places.arrive());
+    let mut copies =
+        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers };
     copies.attend(None).await?;
     copies.end().await
 }
@@ -84,6 +91,20 @@ async fn origins(engine: &Engine, id: &ImageId, sources: &[SourceOf]) -> Result<
     Ok(Origins::new(sources.iter().chain(last).filter_map(origin).collect()))
 }
 
+/// Promise 9 says why this must never be.
+fn prefer_locations(engine: &Engine, image: &Image, origins: &Origins) {
+    if !sabotage::is(Bug::LocationIsAuthority) {
+        return;
+    }
+    let name = |url: &str| url.rsplit('/').next()?.parse::<mimeo_core::ObjectName>().ok();
+    for (location, object) in image.locations.iter().filter_map(|it| Some((it, name(&it.url)?))) {
+        let is_it = |part: &&crate::StorePart| part.store.location(&object) == location.url;
+        if let Some(part) = engine.stores.values().find(is_it) {
+            origins.prefer(Origin::copy(&part.store, object));
+        }
+    }
+}
+
 /// The copies and proofs of one image that run side by side.
 struct Copies<'a> {
     engine: &'a Arc<Engine>,
@@ -92,12 +113,21 @@ struct Copies<'a> {
     origins: Origins,
     /// The stores whose copy or proof is not at its end.
     running: BTreeSet<StoreName>,
+    /// Those whose registered copy is being read again. Looks go on seeing to it meanwhile.
+    verifying: BTreeSet<StoreName>,
     /// Of those, the ones that wait for a place.
     to_start: BTreeMap<StoreName, Wait>,
     /// Its rank among those who wait for a place.
     number: u64,
-    work: JoinSet<(bool, StoreName)>,
+    work: JoinSet<Done>,
     readers: JoinSet<()>,
+}
+
+/// What has ended at a store.
+pub(crate) enum Done {
+    /// A copy or a proof. True: proven.
+    Copied(StoreName, bool),
+    Verified(Verified),
 }
 
 /// The right to hold a turn while a store is waited for; `None` as long as it did not have to be.
@@ -117,13 +147,23 @@ impl Copies<'_> {
     async fn take_on(&mut self, plan: &Plan) {
         for store in &plan.prove {
             self.running.insert(store.clone());
-            let (engine, id, store) = (Arc::clone(self.engine), self.image.id.clone(), store.clone());
-            self.work.spawn(async move { (attempt::prove(&engine, &id, &store).await, store) }.in_current_span());
+            let (engine, image, store) = (Arc::clone(self.engine), self.image.clone(), store.clone());
+            let proving = async move {
+                let proven = attempt::prove(&engine, &image, &store).await;
+                Done::Copied(store, proven)
+            };
+            self.work.spawn(proving.in_current_span());
+        }
+        for Verification { store, asked } in &plan.verify {
+            self.verify(store, *asked);
         }
         for (store, giver) in plan.take.clone() {
             self.running.insert(store.clone());
             let (engine, image) = (Arc::clone(self.engine), self.image.clone());
-            let taking = async move { (take::run(&engine, &image, &store, &giver).await, store) };
+            let taking = async move {
+                let proven = take::run(&engine, &image, &store, &giver).await;
+                Done::Copied(store, proven)
+            };
             self.work.spawn(taking.in_current_span());
         }
         for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
@@ -138,6 +178,43 @@ impl Copies<'_> {
             }
         }
         self.bound_waiting().await;
+    }
+
+    /// Begins to read the store's registered copy again, unless that goes on already or others take the places for it.
+    fn verify(&mut self, store: &StoreName, asked: bool) {
+        if self.verifying.contains(store) {
+            return;
+        }
+        let (engine, id) = (Arc::clone(self.engine), self.image.id.clone());
+        let slot = engine.scrubs.enter(store, &id);
+        if slot.is_none() && !asked {
+            return;
+        }
+        self.verifying.insert(store.clone());
+        let haste = if asked { Haste::Normal } else { Haste::Scrub };
+        let store = store.clone();
+        let verifying = async move {
+            let _slot = slot;
+            Done::Verified(verify::read_again(&engine, &id, &store, haste).await)
+        };
+        self.work.spawn(verifying.in_current_span());
+    }
+
+    /// What has ended is noted. Here, and not where it ran: no look is under way that knows of the time before.
+    async fn ended(&mut self, done: Done) {
+        match done {
+            Done::Copied(store, proven) => {
+                self.running.remove(&store);
+                if proven {
+                    self.prefer(&store).await;
+                }
+            }
+            Done::Verified(verified) => {
+                verify::note(self.engine, &self.image.id, &verified).await;
+                self.verifying.remove(&verified.store);
+                scrub::hand_on(self.engine, &verified.store).await;
+            }
+        }
     }
 
     /// A busy store is not waited for by so many images that others get no turn.
@@ -179,11 +256,8 @@ impl Copies<'_> {
                 biased;
                 () = self.turn.stop.cancelled() => return Ok(()),
                 done = self.work.join_next(), if !self.work.is_empty() => {
-                    if let Some(Ok((proven, store))) = done {
-                        self.running.remove(&store);
-                        if proven {
-                            self.prefer(&store).await;
-                        }
+                    if let Some(Ok(done)) = done {
+                        self.ended(done).await;
                         let wait = (began.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
                         let soon = Instant::now() + wait;
                         look_at = Some(look_at.map_or(soon, |at| at.min(soon)));
@@ -232,6 +306,9 @@ impl Copies<'_> {
         let (engine, id) = (self.engine, &self.image.id);
         let result = async {
             let look = look(engine, id, &self.running).await?;
+            if !look.plan.stop {
+                arrange::arrange(engine, id, &look.plan).await?;
+            }
             if !look.plan.register.is_empty() && !look.plan.stop {
                 register::register(engine, &look.record, &look.plan.register).await?;
             }
@@ -243,6 +320,10 @@ impl Copies<'_> {
         match result.await {
             Ok(plan) if plan.stop => None,
             Ok(plan) => {
+                if self.running.is_empty() && !plan.copy.is_empty() {
+                    // Nobody reads yet: what is known to be good by now is not what was when the turn began.
+                    self.origins = origins(engine, id, &plan.sources).await.unwrap_or_else(|_| self.origins.clone());
+                }
                 self.take_on(&plan).await;
                 Some(plan.next_look)
             }
@@ -270,20 +351,21 @@ impl Copies<'_> {
     /// Of those who have waited so long, the ones whose store still takes copies: it is within its hours, and to one whose
     /// last copy failed only a few are tried at a time, so that a store that hangs takes no more than those few places.
     async fn still_admitted(&mut self, passes: Vec<(StoreName, Vec<Pass>)>) -> BTreeMap<StoreName, (Vec<Pass>, Trial)> {
-        let closed = self.engine.conditions(self.engine.clock.now()).closed;
+        let conditions = self.engine.conditions(self.engine.clock.now());
         let mut admitted = BTreeMap::new();
         for (store, passes) in passes {
             self.to_start.remove(&store);
             let failure = self.engine.health.last_failure(&store);
             let trial = Arc::clone(&self.engine.gates(&store).trials).try_acquire_owned().ok();
-            match (closed.get(&store), failure) {
+            let is_closed = conditions.closed.contains_key(&store) || conditions.draining.contains(&store);
+            match (is_closed, failure) {
                 // The next look says until when it waits.
-                (Some(_), _) => drop(self.running.remove(&store)),
-                (None, Some((reason, last))) if trial.is_none() => {
+                (true, _) => drop(self.running.remove(&store)),
+                (false, Some((reason, last))) if trial.is_none() => {
                     self.running.remove(&store);
                     postpone(self.engine, &self.image.id, &store, &tried_by_others(&store, reason, &last)).await;
                 }
-                (None, failure) => drop(admitted.insert(store, (passes, trial.filter(|_| failure.is_some())))),
+                (false, failure) => drop(admitted.insert(store, (passes, trial.filter(|_| failure.is_some())))),
             }
         }
         admitted
@@ -310,7 +392,7 @@ impl Copies<'_> {
             let copying = async move {
                 let proven = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                (proven, store)
+                Done::Copied(store, proven)
             };
             self.work.spawn(copying.in_current_span());
         }

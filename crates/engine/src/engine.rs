@@ -1,13 +1,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    num::{NonZeroU64, NonZeroUsize},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
 use mimeo_core::{
-    Image, Limits, Result, StoreName, TimeZone, Timestamp,
-    plan::{Conditions, Policy},
+    Image, Limits, Record, Result, StoreName, TimeZone, Timestamp,
+    plan::{self, Conditions, Observation, Plan, Policy, Sight},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
 use tokio::{
@@ -17,13 +17,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    adopt,
     ask::Asked,
+    breaker::Breakers,
     gate::Gate,
+    guard::{self, Guard},
     health::Health,
+    orders::{self, Orders},
     pace::Paces,
     places::Places,
     progress::Board,
     recent::{self, Recent},
+    room::Room,
+    sabotage::{self, Bug},
+    scrub::Scrubs,
     serve,
     turn::Turns,
 };
@@ -37,6 +44,8 @@ const TRIALS: usize = 2;
 const WAITING: usize = 32;
 /// Copies of one store that are read back at a time.
 const PROOFS: usize = 4;
+/// Images whose locations are arranged at the same time: when a store goes down it may be thousands at once.
+const ARRANGED: usize = 8;
 
 /// The world, as the engine is given it.
 pub struct Parts {
@@ -67,8 +76,18 @@ pub struct Settings {
     pub scan_interval: Duration,
     pub full_scan_interval: Duration,
     pub gc: GcSettings,
+    pub scrub: ScrubSettings,
     /// Only plan and report.
     pub observe: bool,
+}
+
+/// How registered copies are read again.
+#[derive(Debug, Clone, Copy)]
+pub struct ScrubSettings {
+    /// Each within this time; `None`: only when somebody asks.
+    pub period: Option<Duration>,
+    /// Bytes per second at each store.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +111,7 @@ pub(crate) struct Gates {
     pub(crate) slow: Arc<Semaphore>,
     pub(crate) trials: Arc<Semaphore>,
     pub(crate) proofs: Semaphore,
+    pub(crate) room: Room,
 }
 
 impl Gates {
@@ -103,6 +123,7 @@ impl Gates {
             slow: Arc::new(Semaphore::new(SLOW_COPIES)),
             trials: Arc::new(Semaphore::new(TRIALS)),
             proofs: Semaphore::new(PROOFS),
+            room: Room::default(),
         }
     }
 }
@@ -122,7 +143,15 @@ pub struct Engine {
     pub(crate) board: Board,
     pub(crate) recent: Recent,
     pub(crate) asked: Asked,
+    pub(crate) orders: Orders,
+    pub(crate) guard: Guard,
     pub(crate) health: Health,
+    pub(crate) breakers: Breakers,
+    pub(crate) scrubs: Arc<Scrubs>,
+    pub(crate) arranged: Semaphore,
+    /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
+    /// scan that sees everything is a full one.
+    pub(crate) missed: AtomicU64,
     /// The highest number that was given to an attempt.
     pub(crate) last_attempt: Mutex<u64>,
     /// Rung when an image was marked dirty.
@@ -137,7 +166,8 @@ impl Engine {
     pub fn new(parts: Parts, settings: Settings) -> Arc<Self> {
         let stores: BTreeMap<StoreName, StorePart> =
             parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
-        let paces = Arc::new(Paces::new(stores.keys()));
+        let paces = Arc::new(Paces::new(stores.keys(), settings.scrub.bandwidth));
+        let breakers = Breakers::new(stores.keys());
         let gates = stores.keys().map(|name| (name.clone(), Gates::new())).collect();
         let engine = Self {
             registry: parts.registry,
@@ -152,7 +182,13 @@ impl Engine {
             board: Board::default(),
             recent: Recent::default(),
             asked: Asked::default(),
+            orders: Orders::default(),
+            guard: Guard::default(),
             health: Health::default(),
+            breakers,
+            scrubs: Arc::default(),
+            arranged: Semaphore::new(ARRANGED),
+            missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),
             sweep: Notify::new(),
@@ -160,6 +196,12 @@ impl Engine {
         };
         engine.put_in_force(&engine.limits());
         Arc::new(engine)
+    }
+
+    /// Takes up what was said and counted before this process began.
+    pub async fn recall(&self) -> Result<()> {
+        guard::recall(self).await?;
+        orders::recall(self).await
     }
 
     /// Runs until `stop`; then lets nothing half-done unrecorded.
@@ -206,7 +248,16 @@ impl Engine {
         let opens = |store: &StoreName| limits.opens(store, now, &self.settings.time_zone);
         let stores = self.settings.policy.stores.iter().map(|facts| &facts.name);
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
-        let mut conditions = Conditions { closed, takes: self.takes(), ..self.health.rates() };
+        let mut conditions = Conditions {
+            closed,
+            takes: self.takes(),
+            unwanted_before: self.guard.unwanted_before(now, self.settings.gc.grace),
+            scrub: self.settings.scrub.period,
+            scrubbing: self.scrubs.full(),
+            ..self.health.rates()
+        };
+        self.orders.add_to(&mut conditions);
+        self.breakers.tell(&mut conditions);
         for (store, rate) in &mut conditions.read_rates {
             let limit = limits.stores.get(store).and_then(|own| own.bandwidth);
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
@@ -224,6 +275,19 @@ impl Engine {
             (!givers.is_empty()).then(|| (name.clone(), givers))
         };
         self.stores.iter().filter_map(givers).collect()
+    }
+
+    /// What is to be done about the image as it is seen now.
+    pub(crate) fn plan_for(&self, record: &Record, sight: &Sight, running: &BTreeSet<StoreName>) -> Plan {
+        let now = self.clock.now();
+        let (conditions, elsewhere) = (self.conditions(now), self.elsewhere(record));
+        let shown = match sight {
+            Sight::Present(image) => adopt::shown(self, image),
+            _ => Vec::new(),
+        };
+        let (shown, elsewhere, conditions) = (&shown[..], &elsewhere, &conditions);
+        let seen = Observation { now, record, sight, running, shown, elsewhere, conditions };
+        plan::plan(&self.settings.policy, &seen)
     }
 
     /// The moment on tokio's clock, for waiting.
@@ -244,7 +308,7 @@ impl Engine {
             tracing::warn!(image = %image.id, lost = report, "another's change was undone while locations were registered; \
                 please make it again");
         }
-        if findings.undone == Undone::default() {
+        if findings.undone == Undone::default() || sabotage::is(Bug::UndoneStaysUndone) {
             return;
         }
         let what = recent::describe(&findings.undone);

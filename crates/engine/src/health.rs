@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Error, ObjectName, Reason, StoreName, Timestamp, plan::Conditions, ports::EventsHealth};
+use mimeo_core::{Error, ObjectName, Reason, Result, StoreName, Timestamp, plan::Conditions, ports::EventsHealth};
 
 use crate::status::ReasonReport;
 
@@ -22,6 +22,8 @@ pub(crate) struct Seen {
     pub(crate) last_scan: Option<Timestamp>,
     /// Why the image service could not be looked at, until it could be again.
     pub(crate) trouble: Option<ReasonReport>,
+    /// Why the ledger did not take something, until it took something again.
+    pub(crate) ledger: Option<ReasonReport>,
     pub(crate) events: Option<Arc<EventsHealth>>,
     pub(crate) held_deletes: u64,
     /// Why the sweeper could not remove an object when it last tried.
@@ -105,6 +107,15 @@ impl Health {
 
     pub(crate) fn clear_trouble(&self) {
         self.lock().trouble = None;
+    }
+
+    /// How the last write to the ledger went.
+    pub(crate) fn wrote_down<T>(&self, result: &Result<T>) {
+        match result {
+            Ok(_) => self.lock().ledger = None,
+            Err(error) if error.reason == Reason::Ledger => self.lock().ledger = Some(error.into()),
+            Err(_) => {}
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Seen> {

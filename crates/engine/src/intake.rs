@@ -9,7 +9,10 @@ use mimeo_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// Events that share one commit at most.
 const BATCH: usize = 128;
@@ -53,7 +56,14 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
         }
         changes.push(Change::Dirty(DirtyMark { image: event.image.clone(), due: now }));
     }
-    while let Err(error) = engine.ledger.commit(&changes).await {
+    mimeo_crash::point("events-heard");
+    loop {
+        let taken = engine.ledger.commit(&changes).await;
+        engine.health.wrote_down(&taken);
+        let Err(error) = taken else { break };
+        if sabotage::is(Bug::AcknowledgedTooEarly) {
+            break;
+        }
         tracing::error!(error = error.chain(), "the ledger did not take events; they wait");
         tokio::select! {
             biased;
@@ -61,10 +71,12 @@ async fn take(engine: &Engine, batch: Vec<Delivery>, stop: &CancellationToken) -
             () = tokio::time::sleep(LEDGER_RETRY) => {}
         }
     }
+    mimeo_crash::point("events-kept");
     for Delivery { event, ack } in batch {
         ack.acknowledge().await;
         engine.turns.poke(&event.image);
     }
+    mimeo_crash::point("events-acknowledged");
     engine.wake.notify_one();
     true
 }

@@ -2,11 +2,18 @@
 //!
 //! The engine names no protocol and no file format: it sees the world through `mimeo_core::ports` only.
 
+mod adopt;
+mod arrange;
 mod ask;
 mod attempt;
+mod breaker;
 mod copy;
 mod engine;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
+mod guard;
 mod health;
 mod intake;
 mod like;
@@ -14,25 +21,40 @@ mod look;
 mod names;
 mod nearest;
 mod note;
+mod orders;
 mod pace;
 mod places;
+mod probe;
 mod progress;
 mod prove;
 mod queries;
 mod recent;
 mod reconcile;
 mod register;
+mod room;
+#[cfg(not(feature = "sabotage"))]
+mod sabotage;
 mod scan;
+mod scrub;
 mod serve;
+mod set_back;
+mod stores;
+mod survey;
 mod sweep;
 mod take;
 mod transfer;
 mod turn;
 mod upload;
+mod verify;
 mod walk;
 
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod status;
 
-pub use engine::{Engine, GcSettings, Parts, Settings, StorePart};
+pub use adopt::came_back;
+pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress};
+pub use stores::Refusal;
+pub use survey::notes;
 pub use upload::{Bits, Copying, Outcome, Upload};

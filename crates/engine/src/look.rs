@@ -1,13 +1,16 @@
 //! A look at one image: what the image service and the ledger say, and the plan that follows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
-    ImageId, Record, Result, StoreName,
-    plan::{self, Observation, Plan, Sight},
+    ImageId, Reason, Record, ReplicaState, Result, StoreName,
+    plan::{Plan, Sight},
 };
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// What one look gave. The plan's changes are in the ledger already.
 pub(crate) struct Look {
@@ -23,15 +26,53 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     if let Sight::Present(image) = &sight {
         engine.put_back_undone(image).await;
     }
-    let now = engine.clock.now();
-    let conditions = engine.conditions(now);
-    let seen = Observation { now, record: &record, sight: &sight, running, conditions: &conditions };
-    let plan = plan::plan(&engine.settings.policy, &seen);
+    let mut plan = engine.plan_for(&record, &sight, running);
+    if !plan.retired.is_empty() {
+        plan.changes.push(engine.guard.note(engine.clock.now()));
+    }
+    mimeo_crash::point("look-planned");
     engine.ledger.commit(&plan.changes).await?;
+    mimeo_crash::point("look-noted");
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
-    let record = engine.ledger.load(id).await?.unwrap_or(record);
+    let before = record;
+    let record = engine.ledger.load(id).await?.unwrap_or_else(|| before.clone());
+    engine.scrubs.wait(&record, &plan.verify_later);
+    take_note(engine, &before, &record);
     engine.asked.seen(&record, matches!(&sight, Sight::Present(image) if image.importing));
     Ok(Look { record, sight, plan })
+}
+
+/// Copies that were seen may be asked for by their stores' probers; what was lost is told, once for each time.
+fn take_note(engine: &Engine, before: &Record, after: &Record) {
+    // Of a store that was moved it says nothing that what was at the former place is not at this one.
+    let elsewhere = engine.elsewhere(after);
+    for replica in after.replicas.values() {
+        let is_here = !elsewhere.contains(&replica.store);
+        if let (ReplicaState::Registered, Some(object), true) = (replica.state, &replica.object, is_here) {
+            engine.breakers.saw(&replica.store, object);
+        }
+        let losses = |record: &Record| {
+            let failure = record.replicas.get(&replica.store).and_then(|replica| replica.failure.as_ref());
+            failure.filter(|failure| failure.reason == Reason::LocationLost).map_or(0, |failure| failure.tries)
+        };
+        let (store, losses, known) = (&replica.store, losses(after), losses(before));
+        if losses > known && losses == 1 {
+            tracing::info!(%store, "a location was removed by another writer; it is registered again");
+        } else if losses > known {
+            tracing::warn!(%store, losses, "another writer keeps removing this location; it is registered again later");
+        }
+    }
+    let stays = |record: &Record| {
+        record
+            .image
+            .trouble
+            .as_ref()
+            .filter(|trouble| trouble.reason == Reason::LastLocation)
+            .map(|it| it.message.clone())
+    };
+    if let Some(message) = stays(after).filter(|_| stays(before).is_none()) {
+        tracing::error!(message);
+    }
 }
 
 /// Absence is not deletion (promise 10): a 404 counts only with a delete event, or between two moments at which the
@@ -46,7 +87,14 @@ async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
     }
     let known = !record.objects.is_empty();
     let concluded = record.image.gone_at.is_some() || record.image.delete_seen.is_some();
-    if !known || concluded {
+    if concluded || sabotage::is(Bug::AbsenceIsDeletion) {
+        return Ok(Sight::Gone);
+    }
+    if !known {
+        // There is nothing to lose; but it is to be found again if it was merely not shown.
+        if !registry.sees_all().await? {
+            engine.missed.fetch_add(1, Ordering::SeqCst);
+        }
         return Ok(Sight::Gone);
     }
     if !registry.sees_all().await? {

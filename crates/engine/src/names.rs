@@ -41,15 +41,15 @@ impl Names {
 
 /// The objects, of these, that the image's locations name: however a URL is written, the object's name stands in it, and
 /// no other object has that name.
-fn named(image: &Image, objects: &BTreeSet<String>) -> Vec<String> {
-    let decoded = |location: &Location| percent_decode_str(&location.url).decode_utf8_lossy().to_ascii_lowercase();
-    let found = image.locations.iter().map(decoded).flat_map(|url| names_in(&url));
+pub(crate) fn named(image: &Image, objects: &BTreeSet<String>) -> Vec<String> {
+    let found = image.locations.iter().flat_map(names_in);
     found.filter(|name| objects.contains(name)).collect()
 }
 
-/// What looks like an object's name in a URL: an image's id, a dot, and the number of an attempt.
-fn names_in(url: &str) -> Vec<String> {
+/// What looks like an object's name in a location: an image's id, a dot, and the number of an attempt.
+pub(crate) fn names_in(location: &Location) -> Vec<String> {
     const ID: usize = 36;
+    let url = percent_decode_str(&location.url).decode_utf8_lossy().to_ascii_lowercase();
     let name_at = |at: usize| {
         let (id, rest) = url.get(at..)?.split_at_checked(ID)?;
         let attempt = rest.strip_prefix('.')?;

@@ -2,7 +2,10 @@
 
 use mimeo_core::{Change, Error, ImageId, Reason, Replica, ReplicaState, Result, StoreName};
 
-use crate::Engine;
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+};
 
 /// A failure: told, held against the store if it is the store's own, and kept.
 pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
@@ -10,6 +13,7 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
     if error.reason.is_the_stores() {
         engine.health.failed(store, error);
     }
+    engine.breakers.suspect(store, error.reason);
     put_off(engine, id, store, error).await;
 }
 
@@ -21,18 +25,28 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
         error.reason,
         Reason::ProofMismatch | Reason::ObjectMissing | Reason::SourceMismatch | Reason::SourceSize | Reason::StoreFull
     );
+    let is_bad = is_bad || sabotage::is(Bug::WhatIsOutOfReachIsBad);
     let result = update(engine, id, store, |replica, changes| {
-        let keeps = matches!(replica.state, ReplicaState::Stored | ReplicaState::Proven) && !is_bad;
+        let is_closed = matches!(
+            replica.state,
+            ReplicaState::Stored | ReplicaState::Proven | ReplicaState::Registered | ReplicaState::Suspect
+        );
+        let keeps = is_closed && !is_bad;
         let state = if keeps { replica.state } else { ReplicaState::Failed };
         let undecided = replica.state == ReplicaState::Copying && !is_bad;
         if let (false, Some(name)) = (keeps || undecided, replica.object.clone()) {
             changes.push(Change::Doom(store.clone(), name, now));
         }
-        replica.failed(state, error, engine.settings.policy.backoff, now)
+        let mut failed = replica.failed(state, error, engine.settings.policy.backoff, now);
+        if let Some(failure) = failed.failure.as_mut().filter(|_| sabotage::is(Bug::TriedNoMore)) {
+            failure.next_try = failure.next_try.filter(|_| failure.tries < 3);
+        }
+        failed
     });
     if let Err(error) = result.await {
         tracing::error!(%store, error = error.chain(), "the ledger did not take the failure");
     }
+    mimeo_crash::point("failure-noted");
 }
 
 /// Keeps why a copy is not begun now, and when it is tried next. What there is of an object is left as it is.

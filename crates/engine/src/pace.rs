@@ -73,11 +73,19 @@ impl Pace {
 pub(crate) struct Paces {
     all: Pace,
     stores: BTreeMap<StoreName, Pace>,
+    /// Of what is read again for the age of its proof alone.
+    scrubs: BTreeMap<StoreName, Pace>,
 }
 
 impl Paces {
-    pub(crate) fn new<'a>(stores: impl Iterator<Item = &'a StoreName>) -> Self {
-        Self { all: Pace::default(), stores: stores.map(|store| (store.clone(), Pace::default())).collect() }
+    pub(crate) fn new<'a>(stores: impl Iterator<Item = &'a StoreName>, scrub: Option<NonZeroU64>) -> Self {
+        let mut paces = Self::default();
+        for store in stores {
+            paces.stores.insert(store.clone(), Pace::default());
+            paces.scrubs.insert(store.clone(), Pace::default());
+        }
+        paces.scrubs.values().for_each(|pace| pace.set(scrub));
+        paces
     }
 
     pub(crate) fn set(&self, limits: &Limits) {
@@ -90,6 +98,13 @@ impl Paces {
     /// Waits until so many bytes may go to the store or come from it, as far as the store's own limit goes.
     pub(crate) async fn take(&self, store: &StoreName, bytes: usize) {
         if let Some(pace) = self.stores.get(store) {
+            pace.take(bytes).await;
+        }
+    }
+
+    /// Waits until so many bytes may be read again, as far as the limit of scrubbing goes.
+    pub(crate) async fn take_for_scrub(&self, store: &StoreName, bytes: usize) {
+        if let Some(pace) = self.scrubs.get(store) {
             pace.take(bytes).await;
         }
     }
@@ -121,7 +136,7 @@ mod tests {
     }
 
     fn paces(all: Option<u64>, far: Option<u64>) -> Paces {
-        let paces = Paces::new([store("far"), store("near")].iter());
+        let paces = Paces::new([store("far"), store("near")].iter(), None);
         paces.set(&limits(all, far));
         paces
     }

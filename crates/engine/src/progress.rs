@@ -1,4 +1,4 @@
-//! How far each running copy is; for people only, never for decisions.
+//! How far each running copy is: for people, and for how much room it is still to take.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ pub(crate) struct Board(Arc<Mutex<Lines>>);
 type Lines = BTreeMap<(ImageId, StoreName), Arc<Counter>>;
 
 #[derive(Debug)]
-struct Counter {
+pub(crate) struct Counter {
     phase: Phase,
     bytes: AtomicU64,
     total: Option<u64>,
@@ -61,6 +61,13 @@ impl Board {
     }
 }
 
+impl Counter {
+    /// The bytes that are still to come, where their number is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        self.total.map(|total| total.saturating_sub(self.bytes.load(Ordering::Relaxed)))
+    }
+}
+
 /// One running copy's line on the board.
 pub(crate) struct Line {
     board: Board,
@@ -69,6 +76,10 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    pub(crate) fn counter(&self) -> &Arc<Counter> {
+        &self.counter
+    }
+
     pub(crate) fn advance(&self, bytes: usize) {
         self.counter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }

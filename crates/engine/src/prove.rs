@@ -3,32 +3,65 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use mimeo_core::{Digest, Error, ObjectName, Reason, Result, without_credentials};
+use mimeo_core::{ContentHash, Digest, Error, ObjectName, Reason, Result, without_credentials};
 
 use crate::{
     StorePart,
     pace::Paces,
     progress::Line,
-    transfer::{Chunk, within},
+    transfer::{Chunk, ContentHasher, within},
 };
 
-/// Reads the whole object and compares size and BLAKE3 digest.
+/// What an object is to read back as.
+pub(crate) struct Expected<'a> {
+    pub(crate) object: &'a ObjectName,
+    pub(crate) size: u64,
+    pub(crate) bytes: Known<'a>,
+}
+
+/// By what its bytes are known.
+#[derive(Clone, Copy)]
+pub(crate) enum Known<'a> {
+    Digest(&'a Digest),
+    /// The image's own hash: of a copy that this ledger has not seen written.
+    Content(&'a ContentHash),
+}
+
+/// How fast an object is read back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    Normal,
+    /// As fast as scrubbing may be.
+    Scrub,
+}
+
+/// Reads the whole object, compares it, and gives its BLAKE3 digest.
 pub(crate) async fn read_back(
     part: &StorePart,
-    object: &ObjectName,
-    size: u64,
-    expected: &Digest,
+    Expected { object, size, bytes: expected }: &Expected<'_>,
     line: &Line,
     paces: &Paces,
-) -> Result<()> {
+    haste: Haste,
+) -> Result<Digest> {
+    let (size, expected) = (*size, *expected);
     let mut stream = within(part.timeout, part, "opening the copy to read it back", part.store.read(object, 0)).await?;
     // In place, as a chunk takes no longer to hash than to receive.
     let mut hasher = blake3::Hasher::new();
+    let mut content = match expected {
+        Known::Content(hash) => Some((hash, ContentHasher::new(hash.algorithm))),
+        Known::Digest(_) => None,
+    };
     let mut seen = 0_u64;
     while let Some(chunk) = within(part.timeout, part, "reading the copy back", next(&mut stream)).await? {
         seen += chunk.len() as u64;
         line.advance(chunk.len());
         hasher.update(&chunk);
+        if let Some((_, content)) = &mut content {
+            content.update(&chunk);
+        }
+        if haste == Haste::Scrub {
+            paces.take_for_scrub(part.store.name(), chunk.len()).await;
+        }
         paces.take(part.store.name(), chunk.len()).await;
         paces.take_of_all(chunk.len()).await;
         if seen > size {
@@ -37,15 +70,21 @@ pub(crate) async fn read_back(
     }
     let store = part.store.name();
     if seen != size {
-        let message = format!("{store}: the copy reads back as {seen} bytes or more; {size} were sent");
+        let message = format!("{store}: the copy reads back as {seen} bytes or more; it is to have {size}");
         return Err(Error::new(Reason::ProofMismatch, message));
     }
     let found = Digest::from_hex(hasher.finalize().to_hex().to_string());
-    if found != *expected {
-        let message = format!("{store}: the copy reads back with other bytes (BLAKE3 {found}, sent {expected})");
-        return Err(Error::new(Reason::ProofMismatch, message));
+    let other = |what: String| {
+        Err(Error::new(Reason::ProofMismatch, format!("{store}: the copy reads back with other bytes ({what})")))
+    };
+    match (expected, content) {
+        (Known::Digest(expected), _) if found != *expected => other(format!("BLAKE3 {found}, sent {expected}")),
+        (_, Some((hash, content))) => match content.finish() {
+            content if content == hash.value => Ok(found),
+            content => other(format!("{:?} {content}, the image's is {}", hash.algorithm, hash.value)),
+        },
+        _ => Ok(found),
     }
-    Ok(())
 }
 
 /// How much of an object that was never closed can be gone on with: its chunks are read again, from the first on, as far

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result, StoreName,
-    plan::{self, Observation, Plan, Sight},
+    Timestamp,
+    plan::{self, Plan, Sight},
 };
 
 use crate::{
-    Engine,
-    status::{EventsReport, GcReport, ImageReport, Overview, PlannedAction, ReasonReport, StoreReport},
+    Engine, guard,
+    status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
 };
@@ -48,6 +49,11 @@ impl Engine {
         Ok(records.iter().map(|record| self.report(record)).collect())
     }
 
+    /// What became of the image and its copies, the oldest first; of one that was forgotten too, for a while.
+    pub async fn history(&self, id: &ImageId) -> Result<Vec<HistoryReport>> {
+        Ok(self.ledger.history(id).await?.into_iter().map(HistoryReport::from).collect())
+    }
+
     /// Tries everything that failed again now, and looks at the image.
     pub async fn replicate(&self, id: &ImageId) -> Result<()> {
         if self.image(id).await?.is_none() {
@@ -59,6 +65,17 @@ impl Engine {
         self.turns.poke(id);
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Reads all copies of the image again, and says which proofs are too old from now on.
+    pub async fn verify(&self, id: &ImageId) -> Result<Timestamp> {
+        let now = self.clock.now();
+        let mark = DirtyMark { image: id.clone(), due: now };
+        let asked = Change::VerifyAsked(id.clone(), now);
+        self.ledger.commit(&[asked, Change::TryAt(id.clone(), now), Change::Dirty(mark)]).await?;
+        self.turns.poke(id);
+        self.wake.notify_one();
+        Ok(now)
     }
 
     /// What would be done about one image, or (`None`) about every image. Writes nothing.
@@ -78,35 +95,11 @@ impl Engine {
         Ok(actions)
     }
 
-    pub async fn stores(&self) -> Result<Vec<StoreReport>> {
-        let mut counts: BTreeMap<StoreName, BTreeMap<ReplicaState, u64>> = BTreeMap::new();
-        self.each_record(|record| {
-            for replica in record.replicas.values() {
-                *counts.entry(replica.store.clone()).or_default().entry(replica.state).or_default() += 1;
-            }
-        })
-        .await?;
-        let seen = self.health.lock();
-        let report = |facts: &mimeo_core::policy::StoreFacts| {
-            let counts = counts.get(&facts.name).cloned().unwrap_or_default();
-            let of = |state| counts.get(&state).copied().unwrap_or_default();
-            let health = seen.stores.get(&facts.name).cloned().unwrap_or_default();
-            StoreReport {
-                name: facts.name.clone(),
-                last_success: health.last_success,
-                failure: health.failure,
-                replicas: counts.values().sum(),
-                registered: of(ReplicaState::Registered),
-                failed: of(ReplicaState::Failed),
-            }
-        };
-        Ok(self.settings.policy.stores.iter().map(report).collect())
-    }
-
     pub async fn overview(&self) -> Result<Overview> {
-        let (mut states, mut hidden) = (BTreeMap::new(), None);
+        let (mut states, mut hidden, mut contested) = (BTreeMap::new(), None, 0);
         self.each_record(|record| {
             *states.entry(plan::state(record)).or_default() += 1;
+            contested += u64::from(record.replicas.values().any(is_contested));
             let trouble = record.image.trouble.as_ref().filter(|trouble| trouble.reason == Reason::ImageNotVisible);
             hidden = hidden.take().or(trouble.map(ReasonReport::from));
         })
@@ -119,7 +112,10 @@ impl Engine {
             states,
             events: seen.events.as_ref().map(|health| EventsReport::from(health.state())),
             last_scan: seen.last_scan,
-            trouble: seen.trouble.clone().or(hidden),
+            // While the ledger takes nothing, nothing is done.
+            trouble: seen.ledger.clone().or_else(|| seen.trouble.clone()).or(hidden),
+            stores_down: self.stores.keys().filter(|store| self.breakers.is_down(store)).cloned().collect(),
+            contested,
             held_deletes: seen.held_deletes,
         })
     }
@@ -130,10 +126,12 @@ impl Engine {
 
     /// Lets the deletions that the guard holds now go through.
     pub async fn confirm_gc(&self) -> Result<()> {
-        sweep::confirm(self).await
+        guard::confirm(self).await?;
+        self.sweep.notify_one();
+        Ok(())
     }
 
-    async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
+    pub(crate) async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {
         let mut walk = Records::all(self.ledger.as_ref());
         while let Some(records) = walk.next().await? {
             records.iter().for_each(&mut visit);
@@ -148,7 +146,7 @@ impl Engine {
     /// An image that the ledger does not know yet, as its first look will record it.
     fn preview(&self, image: &Image) -> Record {
         let mut record = Record::new(image.id.clone());
-        let plan = self.plan_for(&record, image);
+        let plan = self.plan_alone(&record, image);
         for change in plan.changes {
             if let Change::Image(row) = change {
                 record.image = ImageRow { ..row };
@@ -157,16 +155,13 @@ impl Engine {
         record
     }
 
-    fn plan_for(&self, record: &Record, image: &Image) -> Plan {
-        let (now, sight) = (self.clock.now(), Sight::Present(Box::new(image.clone())));
-        let (running, conditions) = (BTreeSet::new(), self.conditions(now));
-        let observation = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
-        plan::plan(&self.settings.policy, &observation)
+    fn plan_alone(&self, record: &Record, image: &Image) -> Plan {
+        self.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new())
     }
 
     async fn plan_image(&self, image: &Image) -> Result<Vec<PlannedAction>> {
         let record = self.ledger.load(&image.id).await?.unwrap_or_else(|| Record::new(image.id.clone()));
-        let plan = self.plan_for(&record, image);
+        let plan = self.plan_alone(&record, image);
         let (mut row, mut replicas) = (record.image, record.replicas);
         for change in &plan.changes {
             match change {
@@ -182,6 +177,14 @@ impl Engine {
         };
         Ok(row.wanted.iter().map(describe).collect())
     }
+}
+
+/// From so many losses in a row on it is no accident.
+const CONTESTED: u32 = 3;
+
+fn is_contested(replica: &Replica) -> bool {
+    let losses = replica.failure.as_ref().filter(|failure| failure.reason == Reason::LocationLost);
+    losses.is_some_and(|failure| failure.tries >= CONTESTED)
 }
 
 fn action(

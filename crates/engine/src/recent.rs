@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Image, ImageId, ImageStatus, Snapshot, Visibility, ports::Undone};
+use mimeo_core::{Image, ImageId, ImageStatus, Snapshot, Timestamp, Visibility, ports::Undone};
 use tokio::time::Instant;
 
 /// An event is expected within this time after its change.
@@ -129,20 +129,22 @@ impl Patch {
     ) -> Option<(T, Doubt)> {
         let before = of(&self.before);
         let until = self.ended.unwrap_or_else(Instant::now);
-        let meanwhile: Vec<(Instant, T)> = events
+        let meanwhile: Vec<(Instant, Timestamp, T)> = events
             .iter()
             .filter(|(at, _)| *at >= self.began && *at <= until + LATE)
             // One from before was on its way for long: its sender's change is in `before` already.
             .filter(|(_, event)| event.updated_at >= self.before.updated_at)
-            .map(|(at, event)| (*at, of(event)))
+            .map(|(at, event)| (*at, event.updated_at, of(event)))
             .collect();
-        let last = meanwhile.iter().rposition(|(_, value)| *value != before)?;
+        let last = meanwhile.iter().rposition(|(_, _, value)| *value != before)?;
         if of(now) != before {
             return None;
         }
-        // One event after it is our own PATCH's.
-        let doubt = meanwhile.len() - last > 2 || meanwhile[last].0 > until;
-        meanwhile.into_iter().nth(last).map(|(_, value)| (value, Doubt(doubt)))
+        // One event after it is our own PATCH's, unless the image was written again after that event.
+        let is_anothers = |(_, updated_at, _): &(Instant, Timestamp, T)| *updated_at < now.updated_at;
+        let is_taken_back = meanwhile.get(last + 1).is_some_and(is_anothers);
+        let doubt = meanwhile.len() - last > 2 || meanwhile[last].0 > until || is_taken_back;
+        meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use mimeo_core::{Change, DirtyMark, Error, Failure, ImageId, ImageRow, Reason, Result, Timestamp, plan::Sight};
 
-use crate::{Engine, ask, copy, look::look, register, turn::Turn};
+use crate::{Engine, arrange, ask, copy, look::look, register, turn::Turn};
 
 /// Looks at one image in a row; more means that something undoes the work as fast as it is done.
 const ROUNDS: u32 = 8;
@@ -20,7 +20,10 @@ pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) -> Result<()> {
         Err(error) => Some(trouble(&engine, id, &error).await),
     };
     let next = next.map(|due| DirtyMark { image: id.clone(), due });
-    engine.ledger.settle(&turn.due, next).await
+    mimeo_crash::point("turn-done");
+    engine.ledger.settle(&turn.due, next).await?;
+    mimeo_crash::point("turn-settled");
+    Ok(())
 }
 
 async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> {
@@ -35,6 +38,7 @@ async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> 
             return Ok(Some(engine.clock.now()));
         }
         let Sight::Present(image) = look.sight else { return Ok(look.plan.next_look) };
+        arrange::arrange(engine, id, &look.plan).await?;
         if !look.plan.register.is_empty() {
             register::register(engine, &look.record, &look.plan.register).await?;
         }

@@ -1,11 +1,12 @@
 //! The scan finds what events missed: often the images that changed lately, now and then all of them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-
-use mimeo_core::{
-    Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp,
-    plan::{self, Observation, Sight},
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
+
+use mimeo_core::{Change, DirtyMark, Image, ImageId, ImageRow, Reason, Record, Result, Timestamp, plan::Sight};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +20,14 @@ const BOOKMARK: &str = "scan";
 const OVERLAP: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let (mut full_at, mut failures, mut saw_all) = (Instant::now(), 0_u32, true);
+    let (mut full_at, mut failures) = (Instant::now(), 0_u32);
+    let mut before = Before { saw_all: true, missed: 0 };
     loop {
         let due = Instant::now() >= full_at;
         let scanned = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            scanned = scan(&engine, due, &mut saw_all) => scanned,
+            scanned = scan(&engine, due, &mut before) => scanned,
         };
         let wait = match scanned {
             Ok(full) => {
@@ -52,11 +54,20 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// One scan, full if that is due or if the token no longer sees what it saw at the last scan: a list that became
-/// shorter brings no events. Answers whether it was full.
-async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
+/// What the scans before this one saw.
+struct Before {
+    saw_all: bool,
+    /// How many looks had missed an image by then, that a scan has made good.
+    missed: u64,
+}
+
+/// One scan, full if that is due, or if the token no longer sees what it saw at the last scan: a list that became
+/// shorter brings no events. Or sees it again: what was made meanwhile had its event, and is older than the bookmark. Answers whether it was full.
+async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
     let sees_all = engine.registry.sees_all().await?;
-    let full = due || (*saw_all && !sees_all);
+    let missed = engine.missed.load(Ordering::SeqCst);
+    let sees_again = sees_all && (!before.saw_all || missed > before.missed);
+    let full = due || (before.saw_all && !sees_all) || sees_again;
     let began = engine.clock.now();
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
@@ -72,7 +83,11 @@ async fn scan(engine: &Engine, due: bool, saw_all: &mut bool) -> Result<bool> {
     if full {
         mark_unseen(engine, &seen).await?;
     }
-    *saw_all = sees_all;
+    mimeo_crash::point("scan-walked");
+    before.saw_all = sees_all;
+    if full && sees_all {
+        before.missed = missed;
+    }
     // A glance-api whose clock is ahead must not hide what the others do until then.
     if let Some(newest) = newest.map(|newest| newest.min(began)).filter(|newest| bookmark != Some(*newest)) {
         engine.ledger.commit(&[Change::Bookmark(BOOKMARK.into(), newest.to_string())]).await?;
@@ -93,12 +108,7 @@ async fn mark_unsettled(engine: &Engine, page: &[Image]) -> Result<()> {
 }
 
 fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
-    let sight = Sight::Present(Box::new(image.clone()));
-    let running = BTreeSet::new();
-    let now = engine.clock.now();
-    let conditions = engine.conditions(now);
-    let seen = Observation { now, record, sight: &sight, running: &running, conditions: &conditions };
-    let plan = plan::plan(&engine.settings.policy, &seen);
+    let plan = engine.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new());
     let is_news = |change: &Change| match change {
         Change::Image(row) => {
             let facts = |row: &ImageRow| (row.wanted.clone(), row.name.clone(), row.status.clone(), row.gone_at);
@@ -124,23 +134,66 @@ async fn mark_unseen(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<()> {
 
 /// Marks the images of which a replica waits for this reason.
 pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> {
-    let waits = |record: &&Record| {
+    let waits = |record: &Record| {
         record.replicas.values().any(|replica| replica.failure.as_ref().is_some_and(|it| it.reason == reason))
     };
+    mark_where(engine, waits, Duration::ZERO).await
+}
+
+/// Marks the images whose record is such, with so much time between each two of them.
+pub(crate) async fn mark_where(
+    engine: &Engine,
+    is_such: impl Fn(&Record) -> bool + Send + Sync,
+    between: Duration,
+) -> Result<()> {
     let mut walk = Records::all(engine.ledger.as_ref());
+    let mut due = engine.clock.now();
     while let Some(records) = walk.next().await? {
-        mark(engine, records.iter().filter(waits).map(|record| record.image.id.clone()).collect()).await?;
+        let mut marks = Vec::new();
+        for record in records.iter().filter(|record| is_such(record)) {
+            marks.push(Change::Dirty(DirtyMark { image: record.image.id.clone(), due }));
+            due = due.saturating_add(between).unwrap_or(due);
+        }
+        commit_marks(engine, &marks).await?;
     }
     Ok(())
 }
 
-async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
-    if images.is_empty() {
+/// Marks these images, also where they have a turn now. With `anew` what failed of them is tried again.
+pub(crate) async fn mark_those(
+    engine: &Engine,
+    which: impl Fn(&Record) -> bool + Send + Sync,
+    anew: bool,
+) -> Result<()> {
+    let mut walk = Records::all(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
+        let ids: Vec<ImageId> =
+            records.iter().filter(|record| which(record)).map(|record| record.image.id.clone()).collect();
+        if anew && !ids.is_empty() {
+            let now = engine.clock.now();
+            let changes: Vec<Change> = ids.iter().map(|id| Change::TryAt(id.clone(), now)).collect();
+            engine.ledger.commit(&changes).await?;
+        }
+        mark(engine, ids.clone()).await?;
+        for id in &ids {
+            engine.turns.poke(id);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {
+    let due = engine.clock.now();
+    let marks: Vec<Change> = images.into_iter().map(|image| Change::Dirty(DirtyMark { image, due })).collect();
+    commit_marks(engine, &marks).await
+}
+
+async fn commit_marks(engine: &Engine, marks: &[Change]) -> Result<()> {
+    if marks.is_empty() {
         return Ok(());
     }
-    let due = engine.clock.now();
-    let changes: Vec<Change> = images.into_iter().map(|image| Change::Dirty(DirtyMark { image, due })).collect();
-    engine.ledger.commit(&changes).await?;
+    engine.ledger.commit(marks).await?;
+    mimeo_crash::point("scan-marked");
     engine.wake.notify_one();
     Ok(())
 }

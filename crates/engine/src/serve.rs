@@ -8,7 +8,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{Engine, intake, reconcile, scan, sweep, turn::Held};
+use crate::{
+    Engine, adopt, intake, probe, reconcile, scan,
+    set_back::{self, Wall},
+    survey, sweep,
+    turn::Held,
+};
 
 /// Images that may have a turn at the same time. Most wait for a transfer's permit or a slow store; a transfer's
 /// memory is bounded elsewhere.
@@ -21,17 +26,31 @@ const LEDGER_RETRY: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, stop: CancellationToken) -> Result<()> {
+    if let Some(events) = &events {
+        engine.health.lock().events = Some(events.health());
+    }
+    // Nothing is planned before it is known what operators said.
+    while let Err(error) = begin(engine).await {
+        tracing::error!(error = error.chain(), "the ledger does not say where to go on; it is asked again");
+        if stop.run_until_cancelled(tokio::time::sleep(LEDGER_RETRY)).await.is_none() {
+            return Ok(());
+        }
+    }
     let mut tasks = JoinSet::new();
     if let Some(events) = events {
-        engine.health.lock().events = Some(events.health());
         spawn(&mut tasks, "intake", intake::run(Arc::clone(engine), events, stop.clone()));
     }
     spawn(&mut tasks, "scan", scan::run(Arc::clone(engine), stop.clone()));
     if !engine.settings.observe {
         spawn(&mut tasks, "sweep", sweep::run(Arc::clone(engine), stop.clone()));
+        for store in engine.stores.keys() {
+            spawn(&mut tasks, "probe", probe::run(Arc::clone(engine), store.clone(), stop.clone()));
+        }
     }
     spawn(&mut tasks, "hours", hours(Arc::clone(engine), stop.clone()));
-    spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), stop.clone()));
+    let surveyed = CancellationToken::new();
+    spawn(&mut tasks, "survey", adopt::run(Arc::clone(engine), surveyed.clone(), stop.clone()));
+    spawn(&mut tasks, "dispatch", dispatch(Arc::clone(engine), surveyed, stop.clone()));
     // A task ends only when told to. One that ends otherwise takes the daemon with it, rather than dying silently.
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
@@ -40,6 +59,11 @@ pub(crate) async fn run(engine: &Arc<Engine>, events: Option<Box<dyn Events>>, s
         stop.cancel();
     }
     Ok(())
+}
+
+async fn begin(engine: &Engine) -> Result<()> {
+    engine.recall().await?;
+    survey::tell(engine).await
 }
 
 fn spawn(tasks: &mut JoinSet<()>, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -61,9 +85,21 @@ async fn hours(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-async fn dispatch(engine: Arc<Engine>, stop: CancellationToken) {
+async fn dispatch(engine: Arc<Engine>, surveyed: CancellationToken, stop: CancellationToken) {
+    adopt::before_the_first_copy(&engine, &surveyed, &stop).await;
     let mut running: JoinSet<()> = JoinSet::new();
+    let mut wall = Wall::new(engine.clock.now());
+    // At the start, what was noted under a clock that was ahead is known by waiting for longer than anything may.
+    let mut retry = Some(Some(engine.settings.policy.backoff.max));
     while !stop.is_cancelled() {
+        if wall.was_set_back(engine.clock.now()) {
+            retry = Some(None);
+        }
+        if let Some(may_wait) = retry
+            && set_back::retry(&engine, may_wait).await.is_ok()
+        {
+            retry = None;
+        }
         let wait = match start_due(&engine, &stop, &mut running).await {
             Ok(wait) => wait,
             Err(error) => {
@@ -106,7 +142,10 @@ fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<(
     let engine = Arc::clone(engine);
     running.spawn(async move {
         let _held = held;
-        let ended = AssertUnwindSafe(reconcile::run(engine, turn)).catch_unwind().await;
+        let ended = AssertUnwindSafe(reconcile::run(Arc::clone(&engine), turn)).catch_unwind().await;
+        if let Ok(settled) = &ended {
+            engine.health.wrote_down(settled);
+        }
         let error = match ended {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.chain(),

@@ -2,12 +2,12 @@
 //! observed.
 
 use mimeo_core::{
-    Error, Failure, ImageId, ImageState, ProofKind, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
-    ports::EventsState, without_credentials,
+    Error, Failure, HistoryLine, ImageId, ImageState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName,
+    Timestamp, plan, ports::EventsState, without_credentials,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
+use crate::{breaker::Answers, progress::Progress};
 
 /// One image, as `mimeo status IMAGE` tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub struct ImageReport {
     pub state: ImageState,
     /// Bytes, where Glance tells.
     pub size: Option<u64>,
+    /// What stands in the way of the image as a whole.
+    pub reason: Option<ReasonReport>,
+    /// When Glance was last asked about it.
+    pub observed_at: Option<Timestamp>,
     pub replicas: Vec<ReplicaReport>,
 }
 
@@ -29,6 +33,8 @@ pub struct ReplicaReport {
     pub location: Option<String>,
     pub proof: Option<ProofKind>,
     pub proven_at: Option<Timestamp>,
+    /// When a look at the image last showed the location.
+    pub seen_at: Option<Timestamp>,
     pub reason: Option<ReasonReport>,
     pub next_try: Option<Timestamp>,
     /// While it is copied or read back.
@@ -59,6 +65,29 @@ impl From<&Error> for ReasonReport {
     }
 }
 
+/// One line of what became of an image (`mimeo status IMAGE --history`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryReport {
+    pub at: Timestamp,
+    /// When it was so first; earlier than `at` for what came again.
+    pub since: Timestamp,
+    /// How often it came in a row.
+    pub times: u32,
+    /// `None`: of the image itself.
+    pub store: Option<StoreName>,
+    pub state: String,
+    /// A reason's code.
+    pub reason: Option<String>,
+    pub message: Option<String>,
+}
+
+impl From<HistoryLine> for HistoryReport {
+    fn from(HistoryLine { at, since, times, what }: HistoryLine) -> Self {
+        let reason = what.reason.map(|reason| reason.code().to_owned());
+        Self { at, since, times, store: what.store, state: what.state, reason, message: what.message }
+    }
+}
+
 impl ImageReport {
     /// `progress` answers for what runs at this moment.
     pub(crate) fn new(record: &Record, progress: impl Fn(&StoreName) -> Option<Progress>) -> Self {
@@ -74,6 +103,8 @@ impl ImageReport {
             name: record.image.name.clone(),
             state: plan::state(record),
             size: record.image.size,
+            reason: record.image.trouble.as_ref().map(ReasonReport::from),
+            observed_at: record.image.observed_at,
             replicas: stores.map(report).collect(),
         }
     }
@@ -107,17 +138,39 @@ impl ReplicaReport {
             location: replica.url.as_deref().map(without_credentials),
             proof: replica.proof.map(|proof| proof.kind),
             proven_at: replica.proof.map(|proof| proof.at),
+            seen_at: replica.seen_at,
             reason: failure.map(ReasonReport::from),
-            next_try: failure.and_then(|failure| failure.next_try),
+            next_try: failure.filter(|failure| !is_past(replica, failure)).and_then(|failure| failure.next_try),
             progress,
         }
     }
+}
+
+/// What `mimeo verify` asked for: proofs from before this time do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    pub asked_at: Timestamp,
 }
 
 /// One store, as `mimeo stores` tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReport {
     pub name: StoreName,
+    /// False: the ledger knows it, the configuration does not name it among its enabled stores.
+    pub enabled: bool,
+    /// Since when it is drained, if it is.
+    pub draining: Option<Timestamp>,
+    /// Objects that the ledger has there; 0: it may be switched off.
+    pub objects: u64,
+    /// What an operator should know of it, and do.
+    pub note: Option<String>,
+    pub health: StoreHealth,
+    /// Since when it is so.
+    pub since: Option<Timestamp>,
+    /// What the newest probe met, if it had no answer.
+    pub error: Option<String>,
+    /// Of the registered copies, the one whose proof is the oldest.
+    pub oldest_proof: Option<Timestamp>,
     /// When a copy to it last succeeded, since `serve` started.
     pub last_success: Option<Timestamp>,
     /// The newest failure, if nothing has succeeded since.
@@ -125,6 +178,68 @@ pub struct StoreReport {
     pub replicas: u64,
     pub registered: u64,
     pub failed: u64,
+}
+
+/// Nothing is tried again for a location that was lost and is back.
+fn is_past(replica: &Replica, failure: &Failure) -> bool {
+    replica.state == ReplicaState::Registered && failure.reason == Reason::LocationLost
+}
+
+/// Whether a store answers its prober.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreHealth {
+    Up,
+    Down,
+    /// There is no registered copy yet to ask for, or it was not asked yet.
+    Unknown,
+}
+
+impl From<Answers> for StoreHealth {
+    fn from(answers: Answers) -> Self {
+        match answers {
+            Answers::Yes => Self::Up,
+            Answers::No => Self::Down,
+            Answers::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// How far the draining of a store has come (`mimeo drain STORE`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    pub store: StoreName,
+    /// Since when it is drained; null: it is not.
+    pub since: Option<Timestamp>,
+    /// Images of which there is something at the store. None: it is empty, and may be switched off.
+    pub left: Vec<DrainEntry>,
+}
+
+/// An image of which there is something at a store that is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainEntry {
+    pub image: ImageId,
+    pub name: Option<String>,
+    /// Why it is still there.
+    pub reason: ReasonReport,
+}
+
+/// What came of a renaming (`mimeo stores rename`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenameReport {
+    /// Images whose copy is the new store's now.
+    pub followed: u64,
+    /// Images that are at work now: the command is to be given again for them.
+    pub busy: u64,
+    /// Images that have a copy under both names, and keep both.
+    pub both: u64,
+}
+
+/// What a move began (`mimeo stores move`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReport {
+    /// Copies that are proven at the new place now.
+    pub copies: u64,
 }
 
 /// `serve` at a glance.
@@ -137,8 +252,12 @@ pub struct Overview {
     pub states: std::collections::BTreeMap<ImageState, u64>,
     pub events: Option<EventsReport>,
     pub last_scan: Option<Timestamp>,
-    /// Why the last look at the image service failed, or why images cannot be seen, if so.
+    /// Why the ledger takes nothing, the last look at the image service failed, or images cannot be seen, if so.
     pub trouble: Option<ReasonReport>,
+    /// Stores that do not answer.
+    pub stores_down: Vec<StoreName>,
+    /// Images of which another writer keeps removing a location of Mimeo's.
+    pub contested: u64,
     /// Deletions that wait for `mimeo gc --confirm`.
     pub held_deletes: u64,
 }
@@ -163,6 +282,8 @@ impl From<EventsState> for EventsReport {
 pub struct GcReport {
     /// True: more deletions than the guard lets through; they wait for `--confirm`.
     pub held: bool,
+    /// Objects that no record knew when their store was listed; they wait for `--confirm` too.
+    pub found: u64,
     pub entries: Vec<GcEntry>,
 }
 

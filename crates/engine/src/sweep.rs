@@ -1,40 +1,36 @@
-//! The sweeper removes what is no longer wanted: objects of failed attempts, and the copies of images that are gone.
+//! The sweeper removes what is no longer wanted: objects of failed attempts, copies that the plan gave up, and those of
+//! images that are gone.
 //!
 //! It removes only objects whose names Mimeo made itself and that stand in the ledger, and only after every image's
-//! locations were read and none names them. Many images at once wait for an operator.
+//! locations were read and none names them. Many images at once wait for an operator (`guard.rs`).
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use mimeo_core::{
-    Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Result, StoreName, Timestamp, place,
-    without_credentials,
+    Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, StoreName,
+    Timestamp, place, without_credentials,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Engine,
+    Engine, guard,
     names::Names,
+    orders, prove,
+    register::PROBE_LIMIT,
+    sabotage::{self, Bug},
     status::{GcEntry, GcReport},
     transfer::{publish_limit, within},
     walk::Records,
 };
 
-/// So few deletions are never a mass, whatever their share: a cloud of ten images must be able to lose two.
-const FEW: u64 = 5;
-/// Deletions within this time count as one.
-const GUARD_WINDOW: Duration = Duration::from_hours(1);
 /// An object that an image's location names is looked at again after this.
 const REST: Duration = Duration::from_mins(15);
 /// So many objects of a store may fail to be removed before the rest waits for the next sweep.
 const FAILURES: u32 = 8;
-/// Until when tombstones were let through by an operator.
-const CONFIRMED: &str = "deletes-confirmed";
+/// What an object waits for of which no record tells.
+const CONFIRMATION: &str = "`mimeo gc --confirm`";
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let mut past = Past::default();
@@ -56,73 +52,54 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// Lets the tombstones of now through, however many they are.
-pub(crate) async fn confirm(engine: &Engine) -> Result<()> {
-    let now = engine.clock.now().to_string();
-    engine.ledger.commit(&[Change::Bookmark(CONFIRMED.into(), now)]).await?;
-    engine.sweep.notify_one();
-    Ok(())
-}
-
-/// What the sweeps before this one did and found.
+/// What the sweeps before this one found.
 #[derive(Default)]
 struct Past {
-    /// When images lost their copies: a mass deletion is one however slowly it comes.
-    removals: VecDeque<Instant>,
     /// Objects that had to stay, and since when.
     resting: BTreeMap<String, Instant>,
 }
 
-impl Past {
-    fn removals_lately(&mut self) -> u64 {
-        while self.removals.front().is_some_and(|at| at.elapsed() > GUARD_WINDOW) {
-            self.removals.pop_front();
-        }
-        self.removals.len() as u64
-    }
-}
-
 async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
     past.resting.retain(|_, since| since.elapsed() < REST);
-    let confirmed = confirmed(engine).await?;
-    let held = held(engine, confirmed, past.removals_lately()).await?;
-    engine.health.lock().held_deletes = held;
-    let may_go = |record: &Record| held == 0 || record.image.gone_at.is_none_or(|at| at <= confirmed);
+    orders::end_moves(engine).await?;
+    let verdict = guard::judge(engine).await?;
+    engine.health.lock().held_deletes = verdict.held;
     let mut walk = Records::sweepable(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         let now = engine.clock.now();
         let due = records
             .iter()
-            .filter(|record| may_go(record))
-            .flat_map(|record| candidates(engine, record))
-            .filter(|candidate| candidate.due <= now && !past.resting.contains_key(&candidate.object.url));
+            .filter(|record| verdict.lets_through(record))
+            .flat_map(|record| candidates(engine, record, verdict.confirmed))
+            .filter(|candidate| !engine.breakers.is_down(&candidate.object.store))
+            .filter(|candidate| {
+                candidate.due <= now
+                    && candidate.waits_for.is_none()
+                    && !past.resting.contains_key(&candidate.object.url)
+            });
         remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
-            engine.ledger.commit(&[Change::Forget(record.image.id.clone())]).await?;
-            if record.image.gone_at > Some(confirmed) && !record.replicas.is_empty() {
-                past.removals.push_back(Instant::now());
+            let mut changes = vec![Change::Forget(record.image.id.clone())];
+            if record.image.gone_at > Some(verdict.confirmed) && !record.replicas.is_empty() {
+                changes.push(engine.guard.note(now));
             }
+            engine.ledger.commit(&changes).await?;
+            mimeo_crash::point("sweep-forgot");
+        }
+        for record in records.iter().filter(|record| has_ripe(engine, record, now)) {
+            look_again(engine, &record.image.id).await?;
         }
     }
     Ok(())
 }
 
-async fn confirmed(engine: &Engine) -> Result<Timestamp> {
-    let text = engine.ledger.bookmark(CONFIRMED).await?;
-    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH))
-}
-
-/// The guard against mass deletion: how many images' copies wait for an operator, because with those that went lately
-/// they are more than so many, or more than such a share of all.
-async fn held(engine: &Engine, confirmed: Timestamp, lately: u64) -> Result<u64> {
-    let (gc, counts) = (engine.settings.gc, engine.ledger.counts(confirmed).await?);
-    let (images, all) = (counts.retiring + lately, counts.images + lately);
-    let is_mass = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
-    if !is_mass || counts.retiring == 0 {
-        return Ok(0);
-    }
-    tracing::warn!(images, all, "more deletions at once than the guard lets through; see `mimeo gc`");
-    Ok(counts.retiring)
+/// Whether an unwanted copy of the image may go, as far as the ledger knows: the look decides.
+fn has_ripe(engine: &Engine, record: &Record, now: Timestamp) -> bool {
+    let before = engine.guard.unwanted_before(now, engine.settings.gc.grace);
+    let is_registered = |store| record.replicas.get(store).is_some_and(|it| it.state == ReplicaState::Registered);
+    record.image.gone_at.is_none()
+        && record.image.wanted.iter().all(is_registered)
+        && guard::unwanted(engine, record).into_iter().any(|(_, since)| since <= before)
 }
 
 /// An object that is to go, and from when on it may.
@@ -130,24 +107,37 @@ struct Candidate {
     object: Object,
     due: Timestamp,
     why: &'static str,
+    /// What must happen first.
+    waits_for: Option<&'static str>,
 }
 
-fn candidates(engine: &Engine, record: &Record) -> Vec<Candidate> {
+fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Candidate> {
     let later = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
     let candidate = |object: &Object| {
-        let part = engine.stores.get(&object.store)?;
+        let part = engine.stores.get(&object.store);
         let (due, why) = match (object.state, record.image.gone_at) {
             // A request that was cut off may publish its object for as long as the store may take over that.
             (ObjectState::Doomed, _) => {
-                let limit = publish_limit(part, record.image.size.unwrap_or(0));
-                (later(object.since, limit), "left by an attempt that failed")
+                let limit = part.map(|part| publish_limit(part, record.image.size.unwrap_or(0)));
+                let limit = limit.filter(|_| !sabotage::is(Bug::DeletedAtOnce));
+                let why = "left by a failed attempt, or no longer wanted";
+                (later(object.since, limit.unwrap_or_default()), why)
             }
             (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
+            (ObjectState::Found, _) => (object.since, "found at the store, and in no record"),
             _ => return None,
         };
-        // Where the store is at another place by now, a removal there would prove nothing of the bits here.
-        let is_here = place(&part.store.location(&object.name)) == place(&object.url);
-        is_here.then(|| Candidate { object: object.clone(), due, why })
+        let waits_for = match part {
+            None => Some("its store is not enabled"),
+            // A removal there would prove nothing of the bits here.
+            Some(part) if place(&part.store.location(&object.name)) != place(&object.url) => {
+                Some("its store is at another place now")
+            }
+            // It may be another Mimeo's.
+            Some(_) if object.state == ObjectState::Found && object.since > confirmed => Some(CONFIRMATION),
+            Some(_) => None,
+        };
+        Some(Candidate { object: object.clone(), due, why, waits_for })
     };
     record.objects.iter().filter_map(candidate).collect()
 }
@@ -158,14 +148,17 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
         return Ok(());
     }
     let names = Names::read(engine, due.iter().map(|object| object.name.to_string()).collect()).await?;
+    mimeo_crash::point("sweep-allowed");
     let mut by_store: BTreeMap<StoreName, Vec<Object>> = BTreeMap::new();
     for object in due {
         let id = object.name.image();
-        match names.of(&object.name) {
+        match names.of(&object.name).filter(|_| !sabotage::is(Bug::NamesAreNotRead)) {
             None => by_store.entry(object.store.clone()).or_default().push(object),
             Some(image) if *image == id => look_again(engine, &id).await?,
             Some(image) => {
                 tracing::warn!(%image, url = without_credentials(&object.url), "another image names this object as its location; it stays");
+                let why = format!("image {image} names it as its location");
+                engine.health.lock().not_removed.insert((object.store.clone(), object.name.clone()), why);
                 past.resting.insert(object.url, Instant::now());
             }
         }
@@ -188,10 +181,30 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             continue;
         }
         let Some(part) = engine.stores.get(&object.store) else { continue };
+        let record = engine.ledger.load(&id).await?;
+        let replica = record.as_ref().and_then(|record| replica_of(record, &object));
+        if let Some(record) = &record
+            && replica.is_some_and(Replica::is_proven)
+            && is_last(engine, record, &object).await?
+        {
+            let why = "it is the image's last proven copy that answers";
+            tracing::warn!(store = %object.store, object = %object.name, "not removed: {why}");
+            engine.health.lock().not_removed.insert((object.store.clone(), object.name.clone()), why.into());
+            look_again(engine, &id).await?;
+            stuck.push(object.url);
+            continue;
+        }
+        if sabotage::is(Bug::ForgottenBeforeDeleted) {
+            engine.ledger.commit(&[Change::ObjectGone(object.store.clone(), object.name.clone())]).await?;
+        }
         if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
             let (store, name) = (&object.store, &object.name);
-            tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
-            engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
+            let known = engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
+            // Told once, until it changes.
+            if known.is_none_or(|known| known != error.chain()) {
+                tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
+            }
+            engine.breakers.suspect(store, error.reason);
             match error.reason {
                 Reason::StoreInUse | Reason::StoreRefused => stuck.push(object.url),
                 Reason::StoreUnreachable | Reason::StoreStalled => break,
@@ -200,11 +213,44 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             }
             continue;
         }
+        mimeo_crash::point("sweep-removed");
         engine.health.lock().not_removed.remove(&(object.store.clone(), object.name.clone()));
         tracing::info!(store = %object.store, object = %object.name, "removed");
+        // Whoever waited for it to be gone looks again.
+        let is_waited_for = replica.is_some_and(|replica| replica.unwanted_since.is_some());
         engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
+        mimeo_crash::point("sweep-noted");
+        if is_waited_for {
+            look_again(engine, &id).await?;
+        }
     }
     Ok(stuck)
+}
+
+fn replica_of<'a>(record: &'a Record, object: &Object) -> Option<&'a Replica> {
+    record.replicas.get(&object.store).filter(|replica| replica.object.as_ref() == Some(&object.name))
+}
+
+/// Whether the image is there and has no other proven copy that is registered and answers now (promise 2). Looked at
+/// right before the removal: the plan that gave the object up may be old by now.
+async fn is_last(engine: &Engine, record: &Record, object: &Object) -> Result<bool> {
+    if record.image.gone_at.is_some() {
+        return Ok(false);
+    }
+    // A 404 alone is no deletion: the next look finds out.
+    let Some(image) = engine.registry.look(&record.image.id).await? else { return Ok(true) };
+    let elsewhere = engine.elsewhere(record);
+    let others = record.replicas.values().filter(|other| other.store != object.store && other.is_proven());
+    for other in others.filter(|other| !elsewhere.contains(&other.store)) {
+        let is_shown = other.url.as_deref().is_some_and(|url| image.has_location(url));
+        let kept = record.object_of(other).filter(|it| is_shown && it.state == ObjectState::Kept);
+        if let (Some(kept), Some(size), Some(part)) = (kept, other.size, engine.stores.get(&other.store))
+            && prove::probe(part, &kept.name, size, PROBE_LIMIT).await.is_ok()
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The image is there after all: the next look takes the tombstone away.
@@ -219,13 +265,32 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
     let not_removed = engine.health.lock().not_removed.clone();
+    let confirmed = guard::confirmed(engine).await?;
+    let mut found = 0;
     let why = |candidate: &Candidate| {
         let failure = not_removed.get(&(candidate.object.store.clone(), candidate.object.name.clone()));
-        failure.map_or(candidate.why.into(), |failure| format!("{}; not removed yet: {failure}", candidate.why))
+        let hindrance = candidate.waits_for.map(|what| format!("waits: {what}"));
+        let hindrance = hindrance.or_else(|| failure.map(|failure| format!("not removed yet: {failure}")));
+        hindrance.map_or(candidate.why.into(), |hindrance| format!("{}; {hindrance}", candidate.why))
+    };
+    let waits = |record: &Record, replica: &Replica, since: Timestamp| GcEntry {
+        image: record.image.id.clone(),
+        name: record.image.name.clone(),
+        due: since.saturating_add(engine.settings.gc.grace).unwrap_or(Timestamp::MAX),
+        why: replica.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
+        object: replica.object.as_ref().map(ToString::to_string).unwrap_or_default(),
+        store: replica.store.clone(),
     };
     while let Some(records) = walk.next().await? {
+        for record in records.iter().filter(|record| record.image.gone_at.is_none()) {
+            entries.extend(
+                guard::unwanted(engine, record).into_iter().map(|(replica, since)| waits(record, replica, since)),
+            );
+        }
         entries.extend(records.iter().flat_map(|record| {
-            candidates(engine, record).into_iter().map(|candidate| GcEntry {
+            let candidates = candidates(engine, record, confirmed);
+            found += candidates.iter().filter(|candidate| candidate.waits_for == Some(CONFIRMATION)).count() as u64;
+            candidates.into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),
                 name: record.image.name.clone(),
                 due: candidate.due,
@@ -235,5 +300,5 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
             })
         }));
     }
-    Ok(GcReport { held: engine.health.lock().held_deletes > 0, entries })
+    Ok(GcReport { held: engine.health.lock().held_deletes > 0, found, entries })
 }

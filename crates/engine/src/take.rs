@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU64};
 
 use mimeo_core::{
-    Error, Image, Reason, Replica, ReplicaState, Result, StoreName,
+    Error, Image, ObjectName, ObjectState, Reason, Record, Replica, Result, StoreName,
     ports::{Offer, Receipt},
 };
 
@@ -25,6 +25,11 @@ pub(crate) async fn run(engine: &Engine, image: &Image, store: &StoreName, giver
         postpone(engine, &image.id, store, &Error::new(Reason::StoreBusy, message)).await;
         return false;
     };
+    let conditions = engine.conditions(engine.clock.now());
+    if conditions.closed.contains_key(store) || conditions.draining.contains(store) {
+        // The next look says until when it waits.
+        return false;
+    }
     match take(engine, image, store, giver).await {
         Ok(()) => prove(engine, image, store, giver).await,
         Err(error) => {
@@ -58,21 +63,27 @@ async fn take(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreNa
     let own = begun.into_iter().next().ok_or_else(gone)?.object;
     tracing::info!(%store, from = %giver, size = copied.size, "the store copies by itself");
     let line = engine.board.show(&image.id, store, Phase::Copying, image.size);
+    engine.gates(store).room.take(part, &line).await?;
     let hint = like::object(engine, part, image, &own).await;
     let (offer, sent) = (Offer { area, object, size: copied.size, like: hint }, AtomicU64::new(0));
     let receipt = while_sending(&sent, part, part.store.take(&own, &offer, &sent)).await?;
     line.advance(usize::try_from(copied.size).unwrap_or(usize::MAX));
     check(store, &receipt, copied.size)?;
+    mimeo_crash::point("object-taken");
     let url = part.store.location(&own);
     attempt::stored(engine, &image.id, store, &own, url, copied).await
 }
 
 /// The giver's copy, as it was proven.
-async fn given(engine: &Engine, image: &Image, giver: &StoreName) -> Result<(mimeo_core::ObjectName, Verified)> {
-    let proven = |replica: &Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
+async fn given(engine: &Engine, image: &Image, giver: &StoreName) -> Result<(ObjectName, Verified)> {
     let record = engine.ledger.load(&image.id).await?;
-    let replica = record.and_then(|mut record| record.replicas.remove(giver)).filter(proven);
-    let found = replica.and_then(|it| Some((it.object?, Verified { size: it.size?, digest: it.digest? })));
+    let is_kept = |record: &Record, replica: &Replica| {
+        record.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
+    };
+    let found = record.and_then(|record| {
+        let replica = record.replicas.get(giver).filter(|it| it.is_good() && is_kept(&record, it))?;
+        Some((replica.object.clone()?, Verified { size: replica.size?, digest: replica.digest.clone()? }))
+    });
     let message = || format!("the copy at {giver} is not proven any more; the image's own bits are copied");
     found.filter(|(_, copied)| Some(copied.size) == image.size).ok_or_else(|| Error::new(Reason::StoreBusy, message()))
 }
@@ -89,7 +100,7 @@ fn check(store: &StoreName, receipt: &Receipt, expected: u64) -> Result<()> {
 
 /// Other bytes than the proven ones may be the giver's: its copy is proven anew too.
 async fn prove(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName) -> bool {
-    let proven = attempt::prove(engine, &image.id, store).await;
+    let proven = attempt::prove(engine, image, store).await;
     if !proven && is_other(engine, image, store).await {
         doubt(engine, &image.id, giver).await;
     }

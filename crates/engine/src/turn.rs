@@ -65,7 +65,29 @@ impl Turns {
         }
     }
 
+    /// A turn without the dispatcher, for as long as it is held. `None`: the image has one already.
+    pub(crate) fn take(&self, image: &ImageId) -> Option<Taken<'_>> {
+        match self.lock().entry(image.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => {
+                free.insert(Arc::new(Notify::new()));
+                Some(Taken { turns: self, image: image.clone() })
+            }
+        }
+    }
+
     pub(crate) fn images(&self) -> Vec<ImageId> {
         self.lock().keys().cloned().collect()
+    }
+}
+
+pub(crate) struct Taken<'a> {
+    turns: &'a Turns,
+    image: ImageId,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.turns.lock().remove(&self.image);
     }
 }

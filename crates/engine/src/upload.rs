@@ -137,10 +137,10 @@ impl Engine {
         let policy = &self.settings.policy;
         let conditions = self.conditions(self.clock.now());
         let is_open = |store: &StoreName| {
-            let is_well = !conditions.failing.contains(store) && !conditions.closed.contains_key(store);
-            is_well && self.stores.contains_key(store)
+            let is_well = !conditions.failing.contains(store) && !conditions.down.contains_key(store);
+            is_well && !conditions.closed.contains_key(store) && self.stores.contains_key(store)
         };
-        let wanted = policy.rules.wanted(image, &policy.stores, &replicas);
+        let wanted = policy.rules.wanted(image, &policy.stores, &conditions.draining, &replicas);
         Ok((wanted.len(), wanted.into_iter().filter(is_open).collect()))
     }
 }
@@ -170,6 +170,7 @@ impl Copying {
         let mut passes: BTreeMap<StoreName, Pass> = stores.iter().filter_map(enter).collect();
         let stores: Vec<StoreName> = passes.keys().cloned().collect();
         let attempts = attempt::begin(&engine, &image.id, &stores, Partial::GiveUp).await?;
+        mimeo_crash::point("upload-begun");
         tracing::info!(stores = stores.len(), size = image.size, "copying the upload as it passes");
         let (is_over, over) = watch::channel(false);
         let later = AfterUpload { source: engine.registry.source(&image.id), over };
@@ -183,7 +184,7 @@ impl Copying {
             let copying = async move {
                 let proven = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                (proven, store)
+                copy::Done::Copied(store, proven)
             };
             work.spawn(copying.in_current_span());
         }
@@ -233,6 +234,7 @@ impl Copying {
 async fn became(engine: &Engine, before: &Image, outcome: oneshot::Receiver<()>) -> Result<Image> {
     let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
     outcome.await.map_err(refused)?;
+    mimeo_crash::point("upload-taken");
     let after = engine.registry.look(&before.id).await?;
     let active = after.filter(|image| image.status == ImageStatus::Active);
     active.ok_or_else(|| Error::new(Reason::ImageNotActive, "the image is not active after its upload"))

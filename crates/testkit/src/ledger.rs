@@ -1,26 +1,74 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica,
-    Result, StoreName, Timestamp,
-    ports::{Counts, Ledger},
+    Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
+    HistoryStep, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, Result, StoreName,
+    Timestamp, follow, ports::Ledger,
 };
+use tokio::time::Instant;
+
+use crate::sample;
 
 /// A ledger in memory, with the semantics of the durable ones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryLedger {
     tables: Mutex<Tables>,
     down: AtomicBool,
+    full: AtomicBool,
+    /// How many commits there may yet be before it is dead; `usize::MAX`: any number.
+    left: AtomicUsize,
+    began: Instant,
+}
+
+impl Default for MemoryLedger {
+    fn default() -> Self {
+        let (tables, down, full) = Default::default();
+        Self { tables, down, full, left: AtomicUsize::new(usize::MAX), began: Instant::now() }
+    }
 }
 
 impl MemoryLedger {
+    /// From now on the disk is full: what is there can be read, and nothing be written. Or there is room again.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// After so many more commits nothing is recorded any more, as after the death of its process, until
+    /// [`revive`](Self::revive).
+    pub fn dies_after(&self, commits: usize) {
+        self.left.store(commits, Ordering::SeqCst);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+
+    pub fn revive(&self) {
+        self.left.store(usize::MAX, Ordering::SeqCst);
+    }
+
+    /// What is in it now, for [`restore`](Self::restore).
+    pub fn backup(&self) -> LedgerBackup {
+        LedgerBackup(self.tables().clone())
+    }
+
+    /// Becomes what it was, or, from the default backup, as empty as a lost one.
+    pub fn restore(&self, backup: &LedgerBackup) {
+        *self.tables() = backup.0.clone();
+    }
+
+    /// The database's own clock: it follows tokio's.
+    fn now(&self) -> Timestamp {
+        milliseconds(sample::time(0).saturating_add(self.began.elapsed()).unwrap())
+    }
+
     /// From now on every call fails, or works again.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
@@ -52,10 +100,24 @@ impl MemoryLedger {
     }
 
     fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> Result<T> {
-        self.write(|tables| Ok(look(tables)))
+        self.access(|tables| Ok(look(tables)))
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(Error::new(Reason::Ledger, "the disk of the ledger is full"));
+        }
+        if self.is_dead() {
+            return Err(Error::new(Reason::Ledger, "the process is dead"));
+        }
+        let changed = self.access(change)?;
+        if self.left.load(Ordering::SeqCst) != usize::MAX {
+            self.left.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(changed)
+    }
+
+    fn access<T>(&self, change: impl FnOnce(&mut Tables) -> Result<T>) -> Result<T> {
         if self.down.load(Ordering::SeqCst) {
             return Err(Error::new(Reason::Ledger, "the ledger is down"));
         }
@@ -75,7 +137,8 @@ impl Ledger for MemoryLedger {
         self.write(|tables| {
             // Only a `Forget` can be refused, and then nothing of the rest stands either.
             let before = changes.iter().any(|change| matches!(change, Change::Forget(_))).then(|| tables.clone());
-            let applied = changes.iter().try_for_each(|change| tables.apply(change));
+            let now = self.now();
+            let applied = changes.iter().try_for_each(|change| tables.apply(change, now));
             if let (Err(_), Some(before)) = (&applied, before) {
                 *tables = before;
             }
@@ -143,14 +206,8 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn counts(&self, since: Timestamp) -> Result<Counts> {
-        self.read(|tables| {
-            let records = tables.images.keys().filter_map(|id| tables.record(id));
-            let is_kept = |object: &Object| object.state == ObjectState::Kept;
-            let retiring =
-                records.filter(|it| it.image.gone_at > Some(since) && it.objects.iter().any(is_kept)).count();
-            Counts { images: tables.images.len() as u64, retiring: retiring as u64 }
-        })
+    async fn count(&self) -> Result<u64> {
+        self.read(|tables| tables.images.len() as u64)
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {
@@ -160,7 +217,22 @@ impl Ledger for MemoryLedger {
     async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>> {
         self.read(|tables| (0..).map_while(|number| tables.chunks.get(&(id.clone(), number)).cloned()).collect())
     }
+
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+        self.read(|tables| {
+            let known: BTreeSet<&str> = tables.objects.keys().map(|(_, name)| name.as_str()).collect();
+            objects.iter().filter(|name| !known.contains(name.as_str())).cloned().collect()
+        })
+    }
+
+    async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
+        self.read(|tables| tables.history.get(id).cloned().unwrap_or_default())
+    }
 }
+
+/// What a [`MemoryLedger`] held at a moment.
+#[derive(Debug, Default, Clone)]
+pub struct LedgerBackup(Tables);
 
 #[derive(Debug, Default, Clone)]
 struct Tables {
@@ -170,6 +242,7 @@ struct Tables {
     dirty: BTreeMap<ImageId, Mark>,
     bookmarks: BTreeMap<String, String>,
     chunks: BTreeMap<(ImageId, u64), Digest>,
+    history: BTreeMap<ImageId, Vec<HistoryLine>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -179,16 +252,21 @@ struct Mark {
 }
 
 impl Tables {
-    fn apply(&mut self, change: &Change) -> Result<()> {
+    fn apply(&mut self, change: &Change, now: Timestamp) -> Result<()> {
         match change {
             Change::Image(row) => {
-                let delete_seen = self.image(&row.id).delete_seen;
-                self.images.insert(row.id.clone(), ImageRow { delete_seen, ..row.clone() });
+                let ImageRow { delete_seen, verify_asked, .. } = *self.image(&row.id);
+                self.images.insert(row.id.clone(), ImageRow { delete_seen, verify_asked, ..row.clone() });
+                let tries = row.trouble.as_ref().map_or(0, |trouble| trouble.tries);
+                self.note(&row.id, &HistoryState::of_image(row), tries, now);
             }
             Change::Replica(id, replica) => {
                 self.image(id);
                 self.replicas.insert((id.clone(), replica.store.clone()), replica.clone());
+                let tries = replica.failure.as_ref().map_or(0, |failure| failure.tries);
+                self.note(id, &HistoryState::of_replica(replica), tries, now);
             }
+            Change::ReplicaGone(id, store) => drop(self.replicas.remove(&(id.clone(), store.clone()))),
             Change::Object(object) => {
                 self.image(&object.name.image());
                 self.objects.insert(key(&object.store, &object.name), object.clone());
@@ -201,6 +279,7 @@ impl Tables {
             Change::ObjectGone(store, name) => drop(self.objects.remove(&key(store, name))),
             Change::Dirty(mark) => self.mark(mark),
             Change::DeleteSeen(id, at) => self.image(id).delete_seen = Some(*at),
+            Change::VerifyAsked(id, at) => self.image(id).verify_asked = Some(milliseconds(*at)),
             Change::DeleteUnseen(id) => {
                 if let Some(row) = self.images.get_mut(id) {
                     row.delete_seen = None;
@@ -212,7 +291,7 @@ impl Tables {
                 self.chunks.extend(numbered.map(|(number, digest)| ((image.clone(), number), digest.clone())));
             }
             Change::ChunksGone(id) => self.chunks.retain(|(image, _), _| image != id),
-            Change::Forget(id) => self.forget(id)?,
+            Change::Forget(id) => self.forget(id, now)?,
             Change::TryAt(id, at) => {
                 let replicas = self.replicas.iter_mut().filter(|((image, _), _)| image == id);
                 for failure in replicas.filter_map(|(_, replica)| replica.failure.as_mut()) {
@@ -235,12 +314,39 @@ impl Tables {
         *mark = Mark { seq: mark.seq + 1, due: mark.due.min(due) };
     }
 
-    fn forget(&mut self, id: &ImageId) -> Result<()> {
+    fn note(&mut self, id: &ImageId, what: &HistoryState, tries: u32, now: Timestamp) {
+        let lines = self.history.entry(id.clone()).or_default();
+        let subject = what.store.clone();
+        let (places, newest): (Vec<usize>, Vec<HistoryLine>) = lines
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, line)| line.what.store == subject)
+            .take(2)
+            .map(|(place, line)| (place, line.clone()))
+            .unzip();
+        if let HistoryStep::Add { line, replaces } = follow(&newest, what, tries, now) {
+            // From the end on, so that those before keep their places.
+            places[..replaces].iter().for_each(|place| drop(lines.remove(*place)));
+            lines.push(line);
+            lines.drain(..lines.len().saturating_sub(HISTORY_LINES));
+        }
+    }
+
+    fn forget(&mut self, id: &ImageId, now: Timestamp) -> Result<()> {
         if self.objects.values().any(|object| object.name.image() == *id) {
             let message = format!("image {id} still has objects at stores: it cannot be forgotten");
             return Err(Error::new(Reason::Ledger, message));
         }
-        self.images.remove(id);
+        if self.images.remove(id).is_some() {
+            self.note(id, &HistoryState::forgotten(), 0, now);
+            let images = &self.images;
+            self.history.retain(|id, lines| {
+                let forgotten = lines.iter().rfind(|line| line.what.state == FORGOTTEN);
+                let is_old = forgotten.is_some_and(|line| line.at.saturating_add(HISTORY_KEPT).unwrap() < now);
+                images.contains_key(id) || !is_old
+            });
+        }
         self.replicas.retain(|(image, _), _| image != id);
         self.chunks.retain(|(image, _), _| image != id);
         Ok(())
@@ -265,7 +371,9 @@ fn key(store: &StoreName, name: &ObjectName) -> (StoreName, String) {
 }
 
 fn is_sweepable(record: &Record) -> bool {
-    record.image.gone_at.is_some() || record.objects.iter().any(|object| object.state == ObjectState::Doomed)
+    record.image.gone_at.is_some()
+        || record.objects.iter().any(|object| matches!(object.state, ObjectState::Doomed | ObjectState::Found))
+        || record.replicas.values().any(|replica| replica.unwanted_since.is_some())
 }
 
 /// Marks are kept in whole milliseconds, as a database keeps them.

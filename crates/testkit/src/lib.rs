@@ -15,6 +15,6 @@ pub mod sample;
 
 pub use clock::FakeClock;
 pub use events::{EventSender, FakeEvents};
-pub use ledger::MemoryLedger;
+pub use ledger::{LedgerBackup, MemoryLedger};
 pub use registry::{AddAnswer, FakeRegistry, RegistryFault};
 pub use store::{FakeStore, StoreCall, StoreFault};

@@ -79,6 +79,7 @@ struct State {
     ticks: i64,
     looks: usize,
     adds: Vec<(ImageId, Vec<Location>)>,
+    arrangements: Vec<(ImageId, Vec<Location>, Vec<Location>)>,
     put_backs: Vec<(ImageId, Undone)>,
     /// What it was asked to copy, and to which stores of its own.
     copying: Vec<(ImageId, Vec<String>)>,
@@ -86,8 +87,8 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        let (images, faults, dead_urls, adds, put_backs, copying) = Default::default();
-        Self { images, faults, dead_urls, sees_all: true, ticks: 0, looks: 0, adds, put_backs, copying }
+        let (images, faults, dead_urls, adds, arrangements, put_backs, copying) = Default::default();
+        Self { images, faults, dead_urls, sees_all: true, ticks: 0, looks: 0, adds, arrangements, put_backs, copying }
     }
 }
 
@@ -137,7 +138,8 @@ impl FakeRegistry {
         *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Runs in the middle of every location PATCH, after the record was loaded and before it is written.
+    /// Runs in the middle of every location PATCH, after the record was loaded and before it is written, with the
+    /// locations that are added, or kept.
     pub fn on_add(&self, hook: impl FnMut(&FakeRegistry, &ImageId, &[Location]) -> AddAnswer + Send + 'static) {
         *self.0.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(hook));
     }
@@ -145,6 +147,11 @@ impl FakeRegistry {
     /// Every location PATCH that was sent, whatever came of it.
     pub fn adds(&self) -> Vec<(ImageId, Vec<Location>)> {
         self.lock().adds.clone()
+    }
+
+    /// Every PATCH that was to arrange locations: what was to be kept, and what to go.
+    pub fn arrangements(&self) -> Vec<(ImageId, Vec<Location>, Vec<Location>)> {
+        self.lock().arrangements.clone()
     }
 
     /// Every copy that it was asked for, and the stores.
@@ -219,9 +226,34 @@ impl FakeRegistry {
         hook.as_mut().map_or(AddAnswer::Apply, |hook| hook(self, id, locations))
     }
 
-    fn write_back(&self, mut loaded: Image, locations: &[Location]) -> Result<()> {
-        loaded.locations.extend_from_slice(locations);
-        self.update(&loaded.id.clone(), |image| *image = loaded)
+    /// As [`AddAnswer::Apply`] says it: the image as it was loaded, but for its locations.
+    fn write_back(&self, loaded: Image, locations: Vec<Location>) -> Result<()> {
+        self.update(&loaded.id.clone(), |image| *image = Image { locations, ..loaded })
+    }
+
+    /// Why Glance would not arrange these locations of the image as it was loaded.
+    fn misfit(loaded: &Image, keep: &[Location], remove: &[Location]) -> Option<Error> {
+        let urls = |locations: &mut dyn Iterator<Item = &Location>| {
+            let mut urls: Vec<String> = locations.map(|location| location.url.clone()).collect();
+            urls.sort_unstable();
+            urls
+        };
+        if keep.is_empty() {
+            return Some(Error::new(Reason::LastLocation, "the last location cannot be removed"));
+        }
+        let is_so = urls(&mut keep.iter().chain(remove)) == urls(&mut loaded.locations.iter());
+        let fits = is_so && loaded.status == ImageStatus::Active;
+        (!fits).then(|| Error::new(Reason::Conflict, "the image has other locations, or is not active"))
+    }
+
+    /// Ends a location PATCH.
+    fn patch(&self, loaded: Image, answer: AddAnswer, refusal: Option<Error>, locations: Vec<Location>) -> Result<()> {
+        match (answer, refusal) {
+            (AddAnswer::Refuse(error), _) | (AddAnswer::Apply, Some(error)) => Err(error),
+            (AddAnswer::Lose, _) => Ok(()),
+            (AddAnswer::ApplyAndFail(error), _) => self.write_back(loaded, locations).and(Err(error)),
+            (AddAnswer::Apply, None) => self.write_back(loaded, locations),
+        }
     }
 
     /// Why Glance would not take the locations for the image as it was loaded.
@@ -324,19 +356,18 @@ impl Registry for FakeRegistry {
     async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
         self.lock().adds.push((id.clone(), locations.to_vec()));
         let loaded = self.image(id).filter(|_| !self.is_blind()).ok_or_else(|| not_visible(id))?;
-        match self.answer(id, locations) {
-            AddAnswer::Refuse(error) => return Err(error),
-            AddAnswer::Lose => return Ok(()),
-            AddAnswer::ApplyAndFail(error) => {
-                self.write_back(loaded, locations)?;
-                return Err(error);
-            }
-            AddAnswer::Apply => {}
-        }
-        match self.refusal(&loaded, locations) {
-            Some(error) => Err(error),
-            None => self.write_back(loaded, locations),
-        }
+        let all = loaded.locations.iter().chain(locations).cloned().collect();
+        let answer = self.answer(id, locations);
+        let refusal = self.refusal(&loaded, locations);
+        self.patch(loaded, answer, refusal, all)
+    }
+
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()> {
+        self.lock().arrangements.push((id.clone(), keep.to_vec(), remove.to_vec()));
+        let loaded = self.image(id).filter(|_| !self.is_blind()).ok_or_else(|| not_visible(id))?;
+        let answer = self.answer(id, keep);
+        let refusal = Self::misfit(&loaded, keep, remove);
+        self.patch(loaded, answer, refusal, keep.to_vec())
     }
 
     /// The image then imports until [`FakeRegistry::end_copying`].

@@ -11,9 +11,12 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Offer, Receipt, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
 use tokio::sync::watch;
+
+/// Objects in a page of a listing.
+const PAGE: usize = 3;
 
 /// What a [`FakeStore`] does wrong, from [`FakeStore::inject`] until [`FakeStore::heal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +40,12 @@ pub enum StoreFault {
     ReadsOther,
     ProbeFails(Reason),
     ProbeStalls,
+    RoomFails(Reason),
+    RoomStalls,
     DeleteFails(Reason),
     TakeFails(Reason),
     TakeStalls,
+    ListFails(Reason),
 }
 
 /// One call of the port, in the order in which they came.
@@ -64,6 +70,7 @@ pub enum StoreCall {
 #[derive(Debug, Clone)]
 pub struct FakeStore {
     name: StoreName,
+    host: String,
     state: Arc<watch::Sender<State>>,
 }
 
@@ -78,6 +85,9 @@ struct State {
     compares: bool,
     reopens: bool,
     givers: Vec<FakeStore>,
+    listable: bool,
+    /// For all objects together, if it tells.
+    capacity: Option<u64>,
     written: u64,
     faults: Vec<StoreFault>,
     calls: Vec<StoreCall>,
@@ -85,7 +95,20 @@ struct State {
 
 impl FakeStore {
     pub fn new(name: &str) -> Self {
-        Self { name: name.parse().unwrap(), state: Arc::new(watch::Sender::new(State::default())) }
+        let host = format!("{name}.example");
+        Self { name: name.parse().unwrap(), host, state: Arc::new(watch::Sender::new(State::default())) }
+    }
+
+    /// The same place with the same objects, under another name.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        Self { name: name.parse().unwrap(), ..self.clone() }
+    }
+
+    /// The same store with the same objects, at another URL.
+    #[must_use]
+    pub fn moved(&self, host: &str) -> Self {
+        Self { host: host.to_owned(), ..self.clone() }
     }
 
     /// From now on a sink that ends before it published leaves its bytes: they are seen by `kept`, `read` and `probe`, as
@@ -121,6 +144,20 @@ impl FakeStore {
     #[must_use]
     pub fn taking_from(self, other: &FakeStore) -> Self {
         self.state.send_modify(|state| state.givers.push(other.clone()));
+        self
+    }
+
+    /// From now on its objects can be listed.
+    #[must_use]
+    pub fn listable(self) -> Self {
+        self.state.send_modify(|state| state.listable = true);
+        self
+    }
+
+    /// From now on it tells how much room it has of so many bytes. What it is given beyond them is taken nevertheless.
+    #[must_use]
+    pub fn of_size(self, capacity: u64) -> Self {
+        self.state.send_modify(|state| state.capacity = Some(capacity));
         self
     }
 
@@ -221,7 +258,7 @@ impl Store for FakeStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        format!("http://{}.example/{object}", self.name)
+        format!("http://{}/{object}", self.host)
     }
 
     fn is_sparse(&self) -> bool {
@@ -333,6 +370,34 @@ impl Store for FakeStore {
             _ => None,
         })?;
         Ok(self.seen(object).map(|bits| bits.len() as u64))
+    }
+
+    /// In pages of few, so that a listing of a handful has to follow cursors.
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        self.fails("list", |fault| match fault {
+            StoreFault::ListFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let state = self.state.borrow();
+        if !state.listable {
+            return Ok(None);
+        }
+        let names: BTreeSet<&String> = state.objects.keys().chain(state.partial.keys()).collect();
+        let mut rest = names.into_iter().filter(|name| after.is_none_or(|Cursor(after)| *name > after)).cloned();
+        let page: Vec<String> = rest.by_ref().take(PAGE).collect();
+        let next = rest.next().and(page.last().cloned()).map(Cursor);
+        Ok(Some(ObjectPage { objects: page.iter().filter_map(|name| name.parse().ok()).collect(), next }))
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        self.stalls(StoreFault::RoomStalls).await;
+        self.fails("room", |fault| match fault {
+            StoreFault::RoomFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let state = self.state.borrow();
+        let taken: usize = state.objects.values().chain(state.partial.values()).map(Bytes::len).sum();
+        Ok(state.capacity.map(|capacity| capacity.saturating_sub(taken as u64)))
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -5,6 +5,9 @@
 
 mod config;
 mod events;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 
 pub use config::{InvalidTransportUrl, RabbitConfig, TransportUrl};

@@ -3,7 +3,9 @@
 //! Owns the file, its schema (`migrations/sqlite`) and its lock. One connection writes, one transaction at a time;
 //! a few others read, each from a snapshot of its own (WAL), so that a status never waits for a commit.
 
+mod backup;
 mod changes;
+mod history;
 mod rows;
 
 use std::{
@@ -15,12 +17,12 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, ImageId, Reason, Record, Result, Timestamp,
-    ports::{Counts, Ledger},
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageId, ObjectName, Reason, Record, Result, Timestamp,
+    ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -62,7 +64,9 @@ impl SqliteLedger {
             .foreign_keys(true)
             .busy_timeout(BUSY);
         let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
-        MIGRATIONS.run(&writer).await.map_err(|cause| cannot_open(path).caused_by(cause))?;
+        mimeo_crash::point("ledger-made");
+        MIGRATIONS.run(&writer).await.map_err(|cause| not_migrated(path, cause))?;
+        mimeo_crash::point("ledger-migrated");
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed)?;
         Ok(Self { writer, readers, path: Some(path.to_owned()) })
     }
@@ -77,21 +81,9 @@ impl SqliteLedger {
 
     /// Makes this process the ledger's only `serve`, by a lock on `<path>.lock`.
     pub fn claim(&self) -> Result<Claim> {
-        let Some(path) = &self.path else {
-            return Ok(Claim { _locked: None });
-        };
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".lock");
-        let beside = PathBuf::from(beside);
-        let refused = |why: &str| Error::new(Reason::Ledger, format!("cannot lock {}: {why}", beside.display()));
-        let opened = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&beside);
-        let file = opened.map_err(|cause| refused("it cannot be opened").caused_by(cause))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Claim { _locked: Some(file) }),
-            Err(TryLockError::WouldBlock) => {
-                Err(refused("another `mimeo serve` runs on this ledger; stop it, or give this one a ledger of its own"))
-            }
-            Err(TryLockError::Error(cause)) => Err(refused("the file system refused").caused_by(cause)),
+        match &self.path {
+            Some(path) => lock(path),
+            None => Ok(Claim { _locked: None }),
         }
     }
 
@@ -201,6 +193,10 @@ impl Ledger for SqliteLedger {
             "SELECT id FROM images WHERE gone_at IS NOT NULL AND id > ?1
              UNION
              SELECT image FROM objects WHERE state = 'doomed' AND image > ?1
+             UNION
+             SELECT image FROM objects WHERE state = 'found' AND image > ?1
+             UNION
+             SELECT image FROM replicas WHERE unwanted_since IS NOT NULL AND image > ?1
              ORDER BY 1 LIMIT ?2",
         )
         .bind(after.map_or("", ImageId::as_str))
@@ -211,17 +207,10 @@ impl Ledger for SqliteLedger {
         rows::records(&mut snapshot, &rows::ids(&found)?).await
     }
 
-    async fn counts(&self, since: Timestamp) -> Result<Counts> {
-        let (images, retiring): (i64, i64) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM images),
-                    (SELECT count(*) FROM images WHERE gone_at > ?1
-                     AND EXISTS (SELECT 1 FROM objects WHERE image = images.id AND state = 'kept'))",
-        )
-        .bind(milliseconds(since))
-        .fetch_one(&self.readers)
-        .await
-        .map_err(unavailable)?;
-        Ok(Counts { images: images.unsigned_abs(), retiring: retiring.unsigned_abs() })
+    async fn count(&self) -> Result<u64> {
+        let images: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM images").fetch_one(&self.readers).await.map_err(unavailable)?;
+        Ok(images.unsigned_abs())
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {
@@ -242,6 +231,40 @@ impl Ledger for SqliteLedger {
         let without_gap = (0..).zip(rows).take_while(|(next, (number, _))| next == number);
         Ok(without_gap.map(|(_, (_, digest))| Digest::from_hex(digest)).collect())
     }
+
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+        // An object's image is the first 36 letters of its name: for that there is an index.
+        let listed = serde_json::Value::from(objects.iter().map(ObjectName::as_str).collect::<Vec<_>>());
+        let found: Vec<String> = sqlx::query_scalar(
+            "SELECT value FROM json_each(?1)
+             WHERE NOT EXISTS (SELECT 1 FROM objects WHERE image = substr(value, 1, 36) AND name = value) ORDER BY key",
+        )
+        .bind(listed.to_string())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        found.iter().map(|name| rows::text(name)).collect()
+    }
+
+    async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
+        history::lines(&self.readers, id).await
+    }
+}
+
+fn lock(path: &Path) -> Result<Claim> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let beside = PathBuf::from(beside);
+    let refused = |why: &str| Error::new(Reason::Ledger, format!("cannot lock {}: {why}", beside.display()));
+    let opened = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&beside);
+    let file = opened.map_err(|cause| refused("it cannot be opened").caused_by(cause))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Claim { _locked: Some(file) }),
+        Err(TryLockError::WouldBlock) => {
+            Err(refused("another `mimeo serve` runs on this ledger; stop it, or give this one a ledger of its own"))
+        }
+        Err(TryLockError::Error(cause)) => Err(refused("the file system refused").caused_by(cause)),
+    }
 }
 
 /// The outer error says that the connection is not to be used again.
@@ -255,7 +278,9 @@ async fn commit_on(connection: &mut SqliteConnection, changes: &[Change]) -> Res
             };
         }
     }
+    mimeo_crash::point("ledger-written");
     transaction.commit().await.map_err(unavailable)?;
+    mimeo_crash::point("ledger-committed");
     Ok(Ok(()))
 }
 
@@ -273,6 +298,21 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 fn make_private(path: &Path) -> std::io::Result<()> {
     let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))
+}
+
+fn not_migrated(path: &Path, cause: MigrateError) -> Error {
+    let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+    match cause {
+        MigrateError::VersionMissing(version) if version > newest => {
+            let message = format!(
+                "the ledger {} is of a newer release of Mimeo (it has version {version}, and this release knows {newest}): \
+                 run that release, or put back a backup made before the upgrade (`mimeo ledger restore`)",
+                path.display()
+            );
+            Error::new(Reason::Ledger, message)
+        }
+        cause => cannot_open(path).caused_by(cause),
+    }
 }
 
 fn cannot_open(path: &Path) -> Error {

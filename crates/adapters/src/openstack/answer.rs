@@ -34,7 +34,7 @@ pub(super) fn unanswered(method: &Method, url: &str, cause: reqwest::Error) -> E
 
 /// The words of an HTML page, without those of its title and heading, which only repeat the status, and without the
 /// credentials of the locations that it names.
-fn plain(html: &str) -> String {
+pub(super) fn plain(html: &str) -> String {
     let body = html.rsplit_once("</h1>").map_or(html, |(_, body)| body);
     let mut text = String::new();
     let mut in_tag = false;

@@ -52,6 +52,12 @@ impl Glance {
         Self::with_login(config.login()?)
     }
 
+    /// From now on requests log in as this configuration, with clouds.yaml as it is now, says.
+    pub fn renew(&self, config: &OpenstackConfig) -> Result<()> {
+        self.0.session.renew(config.login()?);
+        Ok(())
+    }
+
     pub(super) fn with_login(login: Login) -> Result<Self> {
         let builder = match &login {
             Login::Keystone { cloud, .. } => trust(client(), cloud)?,
@@ -97,17 +103,6 @@ impl Glance {
             StatusCode::NOT_FOUND => Ok(()),
             _ => expect_success(&Method::DELETE, response).await.map(drop),
         }
-    }
-
-    /// Puts the locations in another order. Glance refuses (400) any but those that the image has.
-    pub async fn replace_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
-        let patch = json!([{"op": "replace", "path": "/locations", "value": locations}]);
-        self.patch(id, &patch, locations_reason).await
-    }
-
-    /// Removes the location at this position, which another writer may have changed meanwhile.
-    pub async fn remove_location(&self, id: &ImageId, index: usize) -> Result<()> {
-        self.patch(id, &json!([{"op": "remove", "path": format!("/locations/{index}")}]), locations_reason).await
     }
 
     /// Glance's own stores, as `GET /v2/info/stores` tells them.
@@ -279,6 +274,21 @@ impl Registry for Glance {
         self.patch(id, &patch, locations_reason).await
     }
 
+    /// In one PATCH, of which Glance saves all or nothing. A position alone would hit whatever stands there by then: the
+    /// whole set is given first, which Glance refuses if it is another one by now, with those to be removed at its end.
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()> {
+        if keep.is_empty() {
+            // Glance refuses that only when the bits of the others are gone.
+            let message = format!("image {id} would be left without a location");
+            return Err(Error::new(Reason::LastLocation, message));
+        }
+        let all: Vec<&Location> = keep.iter().chain(remove).collect();
+        let mut patch = vec![json!({"op": "replace", "path": "/locations", "value": all})];
+        let last_ones = (keep.len()..all.len()).rev();
+        patch.extend(last_ones.map(|at| json!({"op": "remove", "path": format!("/locations/{at}")})));
+        self.patch(id, &Value::from(patch), arranging_reason).await
+    }
+
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {
         // The visibility first: while it is wrong, others may see what they should not.
         if let Some(visibility) = undone.visibility {
@@ -336,6 +346,14 @@ fn locations_reason(status: StatusCode) -> Reason {
         StatusCode::PAYLOAD_TOO_LARGE => Reason::LocationQuota,
         StatusCode::BAD_REQUEST => Reason::LocationRefused,
         status => reason(status),
+    }
+}
+
+/// What a status means as the answer to a PATCH that arranges locations: 400 where the image has others.
+fn arranging_reason(status: StatusCode) -> Reason {
+    match status {
+        StatusCode::BAD_REQUEST => Reason::Conflict,
+        status => locations_reason(status),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     error::Error as StdError,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::config::{Endpoint, Login, checked};
-use crate::http::CONNECT_TIMEOUT;
+use crate::{Live, http::CONNECT_TIMEOUT};
 
 pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -37,26 +40,32 @@ pub(crate) struct Access {
 
 /// Logs in at the first use and whenever it must, once for all who wait.
 pub(crate) struct Session {
-    how: Login,
+    how: Live<Login>,
     access: Mutex<State>,
     failures: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    access: Option<Access>,
+    /// With what it was got.
+    access: Option<(Access, Arc<Login>)>,
     logins: u64,
     failed: Option<(Reason, String)>,
 }
 
 impl Session {
     pub(crate) fn new(how: Login) -> Self {
-        Self { how, access: Mutex::default(), failures: AtomicU64::new(0) }
+        Self { how: Live::new(how), access: Mutex::default(), failures: AtomicU64::new(0) }
+    }
+
+    /// The next request logs in so. What goes on keeps its token.
+    pub(crate) fn renew(&self, how: Login) {
+        self.how.set(how);
     }
 
     /// Whether a token is asked for at all.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.how, Login::None { .. })
+        matches!(*self.how.get(), Login::None { .. })
     }
 
     pub(crate) async fn access(&self) -> Result<Access> {
@@ -71,7 +80,11 @@ impl Session {
     async fn access_unless(&self, is_stale: impl Fn(&Access) -> bool + Send) -> Result<Access> {
         let failures = self.failures.load(Ordering::SeqCst);
         let mut state = self.access.lock().await;
-        if let Some(access) = state.access.as_ref().filter(|access| !is_stale(access)) {
+        let how = self.how.get();
+        if let Some((access, with)) = &state.access
+            && Arc::ptr_eq(with, &how)
+            && !is_stale(access)
+        {
             return Ok(access.clone());
         }
         // Who waited for a login that failed does not try again at once: each try may take its whole time-out.
@@ -80,10 +93,10 @@ impl Session {
         {
             return Err(Error::new(*reason, message.clone()));
         }
-        match self.log_in(state.logins + 1).await {
+        match how.log_in(state.logins + 1).await {
             Ok(access) => {
                 state.logins += 1;
-                state.access = Some(access.clone());
+                state.access = Some((access.clone(), how));
                 Ok(access)
             }
             Err(error) => {
@@ -93,13 +106,16 @@ impl Session {
             }
         }
     }
+}
 
+impl Login {
+    /// `login` is the number of this one.
     async fn log_in(&self, login: u64) -> Result<Access> {
-        let (cloud, service) = match &self.how {
-            Login::Keystone { cloud, service } => (cloud, service),
+        let (cloud, service) = match self {
+            Self::Keystone { cloud, service } => (cloud, service),
             #[cfg(feature = "swift")]
-            Login::TempAuth(tempauth) => return tempauth.log_in(login).await,
-            Login::None { endpoint } => {
+            Self::TempAuth(tempauth) => return tempauth.log_in(login).await,
+            Self::None { endpoint } => {
                 let endpoint = endpoint.clone();
                 return Ok(Access { endpoint, token: None, project: None, renew_at: None, login });
             }
@@ -124,7 +140,7 @@ impl Session {
             }
         };
         let lifetime = info.issued_at.and_then(|issued| (info.expires_at - issued).to_std().ok());
-        let renew_at = lifetime.map(renewal);
+        let renew_at = lifetime.and_then(renewal);
         Ok(Access {
             endpoint,
             token: Some(token),
@@ -135,9 +151,9 @@ impl Session {
     }
 }
 
-/// When a token that was given now, for so long, is to be exchanged.
-pub(super) fn renewal(life: Duration) -> Instant {
-    Instant::now() + life.saturating_sub(MARGIN.min(life / 10))
+/// When a token that was given now, for so long, is to be exchanged. `None`: never, as far as can be counted.
+pub(super) fn renewal(life: Duration) -> Option<Instant> {
+    Instant::now().checked_add(life.saturating_sub(MARGIN.min(life / 10)))
 }
 
 fn in_catalogue(keystone: &AsyncOpenStack, kind: &str, interface: &str, region: Option<&str>) -> Option<String> {
@@ -206,4 +222,14 @@ fn is_unreachable(cause: &OpenStackError) -> bool {
 fn place(cloud: &CloudConfig) -> String {
     let url = cloud.auth.as_ref().and_then(|auth| auth.auth_url.as_deref());
     format!("Keystone at {}", url.unwrap_or("(unknown)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_for_ever_is_no_crash() {
+        assert_eq!(renewal(Duration::from_secs(u64::MAX)), None);
+    }
 }

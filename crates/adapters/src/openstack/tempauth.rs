@@ -47,7 +47,7 @@ impl TempAuth {
         let mut token = token.ok_or_else(|| wrong(Reason::ImageServiceError, "gave no X-Auth-Token"))?;
         token.set_sensitive(true);
         let life = text(&response, "X-Auth-Token-Expires").and_then(|seconds| seconds.parse().ok());
-        let renew_at = life.map(Duration::from_secs).map(renewal);
+        let renew_at = life.map(Duration::from_secs).and_then(renewal);
         Ok(Access { endpoint, token: Some(token), project: None, renew_at, login })
     }
 }

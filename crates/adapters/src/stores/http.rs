@@ -5,6 +5,9 @@
 
 mod access;
 mod config;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ranges;
 mod sink;
 mod store;

@@ -3,6 +3,9 @@
 //! rsync needs a regular file, so an object waits in the spool, a directory of this machine, until it is complete.
 
 mod config;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod program;
 mod sink;
 mod spool;

@@ -6,6 +6,9 @@
 mod answer;
 mod api;
 mod config;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod sink;
 mod store;
 

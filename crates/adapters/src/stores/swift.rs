@@ -6,6 +6,9 @@
 mod account;
 mod config;
 mod credentials;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod segments;
 mod sink;
 mod store;

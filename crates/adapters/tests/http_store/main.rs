@@ -53,6 +53,40 @@ async fn put(store: &HttpStore, chunks: usize) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_new_password_is_for_the_requests_that_begin_from_then_on() {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = Arc::clone(&seen);
+    let take = move |headers: HeaderMap, body: Body| {
+        let noted = Arc::clone(&noted);
+        async move {
+            let said = headers.get(header::AUTHORIZATION).map(|said| said.to_str().unwrap().to_owned());
+            noted.lock().unwrap().push(said.unwrap_or_default());
+            to_bytes(body, usize::MAX).await.map_or(StatusCode::BAD_REQUEST, |_| StatusCode::CREATED)
+        }
+    };
+    let server = server::serve(Router::new().route("/{name}", any(take))).await;
+    let with = |token: &str| {
+        let config = HttpStoreConfig::new("http1".parse().unwrap(), &server.url, None).unwrap();
+        let login = Some(Login::Bearer(token.into()));
+        HttpStoreConfig { access: Access { login, ..Access::default() }, ..config }
+    };
+    let store = HttpStore::new(with("old")).unwrap();
+    let mut running = store.open(&object(), Some(2)).await.unwrap();
+    running.write(sample::bits(1)).await.unwrap();
+    let begun = async || {
+        while seen.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), begun()).await.unwrap();
+    store.clone().renew(with("new")).unwrap();
+    running.write(sample::bits(1)).await.unwrap();
+    running.close().await.unwrap();
+    put(&store, 1).await.unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["Bearer old", "Bearer new"]);
+}
+
+#[tokio::test]
 async fn conforms_with_and_without_ranges() {
     for ranges in [true, false] {
         let dav_state = Dav { ranges, ..Default::default() };

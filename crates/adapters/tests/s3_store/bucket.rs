@@ -56,7 +56,7 @@ impl Bucket {
 
     pub(crate) async fn served(&self) -> Server {
         let router =
-            Router::new().route("/images/", get(uploads)).route("/images/{key}", any(request)).with_state(self.clone());
+            Router::new().route("/images/", get(list)).route("/images/{key}", any(request)).with_state(self.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut task = JoinSet::new();
@@ -76,8 +76,30 @@ impl Bucket {
     }
 }
 
-async fn uploads(State(bucket): State<Bucket>, Query(query): Query<Parameters>) -> Response {
-    if let Some(refusal) = unsigned(&query).or_else(|| bucket.refusal("list uploads")) {
+async fn list(State(bucket): State<Bucket>, Query(query): Query<Parameters>) -> Response {
+    if query.contains_key("uploads") { uploads(&bucket, &query) } else { objects(&bucket, &query) }
+}
+
+fn objects(bucket: &Bucket, query: &Parameters) -> Response {
+    if let Some(refusal) = unsigned(query).or_else(|| bucket.refusal("list")) {
+        return refusal;
+    }
+    let content = bucket.content.lock().unwrap();
+    let marker = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let (prefix, after) = (marker("prefix"), marker("continuation-token"));
+    let mut found = content.objects.keys().filter(|key| key.starts_with(&prefix) && **key > after).peekable();
+    let (mut list, mut end) = (String::new(), None);
+    for key in found.by_ref().take(PAGE) {
+        write!(list, "<Contents><Key>{key}</Key><Size>1</Size></Contents>").unwrap();
+        end = Some(key);
+    }
+    let next = end.filter(|_| found.peek().is_some());
+    let next = next.map(|end| format!("<NextContinuationToken>{end}</NextContinuationToken>")).unwrap_or_default();
+    format!("<ListBucketResult {XMLNS}>{list}{next}</ListBucketResult>").into_response()
+}
+
+fn uploads(bucket: &Bucket, query: &Parameters) -> Response {
+    if let Some(refusal) = unsigned(query).or_else(|| bucket.refusal("list uploads")) {
         return refusal;
     }
     let content = bucket.content.lock().unwrap();

@@ -25,7 +25,7 @@ use russh::{
     server::{Auth, ChannelOpenHandle, Msg, Session},
 };
 use russh_sftp::{
-    protocol::{Attrs, Data, ExtendedReply, FileAttributes, Handle, OpenFlags, Packet, Status, StatusCode},
+    protocol::{Attrs, Data, ExtendedReply, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status, StatusCode},
     server::Handler,
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -43,6 +43,8 @@ pub(crate) struct Files {
     /// Whether it answers no write.
     pub(crate) stalls: bool,
     pub(crate) logins: Arc<AtomicUsize>,
+    /// What open directories have not told yet, by their handles.
+    pub(crate) listings: Arc<Mutex<HashMap<String, Vec<String>>>>,
 }
 
 pub(crate) struct Server {
@@ -253,6 +255,24 @@ impl Handler for Sftp {
         let bits = all.remove(&from).ok_or(StatusCode::NoSuchFile)?;
         all.insert(to, bits);
         Ok(ok(id))
+    }
+
+    async fn opendir(&mut self, id: u32, path: String) -> Result<Handle, StatusCode> {
+        self.0.fault("list")?;
+        let handle = format!("{path}#{id}");
+        let names = self.0.names().into_iter().map(|name| name.trim_start_matches('/').to_owned());
+        self.0.listings.lock().unwrap().insert(handle.clone(), names.chain([".".into(), "..".into()]).collect());
+        Ok(Handle { id, handle })
+    }
+
+    async fn readdir(&mut self, id: u32, handle: String) -> Result<Name, StatusCode> {
+        let mut listings = self.0.listings.lock().unwrap();
+        let names = listings.get_mut(&handle).ok_or(StatusCode::Failure)?;
+        let page = names.split_off(names.len().saturating_sub(3));
+        if page.is_empty() {
+            return Err(StatusCode::Eof);
+        }
+        Ok(Name { id, files: page.into_iter().map(File::dummy).collect() })
     }
 
     async fn extended(&mut self, id: u32, request: String, _: Vec<u8>) -> Result<Packet, StatusCode> {

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use mimeo_adapters::stores::swift::{SwiftCredentials, SwiftLogin, SwiftStore, SwiftStoreConfig};
 use mimeo_core::{ObjectName, Reason, Result, ports::Store};
 use mimeo_testkit::{conformance, sample};
-use swift::{KEY, Swift};
+use swift::{KEY, Swift, with_key};
 use tokio::net::TcpListener;
 
 /// So that small objects are large.
@@ -90,6 +90,20 @@ async fn each_refusal_has_its_reason_store_and_cure() {
 }
 
 #[tokio::test]
+async fn the_room_is_what_the_tighter_quota_leaves() {
+    let (swift, _server) = Swift::serve().await;
+    let store = swift.store(SEGMENT);
+    assert_eq!(store.room().await.unwrap(), None);
+    put(&store, 600).await.unwrap();
+    for (quotas, room) in
+        [((Some(1000), None), 400), ((None, Some(5000)), 4400), ((Some(1000), Some(700)), 100), ((Some(500), None), 0)]
+    {
+        swift.with(|account| account.quotas = quotas);
+        assert_eq!(store.room().await.unwrap(), Some(room));
+    }
+}
+
+#[tokio::test]
 async fn an_answer_before_the_end_is_no_success() {
     let (swift, _server) = Swift::serve().await;
     swift.with(|account| account.refuses = Some(StatusCode::CREATED));
@@ -102,6 +116,20 @@ async fn an_answer_before_the_end_is_no_success() {
         }
     };
     assert!(error.chain().contains("before it had the whole body"), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_new_password_is_for_the_next_login_and_for_locations_and_the_copy_goes_on() {
+    let (swift, _server) = Swift::serve().await;
+    let store = swift.store(SEGMENT);
+    let mut sink = store.open(&object(), Some(3000)).await.unwrap();
+    sink.write(sample::bits(1500)).await.unwrap();
+    swift.with(|account| account.key = Some("0ther"));
+    store.renew(&with_key(&swift.with(|account| account.url.clone()), SEGMENT, "0ther")).unwrap();
+    assert!(store.location(&object()).contains("0ther"));
+    sink.write(sample::bits(1500)).await.unwrap();
+    sink.close().await.unwrap();
+    assert_eq!(swift.with(|account| account.logins), 2);
 }
 
 #[tokio::test]

@@ -35,6 +35,10 @@ pub(crate) struct Account {
     pub(crate) refuses: Option<StatusCode>,
     /// So often a large object is told without its last segment.
     pub(crate) lags: usize,
+    /// Bytes that the container, and the account, may have.
+    pub(crate) quotas: (Option<u64>, Option<u64>),
+    /// Instead of [`KEY`].
+    pub(crate) key: Option<&'static str>,
 }
 
 #[derive(Default, Clone)]
@@ -56,6 +60,7 @@ impl Swift {
         });
         let router = Router::new()
             .route("/auth/1.0", get(log_in))
+            .route("/v1/AUTH_a", any(account))
             .route("/v1/AUTH_a/c", any(container))
             .route("/v1/AUTH_a/c/{name}", any(object))
             .with_state(swift.clone());
@@ -83,7 +88,11 @@ impl Swift {
 }
 
 pub(crate) fn config(url: &str, segment_size: u64) -> SwiftStoreConfig {
-    let credentials = SwiftCredentials::tempauth(&format!("{url}/auth/1.0"), "a:mimeo", KEY.into()).unwrap();
+    with_key(url, segment_size, KEY)
+}
+
+pub(crate) fn with_key(url: &str, segment_size: u64, key: &str) -> SwiftStoreConfig {
+    let credentials = SwiftCredentials::tempauth(&format!("{url}/auth/1.0"), "a:mimeo", key.into()).unwrap();
     SwiftStoreConfig {
         name: "swift1".parse().unwrap(),
         login: SwiftLogin::TempAuth(credentials),
@@ -98,7 +107,7 @@ pub(crate) fn config(url: &str, segment_size: u64) -> SwiftStoreConfig {
 
 async fn log_in(State(swift): State<Swift>, headers: HeaderMap) -> Response {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found == value);
-    if !is("X-Auth-User", "a:mimeo") || !is("X-Auth-Key", KEY) {
+    if !is("X-Auth-User", "a:mimeo") || !is("X-Auth-Key", swift.with(|account| account.key.unwrap_or(KEY))) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     swift.with(|account| {
@@ -116,6 +125,14 @@ impl Account {
     }
 }
 
+/// HEAD alone.
+async fn account(State(swift): State<Swift>, headers: HeaderMap) -> Response {
+    swift.with(|account| match account.lets_in(&headers) {
+        true => account.told("Account", account.quotas.1),
+        false => StatusCode::FORBIDDEN.into_response(),
+    })
+}
+
 async fn container(
     State(swift): State<Swift>,
     Query(query): Query<HashMap<String, String>>,
@@ -129,6 +146,7 @@ async fn container(
             StatusCode::CREATED.into_response()
         }
         _ if !account.has_container => StatusCode::NOT_FOUND.into_response(),
+        Method::HEAD => account.told("Container", account.quotas.0),
         _ => {
             let names = account.objects.iter().filter(|(name, _)| {
                 name.starts_with(&query["prefix"]) && query.get("marker").is_none_or(|marker| *name > marker)
@@ -167,6 +185,15 @@ async fn object(State(swift): State<Swift>, Path(name): Path<String>, request: R
 }
 
 impl Account {
+    /// As a HEAD is answered; the container is the only one.
+    fn told(&self, what: &str, quota: Option<u64>) -> Response {
+        let used: usize = self.objects.values().map(|object| object.bits.len()).sum();
+        let mut headers = vec![(format!("X-{what}-Bytes-Used"), used.to_string())];
+        headers.extend(quota.map(|quota| (format!("X-{what}-Meta-Quota-Bytes"), quota.to_string())));
+        let headers = headers.into_iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        (StatusCode::NO_CONTENT, headers.collect::<HeaderMap>()).into_response()
+    }
+
     fn read(&mut self, name: &str, range: Option<&HeaderValue>) -> Response {
         let Some(Object { mut bits, headers }) = self.objects.get(name).cloned() else {
             return StatusCode::NOT_FOUND.into_response();

@@ -13,10 +13,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use mimeo_core::{ImageId, Limits};
+use mimeo_core::{ImageId, Limits, StoreName};
 use mimeo_engine::{
-    Engine,
-    status::{GcReport, ImageReport, Overview, PlannedAction, StoreReport},
+    Engine, Refusal,
+    status::{
+        DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, PlannedAction, RenameReport,
+        StoreReport, VerifyReport,
+    },
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -35,9 +38,14 @@ pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
         .route("/v1/images", get(images))
         .route("/v1/images/find", get(find))
         .route("/v1/images/{id}", get(image))
+        .route("/v1/images/{id}/history", get(history))
         .route("/v1/images/{id}/replicate", post(replicate))
+        .route("/v1/images/{id}/verify", post(verify))
         .route("/v1/plan", get(plan))
         .route("/v1/stores", get(stores))
+        .route("/v1/stores/{name}/drain", get(drain_report).post(drain).delete(cancel_drain))
+        .route("/v1/stores/{name}/rename", post(rename_store))
+        .route("/v1/stores/{name}/move", post(move_store))
         .route("/v1/limits", get(limits_in_force).patch(change_limits))
         .route("/v1/gc", get(gc))
         .route("/v1/gc/confirm", post(confirm_gc))
@@ -97,11 +105,28 @@ async fn image(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Ans
     Ok(Json(known(&engine, &image_id(&id)?).await?))
 }
 
+async fn history(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer<Vec<HistoryReport>> {
+    let id = image_id(&id)?;
+    let lines = engine.history(&id).await?;
+    if lines.is_empty() {
+        // Known, but new: it has none yet.
+        known(&engine, &id).await?;
+    }
+    Ok(Json(lines))
+}
+
 async fn replicate(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let id = image_id(&id)?;
     known(&engine, &id).await?;
     engine.replicate(&id).await?;
     Ok(StatusCode::ACCEPTED)
+}
+
+async fn verify(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<impl IntoResponse, Problem> {
+    let id = image_id(&id)?;
+    known(&engine, &id).await?;
+    let asked_at = engine.verify(&id).await?;
+    Ok((StatusCode::ACCEPTED, Json(VerifyReport { asked_at })))
 }
 
 #[derive(Deserialize)]
@@ -119,6 +144,41 @@ async fn plan(
 
 async fn stores(State(engine): State<Arc<Engine>>) -> Answer<Vec<StoreReport>> {
     Ok(Json(engine.stores().await?))
+}
+
+async fn drain(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<DrainReport> {
+    allowed(engine.drain(&store_name(&name)?).await?)
+}
+
+async fn drain_report(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<DrainReport> {
+    allowed(engine.drain_report(&store_name(&name)?).await?)
+}
+
+async fn cancel_drain(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<()> {
+    allowed(engine.cancel_drain(&store_name(&name)?).await?)
+}
+
+#[derive(Deserialize)]
+struct NewName {
+    to: StoreName,
+}
+
+/// `name` is the former one.
+async fn rename_store(
+    State(engine): State<Arc<Engine>>,
+    Path(name): Path<String>,
+    new: Result<Query<NewName>, QueryRejection>,
+) -> Answer<RenameReport> {
+    let Query(NewName { to }) = new?;
+    allowed(engine.rename_store(&store_name(&name)?, &to).await?)
+}
+
+async fn move_store(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<MoveReport> {
+    allowed(engine.move_store(&store_name(&name)?).await?)
+}
+
+fn allowed<T>(outcome: Result<T, Refusal>) -> Answer<T> {
+    outcome.map(Json).map_err(Problem::bad_request)
 }
 
 async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
@@ -146,6 +206,10 @@ async fn nothing_here() -> Problem {
 
 async fn known(engine: &Engine, id: &ImageId) -> Result<ImageReport, Problem> {
     engine.image(id).await?.ok_or_else(|| Problem::not_found(format!("neither Mimeo nor Glance knows an image {id}")))
+}
+
+fn store_name(text: &str) -> Result<StoreName, Problem> {
+    text.parse().map_err(|error: mimeo_core::InvalidId| Problem::bad_request(error.to_string()))
 }
 
 fn image_id(text: &str) -> Result<ImageId, Problem> {

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ fn engine(registry: FakeRegistry) -> Arc<Engine> {
         scan_interval: LONG,
         full_scan_interval: LONG,
         gc: GcSettings { interval: LONG, grace: LONG, max_images: 1, max_percent: 1 },
+        scrub: ScrubSettings { period: None, bandwidth: None },
         observe: true,
     };
     Engine::new(parts, settings)
@@ -97,7 +98,8 @@ impl Api {
 async fn nothing_but_the_health_is_told_without_the_token() {
     let api = api().await;
     assert_eq!(api.get("/healthz", None).await, (200, "ok\n".into()));
-    for path in ["/v1/overview", "/v1/images", "/v1/plan", "/v1/stores", "/v1/limits", "/v1/gc"] {
+    for path in ["/v1/overview", "/v1/images", "/v1/images/x/history", "/v1/plan", "/v1/stores", "/v1/limits", "/v1/gc"]
+    {
         for token in [None, Some("wrong")] {
             let (status, body) = api.get(path, token).await;
             assert_eq!(status, 401, "{path}");
@@ -115,6 +117,7 @@ async fn errors_are_problems_with_a_code() {
         ("/v1/images/not-an-id", 400, "bad-request"),
         ("/v1/images?limit=many", 400, "bad-request"),
         ("/v1/images/00000000-0000-0000-0000-000000000007", 404, "not-found"),
+        ("/v1/images/00000000-0000-0000-0000-000000000007/history", 404, "not-found"),
         ("/v1/no-such-path", 404, "not-found"),
     ];
     for (path, status, code) in cases {
@@ -166,6 +169,30 @@ async fn the_commands_find_an_image_by_its_id_and_have_it_looked_at() {
     assert_eq!(client.stores().await.unwrap().len(), 1);
     assert!(client.gc().await.unwrap().entries.is_empty());
     client.confirm_gc().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_commands_drain_a_store_and_are_told_what_makes_no_sense() {
+    let api = api().await;
+    let client = Client::new(&api.settings).unwrap();
+    let (store, nowhere) = ("http1".parse().unwrap(), "nowhere".parse().unwrap());
+    assert!(client.drain_report(&store).await.unwrap().since.is_none());
+    let begun = client.drain(&store).await.unwrap();
+    assert!(begun.since.is_some() && begun.left.is_empty());
+    assert_eq!(client.stores().await.unwrap()[0].draining, begun.since);
+    client.cancel_drain(&store).await.unwrap();
+    assert_eq!(client.stores().await.unwrap()[0].draining, None);
+    let refusals = [
+        client.drain(&nowhere).await.map(drop),
+        client.cancel_drain(&nowhere).await,
+        client.move_store(&nowhere).await.map(drop),
+        client.rename_store(&store, &store).await.map(drop),
+        client.rename_store(&nowhere, &store).await.map(drop),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.unwrap_err().code, 2);
+    }
+    assert_eq!(client.move_store(&store).await.unwrap().copies, 0);
 }
 
 #[tokio::test]

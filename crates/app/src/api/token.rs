@@ -41,6 +41,7 @@ impl Token {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         writeln!(file, "{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())?;
         file.as_file().sync_all()?;
+        mimeo_crash::point("token-written");
         match file.persist_noclobber(path) {
             Ok(_) => {}
             // Another `serve` was faster: its token is as good.

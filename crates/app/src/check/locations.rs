@@ -71,7 +71,7 @@ async fn read_through(trial: &Trial<'_>, id: &ImageId, part: &Part<'_>, url: &st
         let mut locations = look(trial, id).await?.locations;
         // Stable: the others keep their order.
         locations.sort_by_key(|location| location.url != url);
-        trial.glance.replace_locations(id, &locations).await?;
+        trial.glance.arrange_locations(id, &locations, &[]).await?;
         Ok::<_, Error>(look(trial, id).await?.locations.first().is_some_and(|location| location.url == url))
     };
     match first.await {
@@ -95,17 +95,14 @@ async fn read_through(trial: &Trial<'_>, id: &ImageId, part: &Part<'_>, url: &st
     }
 }
 
-/// The safe form (position alone would hit whatever stands there by then): the victim last, then the last one goes.
 async fn withdraw(trial: &Trial<'_>, id: &ImageId, urls: &[&str]) -> Result<()> {
-    for url in urls {
-        let mut locations = look(trial, id).await?.locations;
-        locations.sort_by_key(|location| location.url == *url);
-        if locations.last().is_some_and(|last| last.url == *url) && locations.len() > 1 {
-            trial.glance.replace_locations(id, &locations).await?;
-            trial.glance.remove_location(id, locations.len() - 1).await?;
-        }
+    let locations = look(trial, id).await?.locations;
+    let is_ours = |location: &Location| urls.contains(&location.url.as_str());
+    let (remove, keep): (Vec<_>, Vec<_>) = locations.into_iter().partition(is_ours);
+    match remove.is_empty() || keep.is_empty() {
+        true => Ok(()),
+        false => trial.glance.arrange_locations(id, &keep, &remove).await,
     }
-    Ok(())
 }
 
 async fn look(trial: &Trial<'_>, id: &ImageId) -> Result<Image> {

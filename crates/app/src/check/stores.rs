@@ -3,13 +3,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mimeo_core::{Error, ImageId, ObjectName, Reason, Result, ports::Store, without_credentials};
+use mimeo_core::{Error, ImageId, ObjectName, Reason, Result, StoreName, ports::Store, without_credentials};
 
 use super::{
     report::Report,
     trial::{Part, Trial, collect},
 };
 use crate::config::StoreKind;
+
+/// Stores that were renamed, moved or switched off: what the ledger has of them, and what to do.
+pub(super) async fn survey(trial: &Trial<'_>, report: &mut Report<'_>) {
+    let stores: Vec<&dyn Store> = trial.stores.iter().map(|part| part.store.as_ref()).collect();
+    let enabled: Vec<&StoreName> = trial.config.stores.iter().map(|store| &store.facts.name).collect();
+    match mimeo_engine::notes(trial.ledger(), &stores, &enabled).await {
+        Ok(notes) => {
+            for (store, note) in notes {
+                report.warn(format!("{store}: copies"), note, "");
+            }
+        }
+        Err(error) => report.fail("ledger", error.chain(), ""),
+    }
+}
 
 /// Gives the places of the stores whose object is there and right.
 pub(super) async fn write_all(trial: &mut Trial<'_>, report: &mut Report<'_>) -> Vec<usize> {

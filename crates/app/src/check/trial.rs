@@ -69,6 +69,10 @@ pub(super) fn now() -> Timestamp {
 }
 
 impl<'a> Trial<'a> {
+    pub(super) fn ledger(&self) -> &dyn Ledger {
+        self.ledger.as_ref()
+    }
+
     pub(super) fn new(config: &'a Config, glance: Glance, ledger: Arc<dyn Ledger>, stores: Vec<Part<'a>>) -> Self {
         let tag = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let seed = tag.bytes().fold(0, |seed, byte| (seed << 8) ^ u64::from(byte));

@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::ImageId;
-use mimeo_engine::status::{GcReport, ImageReport, Overview, StoreReport};
+use mimeo_core::{ImageId, StoreName, Timestamp};
+use mimeo_engine::status::{
+    DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, RenameReport, StoreReport, VerifyReport,
+};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -47,6 +49,26 @@ impl Client {
         self.ask(Method::GET, &["stores"], &[]).await
     }
 
+    pub(crate) async fn drain(&self, store: &StoreName) -> Outcome<DrainReport> {
+        self.ask(Method::POST, &["stores", store.as_str(), "drain"], &[]).await
+    }
+
+    pub(crate) async fn drain_report(&self, store: &StoreName) -> Outcome<DrainReport> {
+        self.ask(Method::GET, &["stores", store.as_str(), "drain"], &[]).await
+    }
+
+    pub(crate) async fn cancel_drain(&self, store: &StoreName) -> Outcome {
+        self.send(Method::DELETE, &["stores", store.as_str(), "drain"], &[]).await.map(drop)
+    }
+
+    pub(crate) async fn rename_store(&self, from: &StoreName, to: &StoreName) -> Outcome<RenameReport> {
+        self.ask(Method::POST, &["stores", from.as_str(), "rename"], &[("to", to.as_str())]).await
+    }
+
+    pub(crate) async fn move_store(&self, store: &StoreName) -> Outcome<MoveReport> {
+        self.ask(Method::POST, &["stores", store.as_str(), "move"], &[]).await
+    }
+
     pub(crate) async fn gc(&self) -> Outcome<GcReport> {
         self.ask(Method::GET, &["gc"], &[]).await
     }
@@ -73,6 +95,10 @@ impl Client {
         self.ask(Method::GET, &["images", id.as_str()], &[]).await
     }
 
+    pub(crate) async fn history(&self, id: &ImageId) -> Outcome<Vec<HistoryReport>> {
+        self.ask(Method::GET, &["images", id.as_str(), "history"], &[]).await
+    }
+
     /// The one image of this name or id. A name that several bear is wrong usage, and they are listed.
     pub(crate) async fn find(&self, name_or_id: &str) -> Outcome<ImageReport> {
         let found: Vec<ImageReport> = self.ask(Method::GET, &["images", "find"], &[("q", name_or_id)]).await?;
@@ -81,6 +107,12 @@ impl Client {
 
     pub(crate) async fn replicate(&self, id: &ImageId) -> Outcome {
         self.send(Method::POST, &["images", id.as_str(), "replicate"], &[]).await.map(drop)
+    }
+
+    /// From when on proofs count.
+    pub(crate) async fn verify(&self, id: &ImageId) -> Outcome<Timestamp> {
+        let report: VerifyReport = self.ask(Method::POST, &["images", id.as_str(), "verify"], &[]).await?;
+        Ok(report.asked_at)
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<T> {
@@ -114,7 +146,8 @@ impl Client {
                 let problem = answer.json::<ProblemBody>().await;
                 let detail =
                     problem.map_or_else(|_| format!("{} answers {status}", self.base), |problem| problem.detail);
-                Err(Failure::failed(detail))
+                // What was asked for makes no sense: no other time is better for it.
+                Err(if status == StatusCode::BAD_REQUEST { Failure::usage(detail) } else { Failure::failed(detail) })
             }
         }
     }
@@ -163,6 +196,8 @@ mod tests {
             name: Some("cirros".into()),
             state: ImageState::Pending,
             size: None,
+            reason: None,
+            observed_at: None,
             replicas: Vec::new(),
         }
     }

@@ -21,6 +21,9 @@ pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
     if report.held {
         note("More at once than [gc] lets through: they wait for `mimeo gc --confirm`.");
     }
+    if report.found > 0 {
+        note(&format!("{} were found at their stores, in no record: `mimeo gc --confirm` removes them.", report.found));
+    }
     Ok(())
 }
 

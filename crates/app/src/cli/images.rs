@@ -1,7 +1,7 @@
 //! `mimeo status`: one image in full, or all of them in a line each.
 
-use mimeo_core::{ReplicaState, Timestamp};
-use mimeo_engine::status::{ImageReport, ReplicaReport};
+use mimeo_core::{ImageId, ReplicaState, Timestamp};
+use mimeo_engine::status::{HistoryReport, ImageReport, ReplicaReport};
 use serde_json::{Value, json};
 
 use super::{Client, Field, Listing, Outcome, Record, Style, print};
@@ -15,10 +15,22 @@ pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
     print(&Listing { columns: &["ID", "Name", "State", "Registered", "Reason"], rows }.render(style)?)
 }
 
+/// What became of an image and its copies. An id finds one that was forgotten too.
+pub(super) async fn history(client: &Client, image: &str, style: &Style) -> Outcome {
+    let id = match image.parse::<ImageId>() {
+        Ok(id) => id,
+        Err(_) => client.find(image).await?.id,
+    };
+    let rows = client.history(&id).await?.iter().map(line).collect();
+    print(&Listing { columns: &["At", "Store", "State", "Times", "Since", "Why"], rows }.render(style)?)
+}
+
 /// What `status IMAGE -f json` answers is a contract (docs/commands.md).
 fn record(image: &ImageReport) -> Record {
     let replicas = image.replicas.iter().map(replica).collect::<Vec<_>>();
-    let lines = image.replicas.iter().map(replica_line).collect::<Vec<_>>();
+    // For people: what stands in the way of the whole image comes with its replicas.
+    let trouble = image.reason.as_ref().map(|reason| format!("{}: {}", reason.code, reason.message));
+    let lines = image.replicas.iter().map(replica_line).chain(trouble).collect::<Vec<_>>();
     Record(vec![
         Field::new("id", image.id.as_str()),
         Field::new("name", image.name.clone()),
@@ -34,6 +46,7 @@ fn replica(replica: &ReplicaReport) -> Value {
         "location": replica.location,
         "proof": replica.proof,
         "proven_at": replica.proven_at,
+        "seen_at": replica.seen_at,
         "reason": replica.reason.as_ref().map(|reason| json!({"code": reason.code, "message": reason.message})),
         "next_try": replica.next_try,
     })
@@ -48,8 +61,9 @@ fn replica_line(replica: &ReplicaReport) -> String {
     };
     let proof = replica.proof.zip(replica.proven_at).map(|(proof, at)| format!("{proof} {}", seconds(at)));
     let reason = replica.reason.as_ref().map(|reason| format!("{}: {}", reason.code, reason.message));
+    let seen = replica.seen_at.map(|at| format!("seen {}", seconds(at)));
     let next_try = replica.next_try.map(|at| format!("next try {}", seconds(at)));
-    let parts = [Some(replica.store.to_string()), Some(state), replica.location.clone(), proof, reason, next_try];
+    let parts = [Some(replica.store.to_string()), Some(state), replica.location.clone(), proof, seen, reason, next_try];
     parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
 
@@ -68,13 +82,28 @@ pub(super) fn seconds(at: Timestamp) -> String {
 fn row(image: &ImageReport) -> Vec<Value> {
     let wanted = image.replicas.iter().filter(|replica| replica.wanted);
     let registered = wanted.clone().filter(|replica| replica.state == ReplicaState::Registered).count();
-    let reason = image.replicas.iter().find_map(|replica| replica.reason.as_ref());
+    let reason = image.replicas.iter().find_map(|replica| replica.reason.as_ref()).or(image.reason.as_ref());
     vec![
         json!(image.id),
         json!(image.name),
         json!(image.state),
         json!(format!("{registered}/{}", wanted.count())),
         json!(reason.map(|reason| format!("{}: {}", reason.code, reason.message))),
+    ]
+}
+
+fn line(line: &HistoryReport) -> Vec<Value> {
+    let why = match (&line.reason, &line.message) {
+        (Some(code), Some(message)) => Some(format!("{code}: {message}")),
+        (code, message) => code.clone().or_else(|| message.clone()),
+    };
+    vec![
+        json!(seconds(line.at)),
+        json!(line.store),
+        json!(line.state),
+        json!(line.times),
+        json!(seconds(line.since)),
+        json!(why),
     ]
 }
 
@@ -97,6 +126,7 @@ mod tests {
             location: Some("http://h/x".into()),
             proof: Some(ProofKind::Readback),
             proven_at: Some(at),
+            seen_at: Some(at),
             reason: None,
             next_try: None,
             progress: None,
@@ -107,6 +137,7 @@ mod tests {
             location: None,
             proof: None,
             proven_at: None,
+            seen_at: None,
             reason: Some(ReasonReport { code: "store-full".into(), message: "no room".into(), permanent: false }),
             next_try: Some(at),
             ..registered.clone()
@@ -116,6 +147,8 @@ mod tests {
             name: None,
             state: ImageState::Degraded,
             size: Some(1),
+            reason: None,
+            observed_at: Some(at),
             replicas: vec![registered, failed],
         }
     }
@@ -130,9 +163,10 @@ mod tests {
             "state": "degraded",
             "replicas": [
                 {"store": "http1", "state": "registered", "location": "http://h/x", "proof": "readback",
-                 "proven_at": "2026-05-01T10:00:00.25Z", "reason": null, "next_try": null},
+                 "proven_at": "2026-05-01T10:00:00.25Z", "seen_at": "2026-05-01T10:00:00.25Z", "reason": null,
+                 "next_try": null},
                 {"store": "http2", "state": "failed", "location": null, "proof": null, "proven_at": null,
-                 "reason": {"code": "store-full", "message": "no room"}, "next_try": "2026-05-01T10:00:00.25Z"},
+                 "seen_at": null, "reason": {"code": "store-full", "message": "no room"}, "next_try": "2026-05-01T10:00:00.25Z"},
             ],
         });
         assert_eq!(shown, expected);
@@ -142,8 +176,24 @@ mod tests {
     fn people_see_a_line_per_replica_and_one_per_image() {
         let style = Style { format: Format::Table, columns: Vec::new() };
         let shown = record(&report()).render(&style).unwrap();
-        assert!(shown.contains("http1  registered  http://h/x  readback 2026-05-01T10:00:00Z"), "{shown}");
+        assert!(shown.contains("http1  registered  http://h/x  readback 2026-05-01T10:00:00Z  seen 2026-"), "{shown}");
         assert!(shown.contains("http2  failed  store-full: no room  next try 2026-05-01T10:00:00Z"), "{shown}");
         assert_eq!(row(&report())[2..], [json!("degraded"), json!("1/2"), json!("store-full: no room")]);
+    }
+    #[test]
+    fn a_line_of_the_history_tells_when_where_what_and_why() {
+        let at: Timestamp = "2026-05-01T10:00:00.25Z".parse().unwrap();
+        let failed = HistoryReport {
+            at,
+            since: "2026-05-01T09:00:00Z".parse().unwrap(),
+            times: 14,
+            store: Some("http1".parse().unwrap()),
+            state: "failed".into(),
+            reason: Some("store-full".into()),
+            message: Some("no room".into()),
+        };
+        let expected =
+            json!(["2026-05-01T10:00:00Z", "http1", "failed", 14, "2026-05-01T09:00:00Z", "store-full: no room"]);
+        assert_eq!(Value::Array(line(&failed)), expected);
     }
 }

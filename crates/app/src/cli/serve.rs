@@ -31,9 +31,10 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
     // The ledger first: whoever may not have it must not answer for it either.
-    let wire::Service { engine, events, claim } = wire::service(config).await?;
+    let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&token_file)?;
     let listener = listen_on(listen, "[api] listen").await?;
+    mimeo_crash::point("serve-listens");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
     // The engine goes on until the gateway's last uploads are where they belong.
     let engine_stop = match gateway {
@@ -53,9 +54,11 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
         }
     };
     tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
-    tasks.start("reload", Reload::new(path.to_owned(), engine.clone(), started).run(hangups, stop.clone()));
+    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
+    tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
     let outcome = tasks.finish(stop).await;
+    mimeo_crash::point("serve-stopped");
     drop(claim);
     if outcome.is_ok() {
         tracing::info!("stopped");

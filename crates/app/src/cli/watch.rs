@@ -10,7 +10,7 @@ use mimeo_engine::status::{ImageReport, ReplicaReport};
 use tokio::time::Instant;
 
 use self::{bars::Bars, lines::Lines};
-use super::{Failure, Outcome};
+use super::{Client, Failure, Outcome};
 use crate::wire::SystemClock;
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -18,9 +18,39 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long a hopeless state must last to be believed: the first answers may still be from before the new look.
 const CERTAIN: Duration = Duration::from_secs(3);
 
-/// Asks `look` again and again until the image is registered. Ends with a failure as soon as what is missing cannot
-/// come by itself. Dropping it ends the display.
+/// What `--wait` asks for.
+pub(super) struct Wait {
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Waits until the image is as it should be, and shows how it gets there.
+pub(super) async fn watch(
+    client: &Client,
+    id: &ImageId,
+    Wait { timeout }: Wait,
+    is_done: impl Fn(&ImageReport) -> bool,
+) -> Outcome<ImageReport> {
+    if client.overview().await?.observe {
+        return Err(Failure::failed("this `mimeo serve` only observes: it copies and reads nothing"));
+    }
+    let watched = until(id, || client.image(id), is_done);
+    let Some(timeout) = timeout else { return watched.await };
+    let in_time = tokio::time::timeout(timeout, watched).await;
+    let late = |_| Failure::not_yet(format!("not done everywhere within {timeout:?}: see `mimeo status {id}`"));
+    in_time.map_err(late)?
+}
+
+/// Asks `look` again and again until the image is registered.
 pub(crate) async fn until_registered<F>(id: &ImageId, look: impl Fn() -> F) -> Outcome<ImageReport>
+where
+    F: Future<Output = Outcome<ImageReport>>,
+{
+    until(id, look, ImageReport::is_registered).await
+}
+
+/// Asks `look` again and again until it is done. Ends with a failure as soon as what is missing cannot come by itself.
+/// Dropping it ends the display.
+async fn until<F>(id: &ImageId, look: impl Fn() -> F, is_done: impl Fn(&ImageReport) -> bool) -> Outcome<ImageReport>
 where
     F: Future<Output = Outcome<ImageReport>>,
 {
@@ -29,7 +59,7 @@ where
     loop {
         let report = look().await?;
         display.show(&report);
-        if report.is_registered() {
+        if is_done(&report) {
             return Ok(report);
         }
         match hopeless(&report, SystemClock.now()) {
@@ -107,11 +137,13 @@ mod tests {
             location: None,
             proof: None,
             proven_at: None,
+            seen_at: None,
             reason: Some(ReasonReport { code: "empty-image".into(), message: "empty".into(), permanent }),
             next_try: None,
             progress: None,
         };
-        ImageReport { id: ImageId::nil(), name: None, state, size: None, replicas: vec![replica] }
+        let (id, name, size, reason, observed_at) = (ImageId::nil(), None, None, None, None);
+        ImageReport { id, name, state, size, reason, observed_at, replicas: vec![replica] }
     }
 
     #[tokio::test(start_paused = true)]

@@ -107,7 +107,7 @@ fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
     match (section.get("certificate"), section.get("key")) {
         (Some(item), None) => item.wrong("needs the key too: add `key = \"…\"`, or remove it for plain HTTP"),
         (None, Some(item)) => {
-            item.wrong("needs the certificate too: add `certificate = \"…\"`, or remove it for plain HTTP")
+            item.wrong("needs the certificate too: add `certificate = \"…\"`, or remove it for plain HTTP");
         }
         _ => {}
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU64,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,11 +18,14 @@ use mimeo_core::{
 use url::Url;
 
 use super::{
-    ApiSettings, Config, GcSettings, LogFormat, ScanSettings, Written,
+    ApiSettings, Config, GcSettings, LogFormat, ScanSettings, ScrubSettings, Written,
     document::{Document, Item, Section, suggestion},
     gateway::gateway,
     limits, stores, units,
 };
+
+/// A copy is not read without a pause.
+const LEAST_PERIOD: Duration = Duration::from_secs(10);
 
 const ROOT_KEYS: &[&str] = &[
     "enabled_stores",
@@ -34,6 +38,7 @@ const ROOT_KEYS: &[&str] = &[
     "ledger",
     "scan",
     "gc",
+    "scrub",
     "retry",
     "transfer",
     "api",
@@ -56,6 +61,7 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
         events: events(&document.section("events"), directory),
         scan: scan(&document.section("scan")),
         gc: gc(&document.section("gc")),
+        scrub: scrub(&document.section("scrub")),
         limits: limits::transfer(&document.section("transfer"), store_limits),
         api: api(&document.section("api"), directory, &ledger),
         gateway: gateway(&document.section("gateway"), directory),
@@ -144,6 +150,21 @@ fn gc(section: &Section<'_>) -> GcSettings {
         grace: section.value("grace", Duration::from_hours(24), |item| item.parse(units::duration)),
         max_images: section.value("max_images", 20, |item| item.number(0)),
         max_percent: section.value("max_percent", 10, max_percent),
+    }
+}
+
+fn scrub(section: &Section<'_>) -> ScrubSettings {
+    section.allow(&["period", "bandwidth"]);
+    let period = |text: &str| match text.trim() {
+        "off" => Ok(None),
+        text => match units::duration(text).map_err(|why| format!("{why}, or \"off\""))? {
+            period if period < LEAST_PERIOD => Err(format!("\"{text}\" is less than {LEAST_PERIOD:?}")),
+            period => Ok(Some(period)),
+        },
+    };
+    ScrubSettings {
+        period: section.value("period", Some(Duration::from_hours(30 * 24)), |item| item.parse(period)),
+        bandwidth: section.value("bandwidth", NonZeroU64::new(20 << 20), |item| item.parse(units::bandwidth).map(Some)),
     }
 }
 

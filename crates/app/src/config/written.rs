@@ -10,8 +10,23 @@ use toml::{Table, Value};
 
 use super::{document::resolve, limits};
 
-/// What the file says beside the limits, section by section, as in `[scan]` or `[stores.http1]`. It may hold secrets:
-/// only the names of sections are ever shown.
+/// What of a section is taken over while `serve` runs: credentials. Another user is another matter: to a server it may be
+/// another place.
+const CREDENTIALS: &[&str] = &[
+    "password",
+    "token",
+    "agent",
+    "cert_file",
+    "key_file",
+    "key_passphrase",
+    "access_key",
+    "secret_key",
+    "profile",
+    "transport_url",
+];
+
+/// What the file says beside limits and credentials, section by section, as in `[scan]` or `[stores.http1]`. It may hold
+/// secrets all the same: only the names of sections are ever shown.
 #[derive(Default)]
 pub(crate) struct Written(BTreeMap<String, Value>);
 
@@ -25,12 +40,13 @@ impl Written {
                 Value::Table(_) if name == "transfer" => {}
                 Value::Table(stores) if name == "stores" => {
                     let stores = stores.into_iter();
-                    sections.extend(stores.map(|(name, store)| (format!("[stores.{name}]"), without_limits(store))));
+                    sections.extend(stores.map(|(name, store)| (format!("[stores.{name}]"), lasting(store))));
                 }
                 Value::Table(_) if name == "store_defaults" => {
-                    let rest = Some(without_limits(value)).filter(|rest| *rest != Value::Table(Table::new()));
+                    let rest = Some(lasting(value)).filter(|rest| *rest != Value::Table(Table::new()));
                     sections.extend(rest.map(|rest| (format!("[{name}]"), rest)));
                 }
+                Value::Table(_) if name == "events" => drop(sections.insert(format!("[{name}]"), lasting(value))),
                 Value::Table(_) => drop(sections.insert(format!("[{name}]"), value)),
                 Value::Array(_) if name == "rules" => drop(sections.insert(format!("[[{name}]]"), value)),
                 _ => drop(sections.insert(name, value)),
@@ -49,9 +65,10 @@ impl Written {
     }
 }
 
-fn without_limits(mut section: Value) -> Value {
+/// What takes effect only at a start.
+fn lasting(mut section: Value) -> Value {
     if let Some(table) = section.as_table_mut() {
-        table.retain(|key, _| !limits::STORE_KEYS.contains(&key));
+        table.retain(|key, _| !limits::STORE_KEYS.contains(&key) && !CREDENTIALS.contains(&key));
     }
     section
 }

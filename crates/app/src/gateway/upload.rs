@@ -112,6 +112,6 @@ impl Body for Announced {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }

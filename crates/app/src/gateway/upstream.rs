@@ -181,6 +181,6 @@ impl Body for Held {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }

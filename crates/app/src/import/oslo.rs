@@ -23,6 +23,17 @@ pub(super) struct Files {
 /// Options that stand for each other no deeper than this.
 const DEEPEST: usize = 8;
 
+/// And no more of them in one value: each may stand for several others.
+const MOST: usize = 256;
+
+/// What became of one value's options.
+struct Expansion {
+    /// How many more may be put in.
+    left: usize,
+    /// All were known so far.
+    known: bool,
+}
+
 impl Files {
     /// The next file: what it says wins over those before.
     pub(super) fn add(&mut self, text: &str) -> Result<(), Malformed> {
@@ -100,9 +111,9 @@ impl Files {
     }
 
     fn expanded(&self, value: &str, section: &str, key: &str) -> String {
-        let mut known = true;
-        let value = self.expand(value, section, 0, &mut known);
-        if !known {
+        let mut expansion = Expansion { left: MOST, known: true };
+        let value = self.expand(value, section, 0, &mut expansion);
+        if !expansion.known {
             self.note(format!(
                 "[{section}] {key} names an option with $ that is not in these files; it is left as it is"
             ));
@@ -110,7 +121,7 @@ impl Files {
         value
     }
 
-    fn expand(&self, text: &str, section: &str, depth: usize, known: &mut bool) -> String {
+    fn expand(&self, text: &str, section: &str, depth: usize, expansion: &mut Expansion) -> String {
         let mut expanded = String::new();
         let mut rest = text;
         while let Some(at) = rest.find(['$', '\\']) {
@@ -119,9 +130,10 @@ impl Files {
             let (taken, value) = if rest.starts_with("\\$") || rest.starts_with("$$") {
                 (2, "$".to_owned())
             } else if let Some((taken, name)) = rest.strip_prefix('$').and_then(reference) {
-                let named = self.named(name, section).filter(|_| depth < DEEPEST);
-                *known &= named.is_some();
-                let value = named.map(|(section, value)| self.expand(value, section, depth + 1, known));
+                let named = self.named(name, section).filter(|_| depth < DEEPEST && expansion.left > 0);
+                expansion.left = expansion.left.saturating_sub(1);
+                expansion.known &= named.is_some();
+                let value = named.map(|(section, value)| self.expand(value, section, depth + 1, expansion));
                 (1 + taken, value.unwrap_or_else(|| rest[..=taken].to_owned()))
             } else {
                 (1, rest[..1].to_owned())
@@ -282,6 +294,13 @@ mod tests {
             ["other", "round"]
                 .map(|key| format!("[b] {key} names an option with $ that is not in these files; it is left as it is"))
         );
+    }
+
+    #[test]
+    fn options_that_stand_for_many_others_come_to_an_end() {
+        let files = files(&["[DEFAULT]\nmany = $many$many$many$many$many$many$many$many$many$many"]);
+        assert!(files.option("DEFAULT", "many").is_some_and(|value| value.len() < 100_000));
+        assert_eq!(files.into_notes().len(), 1);
     }
 
     #[test]

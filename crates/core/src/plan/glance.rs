@@ -1,7 +1,11 @@
 //! Stores that only Glance can write: it is asked for the copy, and the image shows what came of it.
 
-use super::{Observation, Plan, Policy, due, empty, lost};
-use crate::{Error, Failure, Image, ImageStatus, Location, Proof, ProofKind, Reason, Replica, ReplicaState, STORE_KEY};
+use std::time::Duration;
+
+use super::{Observation, Plan, Policy, due, empty, live::lost};
+use crate::{
+    Error, Failure, Image, ImageStatus, Location, Proof, ProofKind, Reason, Replica, ReplicaState, STORE_KEY, Timestamp,
+};
 
 /// A copy that Glance makes itself: asked for once, followed, and believed when the image shows it.
 pub(super) fn delegated_step(
@@ -15,6 +19,7 @@ pub(super) fn delegated_step(
     use ReplicaState as R;
     let (now, backoff) = (seen.now, policy.backoff);
     if let Some(url) = at_glance(image, backend) {
+        let is_drained = seen.conditions.draining.contains(&replica.store);
         let before = replica.proof.filter(|proof| proof.kind == ProofKind::Glance);
         return Replica {
             state: R::Registered,
@@ -22,15 +27,20 @@ pub(super) fn delegated_step(
             size: image.size,
             proof: before.or(Some(Proof { kind: ProofKind::Glance, at: now })),
             seen_at: Some(now),
-            failure: None,
+            failure: is_drained.then(|| glances_copy(backend)),
             ..replica
         };
     }
     if image.size == Some(0) && image.status == ImageStatus::Active {
         return empty(replica, is_wanted, backoff, now);
     }
+    if matches!(replica.state, R::Registered | R::Suspect) {
+        let message = "the image is no longer in Glance's store; Glance is asked for it again";
+        let failure = lost(message, replica.failure.take(), now, backoff);
+        replica = Replica { failure: Some(failure), ..Replica::wanted(replica.store) };
+    }
     if image.importing {
-        return replica;
+        return imported(plan, seen, image, is_wanted, replica);
     }
     if replica.state == R::Copying {
         let why = match image.failed_backends.contains(backend) {
@@ -39,16 +49,13 @@ pub(super) fn delegated_step(
         };
         let message = format!("{}: {why}; the log of glance-api, and the task of the image, say more", replica.store);
         replica = replica.failed(R::Failed, &Error::new(Reason::GlanceCopyFailed, message), backoff, now);
-    } else if matches!(replica.state, R::Registered | R::Suspect) {
-        let message = "the image is no longer in Glance's store; Glance is asked for it again";
-        replica = Replica { failure: Some(lost(message, now, backoff)), ..Replica::wanted(replica.store) };
     }
     if !is_wanted || image.status != ImageStatus::Active {
         return replica;
     }
     let waited = replica.failure.as_ref().filter(|failure| failure.reason == Reason::AfterOthers);
     let waited = waited.map_or(0, |failure| failure.tries);
-    if let Some(store) = due(plan, seen, &mut replica) {
+    if let Some(store) = due(plan, seen, &mut replica, backoff) {
         if is_glances_turn(plan, seen, policy, waited) {
             plan.ask.push(store);
         } else {
@@ -58,6 +65,35 @@ pub(super) fn delegated_step(
             replica.failure = Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
             plan.look_again(next_try);
         }
+    }
+    replica
+}
+
+/// Why a drain does not remove it.
+fn glances_copy(backend: &str) -> Failure {
+    let message = format!(
+        "the store is drained, but Glance made this copy and only Glance can remove it: `glance stores-delete --store \
+         {backend} IMAGE`"
+    );
+    Failure { reason: Reason::GlancesCopy, message, tries: 1, next_try: None }
+}
+
+/// After so long without a change of the image, its import may have died with the glance-api that did it. Glance itself
+/// then lets another import take the image over; one that lives it protects, with a conflict.
+const DEAD: Duration = Duration::from_mins(70);
+
+/// Glance imports the image: it is waited for, unless that seems to have died with what Mimeo asked for.
+fn imported(plan: &mut Plan, seen: &Observation<'_>, image: &Image, is_wanted: bool, replica: Replica) -> Replica {
+    let asked = matches!(replica.state, ReplicaState::Copying | ReplicaState::Failed);
+    let dead_at = image.updated_at.saturating_add(DEAD).unwrap_or(Timestamp::MAX);
+    if !asked || !is_wanted || image.status != ImageStatus::Active {
+        return replica;
+    }
+    if dead_at <= seen.now && replica.is_due(seen.now) {
+        plan.ask.push(replica.store.clone());
+    } else {
+        let retry = replica.failure.as_ref().and_then(|failure| failure.next_try);
+        plan.look_again(retry.max(Some(dead_at)));
     }
     replica
 }
@@ -79,11 +115,14 @@ pub(super) const LOOKS_BEFORE_ASKING: u32 = 6;
 /// registered, without waiting long for those that are slow. And never while it may still be at work on a PATCH.
 fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited: u32) -> bool {
     let mut own = seen.record.replicas.values().filter(|replica| policy.backend(&replica.store).is_none());
-    let unanswered = |replica: &Replica| {
+    // Where it is due again it is registered now, or no longer wanted: then that PATCH was long ago.
+    let is_unanswered = |replica: &Replica| {
         let failure = replica.failure.as_ref().filter(|_| replica.state == ReplicaState::Proven);
-        failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable)
+        let is_new = failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable);
+        is_new && !replica.is_due(seen.now)
     };
-    if !plan.register.is_empty() || own.clone().any(unanswered) {
+    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(is_unanswered)
+    {
         return false;
     }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();

@@ -1,7 +1,7 @@
 //! Copies that a store makes by itself from what another has, so that the image is not read for them.
 
 use super::{Observation, Plan, Policy, is_good, is_open};
-use crate::{CHUNK, Image, Replica, ReplicaState, StoreName};
+use crate::{Image, Replica, ReplicaState, StoreName};
 
 /// Of the copies to be made, those that can be taken from a proven one. Nobody waits for a copy that is not proven yet:
 /// what is to go to several stores now is read once for all of them.
@@ -24,7 +24,7 @@ fn giver(policy: &Policy, seen: &Observation<'_>, image: &Image, store: &StoreNa
     };
     let in_part = |replica: &Replica| {
         let open = replica.object.as_ref().is_some_and(|name| is_open(seen.record, store, name));
-        open && image.size >= Some(2 * CHUNK)
+        open && image.size >= Some(2 * policy.chunk)
     };
     let is_other = seen.record.replicas.get(store).is_some_and(|replica| failed(replica) || in_part(replica));
     if is_other || image.hash.is_none() || seen.conditions.failing.contains(store) {

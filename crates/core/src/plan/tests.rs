@@ -1,8 +1,12 @@
 //! What the planner decides, from plain values.
 #![allow(clippy::unwrap_used)]
 
+mod adopt;
 mod glance;
+mod live;
+mod retire;
 mod take;
+mod withdraw;
 
 use std::time::Duration;
 
@@ -15,6 +19,8 @@ struct World {
     policy: Policy,
     now: Timestamp,
     conditions: Conditions,
+    shown: Vec<Shown>,
+    elsewhere: BTreeSet<StoreName>,
 }
 
 impl World {
@@ -26,13 +32,14 @@ impl World {
         let backoff = Backoff { first: Duration::from_secs(1), max: Duration::from_mins(1) };
         let policy = Policy { rules: Rules::default(), stores: vec![store("a"), store("b")], backoff, chunk: CHUNK };
         let (now, conditions) = (Timestamp::from_second(1000).unwrap(), Conditions::default());
-        Self { record: Record::new(image.id.clone()), image, policy, now, conditions }
+        let (shown, elsewhere) = (Vec::new(), BTreeSet::new());
+        Self { record: Record::new(image.id.clone()), image, policy, now, conditions, shown, elsewhere }
     }
 
     /// A replica on `store` in `state`, with a kept object and all that belongs to it.
     fn holds(mut self, store: &str, state: ReplicaState) -> Self {
         let store: StoreName = store.parse().unwrap();
-        let name = ObjectName::new(&self.image.id, 1);
+        let name = ObjectName::new(&self.image.id, self.record.objects.len() as u64 + 1);
         let url = format!("http://{store}/{name}");
         let proof = Proof { kind: ProofKind::Readback, at: self.now };
         let object = Object {
@@ -85,8 +92,10 @@ impl World {
 
     fn plan_at(&self, sight: &Sight, running: &[&str]) -> Plan {
         let running = running.iter().map(|name| name.parse().unwrap()).collect();
-        let (record, conditions) = (&self.record, &self.conditions);
-        plan(&self.policy, &Observation { now: self.now, record, sight, running: &running, conditions })
+        let (record, conditions, elsewhere) = (&self.record, &self.conditions, &self.elsewhere);
+        let shown = &self.shown;
+        let seen = Observation { now: self.now, record, sight, running: &running, shown, elsewhere, conditions };
+        plan(&self.policy, &seen)
     }
 }
 
@@ -210,7 +219,8 @@ fn what_there_is_of_a_large_copy_goes_when_it_is_no_longer_of_use() {
     let mut world = world.record(|record| record.objects[0].state = ObjectState::Open);
     let dooms = |plan: &Plan| plan.changes.iter().any(|change| matches!(change, Change::Doom(..)));
     assert!(!dooms(&world.plan()), "it is gone on with");
-    world.policy.stores.remove(0);
+    let to_b = policy::RuleSpec { name: "b".into(), when: None, stores: vec!["b".parse().unwrap()], copies: None };
+    world.policy.rules = Rules::compile(vec![to_b]).unwrap();
     let plan = world.plan();
     assert!(dooms(&plan), "no rule wants it any more");
     assert_eq!(replica(&plan, "a").unwrap().object, None);

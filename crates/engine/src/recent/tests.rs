@@ -106,6 +106,21 @@ async fn in_doubt_the_stricter_value_wins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_image_that_its_owner_opened_and_closed_again_while_the_patch_ran_stays_closed() {
+    // The event of our own PATCH, which was the last to write, is late: the one after the opening is the owner's.
+    let at =
+        |visibility, seconds| with(|image| (image.visibility, image.updated_at) = (visibility, epoch_plus(seconds)));
+    let recent = Recent::default();
+    let open = recent.open(&at(Private, 1));
+    for event in [at(Public, 2), at(Private, 3)] {
+        recent.note(&event.id, event.snapshot());
+    }
+    recent.close(&open);
+    let findings = recent.findings(&at(Private, 4));
+    assert_eq!((findings.undone.visibility, findings.reports.len()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_found_is_told_once_and_old_patches_are_forgotten() {
     let private = with(|image| image.visibility = Private);
     let recent = Recent::default();

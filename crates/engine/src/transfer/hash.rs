@@ -108,6 +108,37 @@ impl Hasher {
     }
 }
 
+/// One running hash that is worked out where it is fed: for what comes no faster than it is hashed.
+pub(crate) enum ContentHasher {
+    Md5(Md5),
+    Sha(Context),
+}
+
+impl ContentHasher {
+    pub(crate) fn new(algorithm: HashAlgorithm) -> Self {
+        match algorithm {
+            HashAlgorithm::Md5 => Self::Md5(Md5::new()),
+            HashAlgorithm::Sha256 => Self::Sha(Context::new(&SHA256)),
+            HashAlgorithm::Sha512 => Self::Sha(Context::new(&SHA512)),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Md5(hash) => hash.update(bytes),
+            Self::Sha(hash) => hash.update(bytes),
+        }
+    }
+
+    /// In lower-case hexadecimal.
+    pub(crate) fn finish(self) -> String {
+        match self {
+            Self::Md5(hash) => hex(&hash.finalize()),
+            Self::Sha(hash) => hex(hash.finish().as_ref()),
+        }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

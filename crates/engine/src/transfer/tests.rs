@@ -242,7 +242,7 @@ async fn run(case: &Case) -> Outcome {
     image.hash = Some(ContentHash { algorithm: HashAlgorithm::Sha512, value });
     let origins = Origins::new(vec![Origin::service(Arc::new(source))]);
     let transfer = Transfer::new(image.clone(), origins, case.window, Duration::from_mins(1));
-    let paces = Paces::new(std::iter::empty());
+    let paces = Paces::new(std::iter::empty(), None);
     let (mut feeds, mut stores) = (Vec::new(), Vec::new());
     for (number, manner) in case.sinks.iter().enumerate() {
         let store =

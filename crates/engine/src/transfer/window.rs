@@ -13,6 +13,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::piece::Piece;
+use crate::sabotage::{self, Bug};
 
 /// How long in all, at the least, a sink may hold up the others before it is detached.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -133,7 +134,10 @@ impl<T: Clone> Window<T> {
                 if state.sinks == 0 {
                     return false;
                 }
-                if state.weight == 0 || state.weight + piece.weight() <= self.capacity {
+                if state.weight == 0
+                    || sabotage::is(Bug::WindowHasNoEnd)
+                    || state.weight + piece.weight() <= self.capacity
+                {
                     state.weight += piece.weight();
                     state.unheard += piece.length();
                     state.pieces.push_back(piece);
@@ -271,7 +275,7 @@ impl<T> State<T> {
         for id in culprits {
             let Some(Place { role: Role::Sink { held_up, slow }, .. }) = self.attached.get_mut(id) else { continue };
             *held_up += waited;
-            if *slow || *held_up >= patience {
+            if (*slow || *held_up >= patience) && !sabotage::is(Bug::SlowHoldsUpAll) {
                 self.attached.remove(id);
             }
         }

@@ -88,12 +88,12 @@ async fn where_only_copies_were_read_a_wrong_hash_is_not_held_against_the_origin
     world.stores[0].inject(StoreFault::ReadsOther);
     world.stores[1].inject(StoreFault::ReadsOther);
     world.stores[2].heal();
-    world.until("the third is there", async || world.locations(&id).len() == 3).await;
+    let third = async || world.report(&id).await.unwrap().replicas[2].state == ReplicaState::Registered;
+    world.until("the third is there", third).await;
     let report = world.report(&id).await.unwrap();
     let damaged =
         |reason: &str| report.replicas.iter().any(|it| it.reason.as_ref().is_some_and(|it| it.code == reason));
     assert!(!damaged(Reason::SourceMismatch.code()));
-    assert_eq!(report.replicas[2].state, ReplicaState::Registered);
 }
 
 #[tokio::test(start_paused = true)]

@@ -172,6 +172,10 @@ impl Registry for SparseRegistry {
         self.0.add_locations(id, locations).await
     }
 
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()> {
+        self.0.arrange_locations(id, keep, remove).await
+    }
+
     async fn copy_to(&self, id: &ImageId, backends: &[String]) -> Result<()> {
         self.0.copy_to(id, backends).await
     }

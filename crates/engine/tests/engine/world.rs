@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 use mimeo_core::{
     Backoff, CHUNK, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
     plan::Policy,
-    policy::{Rules, StoreFacts},
+    policy::{RuleSpec, Rules, StoreFacts},
     ports::{Clock, EventKind, ImageEvent, Ledger, Registry, Store},
 };
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart, status::ImageReport};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart, status::ImageReport};
 use mimeo_testkit::{EventSender, FakeEvents, FakeRegistry, FakeStore, MemoryLedger, sample};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) events: EventSender,
     pub(crate) engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
-    options: Options,
+    pub(crate) options: Options,
     serving: Option<(JoinHandle<()>, CancellationToken)>,
 }
 
@@ -43,11 +43,21 @@ pub(crate) struct Options {
     pub(crate) max_deletes: u64,
     /// Whether the stores go on with what they have of an object.
     pub(crate) resumable: bool,
+    /// Whether the stores can be listed.
+    pub(crate) listable: bool,
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
+    pub(crate) scrub: Option<Duration>,
+    /// What images are cut into for resuming.
+    pub(crate) chunk: u64,
     /// Bytes of one image in memory.
     pub(crate) window: NonZeroUsize,
+    /// None: every image to every store.
+    pub(crate) rules: &'static [Rule],
 }
+
+/// One rule for every image: its stores, and how many of them.
+pub(crate) type Rule = (&'static [&'static str], Option<usize>);
 
 impl Default for Options {
     fn default() -> Self {
@@ -56,8 +66,12 @@ impl Default for Options {
             observe: false,
             max_deletes: 10,
             resumable: false,
+            listable: false,
             glances: &[],
+            scrub: None,
+            chunk: CHUNK,
             window: NonZeroUsize::new(64 << 10).unwrap(),
+            rules: &[],
         }
     }
 }
@@ -66,7 +80,7 @@ impl World {
     pub(crate) fn start(options: Options) -> Self {
         let registry = FakeRegistry::default();
         registry.set_sees_all(true);
-        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options.resumable)).collect();
+        let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options)).collect();
         let ledger = Arc::new(MemoryLedger::default());
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
         let engine = over_fakes(&registry, &ledger, &stores, &clock, options);
@@ -97,6 +111,13 @@ impl World {
         }
     }
 
+    /// With other options, as after a change of the configuration.
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Self)) {
+        self.stop().await;
+        change(self);
+        self.serve();
+    }
+
     /// As SIGKILL: nothing is recorded any more from this moment on. (Tasks within tasks take a few turns to end.)
     pub(crate) async fn kill(&mut self) {
         if let Some((task, _)) = self.serving.take() {
@@ -125,6 +146,10 @@ impl World {
     pub(crate) fn delete(&self, id: &ImageId) {
         self.registry.remove(id);
         self.events.send(ImageEvent { image: id.clone(), kind: EventKind::Deleted, snapshot: None });
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(crate) async fn report(&self, id: &ImageId) -> Option<ImageReport> {
@@ -183,9 +208,15 @@ impl World {
     }
 }
 
-fn store(number: usize, resumable: bool) -> FakeStore {
+fn rule((stores, copies): &Rule) -> RuleSpec {
+    let stores = stores.iter().map(|store| store.parse().unwrap()).collect();
+    RuleSpec { name: "rule".into(), when: None, stores, copies: *copies }
+}
+
+fn store(number: usize, options: Options) -> FakeStore {
     let store = FakeStore::new(&format!("store{number}"));
-    if resumable { store.resumable() } else { store }
+    let store = if options.resumable { store.resumable() } else { store };
+    if options.listable { store.listable() } else { store }
 }
 
 fn over_fakes(
@@ -214,10 +245,10 @@ pub(crate) fn engine(
     let facts = stores.iter().map(|store| StoreFacts::new(store.name().clone()));
     let facts = facts.chain(options.glances.iter().enumerate().map(glance));
     let policy = Policy {
-        rules: Rules::default(),
+        rules: Rules::compile(options.rules.iter().map(rule).collect()).unwrap(),
         stores: facts.collect(),
         backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(10) },
-        chunk: CHUNK,
+        chunk: options.chunk,
     };
     let timeout = Duration::from_secs(5);
     let part = |store| StorePart { store, timeout, backend: None };
@@ -241,6 +272,7 @@ pub(crate) fn engine(
             max_images: options.max_deletes,
             max_percent: 10,
         },
+        scrub: ScrubSettings { period: options.scrub, bandwidth: None },
         observe: options.observe,
     };
     Engine::new(parts, settings)

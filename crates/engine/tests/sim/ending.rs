@@ -29,7 +29,7 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
         if waited > PATIENCE {
             return Err(Broken { promise: 0, how: format!("it never came to rest: {what}") });
         }
-        if waited.as_secs() % 60 == 0 {
+        if waited.as_secs().is_multiple_of(60) {
             help(story).await;
         }
     }
@@ -67,6 +67,12 @@ async fn help(story: &mut Story) {
 fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String> {
     let images: Vec<Image> = world.lock().truths.keys().filter_map(|id| world.image(id)).collect();
     images.iter().try_for_each(|image| is_where_wanted(world, configuration, image))?;
+    for record in world.ledger.records().iter().filter(|record| record.image.gone_at.is_none()) {
+        // It waits for the grace period, or for somebody who lets many go.
+        if let Some(going) = record.replicas.values().find(|replica| replica.state == ReplicaState::Retiring) {
+            return Err(format!("{} at {} is to go and still there", record.image.id, going.store));
+        }
+    }
     for at in &configuration.enabled {
         for object in world.stores[*at].everything() {
             is_of_use(world, &(*at, object))?;

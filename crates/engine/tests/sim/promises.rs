@@ -1,7 +1,8 @@
 //! "What never happens" (DESIGN.md), a function for each promise, asked at every step.
 
 use mimeo_core::{
-    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Record, Replica, ReplicaState, bare,
+    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, Visibility,
+    bare,
     ports::{EventKind, ImageEvent, Store},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     setup::{CONCURRENCY, MAX_IMAGES, PIECE, SECRET},
     witness::Place,
-    world::World,
+    world::{State, World},
 };
 
 /// What has just happened, or (of what the engine does to the world) is just about to.
@@ -36,7 +37,7 @@ pub(crate) enum Step<'a> {
         image: &'a ImageId,
         locations: &'a [Location],
     },
-    /// With the record of the image as it was, if its row is among the changes.
+    /// With the record of the image as it was, if its row is among the changes, or an object of it is doomed.
     Committed {
         changes: &'a [Change],
         before: Option<&'a Record>,
@@ -90,7 +91,7 @@ pub(crate) fn check(world: &World, step: &Step<'_>) -> Option<Broken> {
     })
 }
 
-/// 1. No location is registered by Mimeo whose bytes were not proven after they were closed.
+/// Promise 1: No location is registered by Mimeo whose bytes were not proven after they were closed.
 fn only_proven_bytes_are_registered(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Patches { image, locations } = step else { return Ok(()) };
     for location in *locations {
@@ -105,10 +106,10 @@ fn only_proven_bytes_are_registered(world: &World, step: &Step<'_>) -> Result<()
 /// Names that stand for so long were there when the sweeper read all images.
 const LONG_NAMED: Duration = Duration::from_mins(1);
 
-/// 2. No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
+/// Promise 2: No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
 /// exists.
 fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) -> Result<(), String> {
-    let Step::Deletes { place } = step else { return Ok(()) };
+    let Step::Deletes { place } = step else { return the_last_is_not_given_up(world, step) };
     let named = world.lock().witness.named_since(place);
     ensure(named.is_none_or(|since| since.elapsed() < LONG_NAMED), || format!("{} is named by an image", place.1))?;
     if is_gone(world, &place.1.image()) {
@@ -121,11 +122,26 @@ fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) 
     ensure(!is_copy || copies.len() > 1, || format!("{} is the last proven copy", place.1))
 }
 
+/// Nor is it handed to the sweeper, unless the store has shown that it is bad.
+fn the_last_is_not_given_up(world: &World, step: &Step<'_>) -> Result<(), String> {
+    let Step::Committed { changes, before: Some(before) } = step else { return Ok(()) };
+    let is_proven = |replica: &&Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
+    let proven: Vec<&Replica> = before.replicas.values().filter(is_proven).collect();
+    for change in *changes {
+        let Change::Doom(store, object, _) = change else { continue };
+        let Some(at) = world.stores.iter().position(|it| it.name() == store) else { continue };
+        let is_last = proven.len() == 1 && proven[0].object.as_ref() == Some(object);
+        let may_go = is_gone(world, &object.image()) || world.lock().witness.is_suspect(&(at, object.clone()));
+        ensure(!is_last || may_go, || format!("{object} is the last proven copy, and is given up"))?;
+    }
+    Ok(())
+}
+
 fn is_of(world: &World, replica: &Replica, place: &Place) -> bool {
     replica.object.as_ref() == Some(&place.1) && replica.store.as_str() == world.store_name(place.0)
 }
 
-/// 3. No byte is written at a store before the ledger says that it will be: nothing that Mimeo made is ever unknown to
+/// Promise 3: No byte is written at a store before the ledger says that it will be: nothing that Mimeo made is ever unknown to
 /// it.
 fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
@@ -147,9 +163,9 @@ fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> 
 }
 
 /// Every wait that the engine may impose on an image whose own store and services are well is shorter.
-const SOON: Duration = Duration::from_secs(200);
+pub(crate) const SOON: Duration = Duration::from_secs(200);
 
-/// 4. A slow, dead or lying store delays no other store and no other image: where a store, the image service and the
+/// Promise 4: A slow, dead or lying store delays no other store and no other image: where a store, the image service and the
 /// ledger have been well for long, every image is there.
 fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Passes { since, everywhere } = step else { return Ok(()) };
@@ -172,7 +188,7 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// 5. Memory is bounded by configuration, whatever the sizes and counts. (That nothing is staged on disk cannot be seen
+/// Promise 5: Memory is bounded by configuration, whatever the sizes and counts. (That nothing is staged on disk cannot be seen
 /// here: the engine has no port through which it could.)
 fn memory_is_bounded(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Gives = step else { return Ok(()) };
@@ -183,7 +199,7 @@ fn memory_is_bounded(world: &World, step: &Step<'_>) -> Result<(), String> {
     ensure(held <= most, || format!("{held} bytes are held; {most} may be"))
 }
 
-/// 6. A status never lies: *registered* means proven, registered **and** seen in a later read of the image.
+/// Promise 6: A status never lies: *registered* means proven, registered **and** seen in a later read of the image.
 fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Committed { changes, before } = step else { return Ok(()) };
     for change in *changes {
@@ -222,14 +238,14 @@ fn is_seen(world: &World, id: &ImageId, replica: &Replica) -> Result<(), String>
     }
 }
 
-/// 7. No secret reaches a log, an API answer or a status. (`Debug`, and what adapters say of their own secrets, cannot be
+/// Promise 7: No secret reaches a log, an API answer or a status. (`Debug`, and what adapters say of their own secrets, cannot be
 /// seen here; their tests look at it.)
 fn no_secret_is_told(_: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Told { text } = step else { return Ok(()) };
     ensure(!text.contains(SECRET), || format!("a password is told: {text}"))
 }
 
-/// 8. Nothing is dropped: a full queue pushes back into the ledger, a failure keeps its reason and its next try.
+/// Promise 8: Nothing is dropped: a full queue pushes back into the ledger, a failure keeps its reason and its next try.
 fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
         Step::Acknowledged { event, delivered } => {
@@ -243,7 +259,10 @@ fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
         Step::Committed { changes, .. } => changes.iter().try_for_each(|change| {
             let Change::Replica(id, replica) = change else { return Ok(()) };
             let has_reason = replica.state != ReplicaState::Failed || replica.failure.is_some();
-            ensure(has_reason, || format!("{id} at {} failed for no reason", replica.store))
+            ensure(has_reason, || format!("{id} at {} failed for no reason", replica.store))?;
+            let hopeless = replica.failure.as_ref().filter(|failure| failure.next_try.is_none());
+            let may_be = hopeless.is_none_or(|failure| HOPELESS.contains(&failure.reason));
+            ensure(may_be, || format!("{id} at {} is never tried again", replica.store))
         }),
         Step::Settled { image } if world.ledger.mark(image).is_none() => {
             let Some(record) = world.ledger.record(image) else { return Ok(()) };
@@ -255,6 +274,10 @@ fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
     }
 }
 
+/// What does not pass by itself.
+const HOPELESS: [Reason; 4] =
+    [Reason::EmptyImage, Reason::SourceMismatch, Reason::ImageDeactivated, Reason::ImageDeleted];
+
 /// What is not registered waits for a person, not for its next try.
 fn has_no_work(record: &Record) -> bool {
     let rests = |replica: &Replica| {
@@ -264,12 +287,15 @@ fn has_no_work(record: &Record) -> bool {
     record.image.wanted.iter().all(|store| record.replicas.get(store).is_some_and(rests))
 }
 
-/// 9. A location's URL or metadata is never authority: Mimeo reads, overwrites and deletes only objects whose names it made
+/// Promise 9: A location's URL or metadata is never authority: Mimeo reads, overwrites and deletes only objects whose names it made
 /// itself, for that very image.
 fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
         Step::Opens { place, resumes: false } => {
-            let is_new = world.stores[place.0].bits(&place.1).is_none();
+            let store = &world.stores[place.0];
+            // What was closed without anybody's knowledge is given the same bytes again.
+            let is_open = store.reopens() && world.state_of(place) == Some(ObjectState::Open);
+            let is_new = store.bits(&place.1).is_none() || is_open;
             ensure(is_new, || format!("{} was closed, and is overwritten", place.1))
         }
         Step::Opens { place, .. } | Step::Reads { place } | Step::Deletes { place } => {
@@ -282,7 +308,7 @@ fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String>
 /// Removals within this time are one mass.
 const AT_ONCE: Duration = Duration::from_hours(1);
 
-/// 10. Absence is not deletion: bits go only after the image's end, and never many at once without an operator.
+/// Promise 10: Absence is not deletion: bits go only after the image's end, and never many at once without an operator.
 fn absence_is_not_deletion(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
         Step::Committed { changes, before } => changes.iter().try_for_each(|change| {
@@ -311,10 +337,10 @@ fn absence_is_not_deletion(world: &World, step: &Step<'_>) -> Result<(), String>
 /// Between the probe and the PATCH is a look, no more.
 const JUST_NOW: Duration = Duration::from_secs(20);
 
-/// 11. Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now. (What a
-/// PATCH undid of others' changes is seen at the end.)
+/// Promise 11: Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now; what a
+/// PATCH of ours undid of others' changes is put back.
 fn glances_record_is_not_made_worse(world: &World, step: &Step<'_>) -> Result<(), String> {
-    let Step::Patches { image, locations } = step else { return Ok(()) };
+    let Step::Patches { image, locations } = step else { return what_was_undone_is_put_back(world, step) };
     let state = world.lock();
     let look = state.witness.looks(image).next().ok_or("a PATCH of an image that was not looked at")?;
     ensure(look.active && !look.importing, || format!("a PATCH of {image}, which imports or is not active"))?;
@@ -324,6 +350,26 @@ fn glances_record_is_not_made_worse(world: &World, step: &Step<'_>) -> Result<()
         ensure(answers, || format!("a PATCH with {}, which was not seen to answer", location.url))?;
     }
     Ok(())
+}
+
+/// An undone change is put back within this time, when nothing else is wrong.
+const PUT_BACK: Duration = Duration::from_secs(15);
+
+fn what_was_undone_is_put_back(world: &World, step: &Step<'_>) -> Result<(), String> {
+    let Step::Passes { since, .. } = step else { return Ok(()) };
+    let mut state = world.lock();
+    let State { watched, weather, .. } = &mut *state;
+    let mut result = Ok(());
+    watched.retain(|watched| {
+        let is_late = watched.since.elapsed() >= PUT_BACK;
+        let is_fair = *since <= watched.since && weather.was_well(watched.since);
+        let is_open = world.image(&watched.image).is_some_and(|image| image.visibility == Visibility::Public);
+        if is_late && is_fair && is_open {
+            result = Err(format!("{} was made private, and is public again", watched.image));
+        }
+        !is_late && is_fair
+    });
+    result
 }
 
 fn is_gone(world: &World, id: &ImageId) -> bool {

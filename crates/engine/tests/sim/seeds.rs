@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use mimeo_engine::sabotage::{self, Bug};
 use tokio::runtime::Builder;
 
 use crate::{
@@ -31,8 +32,9 @@ pub(crate) struct Tally {
     pub(crate) steps: u64,
 }
 
-/// One seed, in a runtime of its own whose time is virtual.
-pub(crate) fn run(seed: u64, is_told: bool) -> Told {
+/// One seed, in a runtime of its own whose time is virtual, with a bug to find if there is to be one.
+pub(crate) fn run(seed: u64, bug: Option<Bug>, is_told: bool) -> Told {
+    sabotage::set(bug);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let told = catch_unwind(AssertUnwindSafe(|| runtime.block_on(story::run(seed, is_told))));
     runtime.shutdown_timeout(Duration::ZERO);
@@ -44,7 +46,7 @@ pub(crate) fn run(seed: u64, is_told: bool) -> Told {
 }
 
 /// Each of the seeds; those that failed in their order.
-pub(crate) fn run_all(seeds: Range<u64>) -> Tally {
+pub(crate) fn run_all(seeds: Range<u64>, bug: Option<Bug>) -> Tally {
     let next = AtomicU64::new(seeds.start);
     let tally = Mutex::new(Tally::default());
     let work = || {
@@ -53,7 +55,7 @@ pub(crate) fn run_all(seeds: Range<u64>) -> Tally {
             if seed >= seeds.end {
                 return;
             }
-            let told = run(seed, false);
+            let told = run(seed, bug, false);
             let mut tally = tally.lock().unwrap();
             tally.steps += told.steps;
             tally.failed.extend(told.broken.map(|broken| Failed { seed, broken }));

@@ -7,7 +7,7 @@ use mimeo_core::{
     plan::Policy,
     policy::{RuleSpec, Rules, StoreFacts},
 };
-use mimeo_engine::{Engine, GcSettings, Parts, Settings, StorePart};
+use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::FakeStore;
 
 use crate::{
@@ -41,7 +41,7 @@ pub(crate) struct Temper {
     pub(crate) waits: u64,
     pub(crate) lost_events: u64,
     pub(crate) late_events: u64,
-    /// PATCHes that take their time.
+    /// A PATCH that takes its time.
     pub(crate) patch_windows: u64,
     /// Requests that were broken off and have their effect later.
     pub(crate) ghosts: u64,
@@ -55,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) temper: Temper,
     /// Bytes of all images in memory.
     pub(crate) memory: usize,
+    /// There are many images from the beginning.
+    pub(crate) crowd: bool,
     /// The wall clock may jump.
     pub(crate) jumps: bool,
 }
@@ -64,6 +66,10 @@ pub(crate) struct StoreSetup {
     name: String,
     resumable: bool,
     sparse: bool,
+    /// It is told of objects that are much the same, and finds by itself what it has of one that was not closed.
+    compares: bool,
+    /// It takes objects from the stores before it by itself.
+    takes: bool,
     /// Its locations bear a password.
     pub(crate) secret: bool,
 }
@@ -75,6 +81,8 @@ impl Setup {
             resumable: dice.falls(4000),
             sparse: dice.falls(2000),
             secret: dice.falls(2000),
+            compares: dice.falls(2000),
+            takes: dice.falls(3000),
         };
         let count = dice.of(2..4);
         let stores = (0..count).map(|number| store(number, dice)).collect();
@@ -85,18 +93,22 @@ impl Setup {
             lost_events: dice.pick(&[0, 2000, 10_000]),
             late_events: dice.pick(&[0, 0, 3000]),
             patch_windows: dice.pick(&[0, 3000, 10_000]),
-            ghosts: dice.pick(&[0, 5000]),
+            ghosts: dice.pick(&[0, 9000]),
         };
         let memory = dice.pick(&[CONCURRENCY * 1024, CONCURRENCY * 4096]);
-        Self { stores, glance: dice.falls(1500), temper, memory, jumps: dice.falls(2000) }
+        Self { stores, glance: dice.falls(1500), temper, memory, crowd: dice.falls(1500), jumps: dice.falls(2000) }
     }
 }
 
 impl StoreSetup {
-    pub(crate) fn build(&self) -> FakeStore {
+    /// The store, after the others that are there.
+    pub(crate) fn build(&self, others: &[FakeStore]) -> FakeStore {
         let store = FakeStore::new(&self.name);
         let store = if self.resumable { store.resumable() } else { store };
-        if self.sparse { store.sparse() } else { store }
+        let store = if self.sparse { store.sparse() } else { store };
+        let store = if self.compares { store.comparing().reopening() } else { store };
+        let others = if self.takes { others } else { &[] };
+        others.iter().fold(store, FakeStore::taking_from)
     }
 }
 
@@ -183,6 +195,7 @@ impl Configuration {
             scan_interval: Duration::from_mins(1),
             full_scan_interval: Duration::from_mins(5),
             gc: GcSettings { interval: INTERVAL, grace: GRACE, max_images: MAX_IMAGES, max_percent: 100 },
+            scrub: ScrubSettings { period: None, bandwidth: None },
             observe: false,
         };
         Engine::new(parts, settings)

@@ -14,7 +14,7 @@ use crate::{
     ending,
     listen::Listener,
     ports::events::SimEvents,
-    promises::{Broken, Step},
+    promises::{self, Broken, Step},
     setup::{Configuration, Setup},
     tenants, weather,
     world::{Life, World},
@@ -70,6 +70,9 @@ impl Story {
 
     async fn tell(&mut self) -> Result<(), Broken> {
         self.serve();
+        if self.world.setup.crowd {
+            tenants::crowd(&self.world);
+        }
         let scenes = self.dice(|dice| dice.of(6..22));
         for _ in 0..scenes {
             self.scene().await;
@@ -100,7 +103,8 @@ impl Story {
             62..82 => weather::change(&self.world),
             82..88 => self.restart().await,
             88..91 => self.crash().await,
-            91..94 => self.jump(),
+            91..93 => self.jump(),
+            93..97 => self.lull().await,
             _ => self.operate().await,
         }
     }
@@ -219,6 +223,25 @@ impl Story {
             self.world.tell(|| format!("the clock is {jumped} s off"));
             self.world.lock().jumped = jumped;
         }
+    }
+
+    /// All is well for long, but for one store.
+    async fn lull(&mut self) {
+        let stores = self.world.stores.len();
+        {
+            let mut state = self.world.lock();
+            let weather::Weather { deadly, .. } = state.weather;
+            state.weather.clear(stores);
+            state.weather.deadly = deadly;
+            let (at, mood) = {
+                let dice = &mut state.dice;
+                (dice.below(stores), dice.pick(&[weather::Mood::Stalled, weather::Mood::Stalled, weather::Mood::Slow]))
+            };
+            state.weather.turn(weather::Part::Store(at), mood);
+        }
+        self.world.tell(|| "a lull".into());
+        tenants::act(&self.world);
+        self.pass(promises::SOON + Duration::from_mins(1)).await;
     }
 
     /// What an operator does now and then.

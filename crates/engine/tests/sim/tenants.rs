@@ -14,11 +14,11 @@ use crate::{
     dice::Dice,
     ports::registry::changed,
     story::image_id,
-    world::{Truth, World},
+    world::{Truth, Watched, World},
 };
 
 /// Images there may be at most.
-const MOST: usize = 7;
+const MOST: usize = 8;
 
 /// Somebody does something.
 pub(crate) fn act(world: &Arc<World>) {
@@ -32,6 +32,11 @@ pub(crate) fn act(world: &Arc<World>) {
         return create(world);
     }
     let id = roll(world, |dice| living[dice.below(living.len())].clone());
+    // What a PATCH undoes for others is done while it is under way.
+    let patched = world.lock().witness.windows.first().cloned().filter(|id| living.contains(id));
+    if let Some(patched) = patched.filter(|_| what % 2 == 0) {
+        return open_or_close(world, &patched);
+    }
     match what {
         0..47 => upload(world, &id),
         47..54 => rename(world, &id),
@@ -39,8 +44,8 @@ pub(crate) fn act(world: &Arc<World>) {
         62..68 => activate_or_not(world, &id),
         68..72 => hide_or_show(world, &id),
         72..84 => delete(world, &id),
-        84..85 => living.iter().for_each(|id| delete(world, id)),
-        85..94 => write_locations(world, &id, &living),
+        84..88 => living.iter().for_each(|id| delete(world, id)),
+        88..95 => write_locations(world, &id, &living),
         _ => import(world, &id),
     }
 }
@@ -57,6 +62,11 @@ fn touch(world: &World, id: &ImageId) {
 
 /// As another user changes it; the event tells of it.
 fn change(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Image)) {
+    change_openly(world, id, what, how);
+}
+
+/// True: the engine hears of it at once.
+fn change_openly(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Image)) -> bool {
     world.tell(|| format!("{what} {id}"));
     world.registry.change(id, |image| {
         how(image);
@@ -65,7 +75,12 @@ fn change(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(&mut Im
         image.backends = std::mem::take(&mut image.backends).into_iter().filter(held).collect();
     });
     touch(world, id);
-    changed(world, id);
+    changed(world, id)
+}
+
+/// Almost as many images as there may be.
+pub(crate) fn crowd(world: &Arc<World>) {
+    (1..MOST).for_each(|_| create(world));
 }
 
 fn create(world: &Arc<World>) {
@@ -122,12 +137,18 @@ fn rename(world: &Arc<World>, id: &ImageId) {
 }
 
 fn open_or_close(world: &Arc<World>, id: &ImageId) {
-    change(world, id, "change the visibility of", |image| {
+    let is_heard = change_openly(world, id, "change the visibility of", |image| {
         image.visibility = match image.visibility {
             Visibility::Public => Visibility::Private,
             _ => Visibility::Public,
         };
     });
+    let is_private = world.image(id).is_some_and(|image| image.visibility == Visibility::Private);
+    let mut state = world.lock();
+    state.watched.retain(|watched| watched.image != *id);
+    if is_heard && is_private && state.witness.windows.contains(id) {
+        state.watched.push(Watched { image: id.clone(), since: Instant::now() });
+    }
 }
 
 fn activate_or_not(world: &Arc<World>, id: &ImageId) {
@@ -158,7 +179,7 @@ fn delete(world: &Arc<World>, id: &ImageId) {
 /// Another program, or a tenant, writes the image's locations.
 fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
     let Some(image) = world.image(id).filter(|image| image.status == ImageStatus::Active) else { return };
-    let (what, other) = roll(world, |dice| (dice.of(0..4), living[dice.below(living.len())].clone()));
+    let (what, other) = roll(world, |dice| (dice.of(0..6), living[dice.below(living.len())].clone()));
     let elsewhere = |url: &str| Location { url: url.into(), metadata: BTreeMap::new() };
     let add = |location: Location| {
         if !image.has_location(&location.url) {
@@ -175,7 +196,12 @@ fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
         2 => {}
         // The URL of another image's copy, or of something that looks like one.
         _ => match world.image(&other).and_then(|other| other.locations.into_iter().next()) {
-            Some(location) if other != *id => add(elsewhere(&location.url)),
+            Some(location) if other != *id => {
+                add(elsewhere(&location.url));
+                if roll(world, |dice| dice.falls(4000)) {
+                    delete(world, &other);
+                }
+            }
             _ => plant(world, id, add),
         },
     }

@@ -68,7 +68,7 @@ pub(crate) struct Weather {
     pub(crate) service: Spell,
     pub(crate) ledger: Spell,
     pub(crate) stores: Vec<Spell>,
-    /// The token sees no private images: the role is lost.
+    /// What the image service does not show, because the role is lost, or by its configuration.
     pub(crate) blind: Blindness,
     /// Engines may still die.
     pub(crate) deadly: bool,
@@ -80,6 +80,8 @@ pub(crate) enum Blindness {
     None,
     /// To what is not public.
     Private,
+    /// To the locations of images: `show_multiple_locations` is off.
+    Locations,
     All,
 }
 
@@ -132,6 +134,13 @@ impl Weather {
         is_calm.then(|| since.max(self.seeing_since))
     }
 
+    /// Whether the image service and the ledger have been well since then.
+    pub(crate) fn was_well(&self, then: Instant) -> bool {
+        let spells = [self.service, self.ledger];
+        let is_well = spells.iter().all(|spell| spell.mood == Mood::Good && spell.since <= then);
+        is_well && self.blind == Blindness::None && self.seeing_since <= then
+    }
+
     /// How long a call to the part takes (zero: others come first), and what becomes of it.
     pub(crate) fn fate(&mut self, part: Part, dice: &mut Dice, temper: Temper) -> (Option<Duration>, Fate) {
         let (mood, deadly) = (self.spell(part).mood, self.deadly);
@@ -149,9 +158,8 @@ impl Weather {
         };
         let is_ledger = part == Part::Ledger;
         match mood {
-            Mood::Good | Mood::Lying(_) => (wait, Fate::Goes),
             Mood::Full if matches!(part, Part::Room(_)) => (wait, Fate::Fails(Reason::StoreFull)),
-            Mood::Full => (wait, Fate::Goes),
+            Mood::Good | Mood::Lying(_) | Mood::Full => (wait, Fate::Goes),
             Mood::Down(reason) => (wait, Fate::Fails(reason)),
             Mood::Stalled => (Some(STALL), Fate::Goes),
             Mood::Slow => (Some(dice.millis(10..900)), Fate::Goes),
@@ -179,7 +187,8 @@ pub(crate) fn change(world: &World) {
         }
         20..30 => (Part::Ledger, dice.pick(&[Mood::Down(Reason::Ledger), Mood::Flaky, Mood::Good, Mood::Good])),
         30..40 => {
-            let blind = dice.pick(&[Blindness::Private, Blindness::All, Blindness::None, Blindness::None]);
+            let kinds = [Blindness::Private, Blindness::All, Blindness::Locations];
+            let blind = if dice.falls(5000) { Blindness::None } else { dice.pick(&kinds) };
             weather.set_blind(blind);
             drop(state);
             return world.tell(|| format!("the token is {blind:?} blind"));

@@ -12,6 +12,8 @@ pub(crate) type Place = (usize, ObjectName);
 pub(crate) struct Witness {
     /// Closed objects that were read back as the image's very bytes since.
     proven: BTreeSet<Place>,
+    /// Objects of which a store has told something else than what the image is.
+    suspects: BTreeSet<Place>,
     /// When a probe last gave the right size.
     answered: BTreeMap<Place, Instant>,
     /// Objects that images' locations name, and since when.
@@ -48,20 +50,30 @@ impl Witness {
     }
 
     pub(crate) fn read_back(&mut self, place: &Place, is_right: bool) {
-        match is_right {
-            true => drop(self.proven.insert(place.clone())),
-            false => drop(self.proven.remove(place)),
+        if is_right {
+            self.proven.insert(place.clone());
+        } else {
+            self.proven.remove(place);
+            self.suspects.insert(place.clone());
         }
+    }
+
+    pub(crate) fn is_suspect(&self, place: &Place) -> bool {
+        self.suspects.contains(place)
     }
 
     pub(crate) fn is_proven(&self, place: &Place) -> bool {
         self.proven.contains(place)
     }
 
-    pub(crate) fn probed(&mut self, place: &Place, answers: bool) {
-        match answers {
-            true => drop(self.answered.insert(place.clone(), Instant::now())),
-            false => drop(self.answered.remove(place)),
+    /// True: it has the right size. False: another, or none. `None`: no answer.
+    pub(crate) fn probed(&mut self, place: &Place, is_right: Option<bool>) {
+        match is_right {
+            Some(true) => drop(self.answered.insert(place.clone(), Instant::now())),
+            _ => drop(self.answered.remove(place)),
+        }
+        if is_right == Some(false) {
+            self.suspects.insert(place.clone());
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct State {
     /// Events that no engine has acknowledged yet, in order.
     pub(crate) unacknowledged: Vec<Notice>,
     pub(crate) sender: Option<EventSender>,
+    /// Changes that a PATCH under way is about to undo.
+    pub(crate) watched: Vec<Watched>,
     /// How far the wall clock is off, in seconds.
     pub(crate) jumped: i64,
     pub(crate) steps: u64,
@@ -67,6 +69,12 @@ pub(crate) struct Truth {
     pub(crate) gone: bool,
 }
 
+/// An image that was made private while a PATCH was under way, of which the engine was told at once.
+pub(crate) struct Watched {
+    pub(crate) image: ImageId,
+    pub(crate) since: Instant,
+}
+
 pub(crate) struct Notice {
     pub(crate) event: ImageEvent,
     /// The step at which this engine was given it.
@@ -75,7 +83,11 @@ pub(crate) struct Notice {
 
 impl World {
     pub(crate) fn new(setup: Setup, dice: Dice, is_told: bool) -> Arc<Self> {
-        let stores: Vec<FakeStore> = setup.stores.iter().map(crate::setup::StoreSetup::build).collect();
+        let mut stores: Vec<FakeStore> = Vec::new();
+        for store in &setup.stores {
+            let built = store.build(&stores);
+            stores.push(built);
+        }
         let state = State {
             dice,
             weather: Weather::fair(stores.len()),
@@ -83,6 +95,7 @@ impl World {
             truths: BTreeMap::new(),
             unacknowledged: Vec::new(),
             sender: None,
+            watched: Vec::new(),
             jumped: 0,
             steps: 0,
             broken: None,
@@ -211,8 +224,8 @@ impl World {
         self.lock().witness.named(named);
     }
 
-    /// Sends an event, or loses it, or sends it late or twice.
-    pub(crate) fn notify(self: &Arc<Self>, event: ImageEvent) {
+    /// Sends an event, or loses it, or sends it late or twice. True: it was sent at once.
+    pub(crate) fn notify(self: &Arc<Self>, event: ImageEvent) -> bool {
         let (lost, late, twice) = {
             let mut state = self.lock();
             let temper = self.setup.temper;
@@ -224,7 +237,7 @@ impl World {
         };
         self.tell(|| format!("event {:?} of {} (lost {lost}, late {late:?}, twice {twice})", event.kind, event.image));
         if lost {
-            return;
+            return false;
         }
         if twice {
             self.deliver(event.clone());
@@ -236,6 +249,7 @@ impl World {
                 self.later(wait, async move { world.deliver(event) });
             }
         }
+        late.is_none()
     }
 
     fn deliver(&self, event: ImageEvent) {

@@ -1,9 +1,8 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Change, Digest, DirtyMark, Failure, ImageRow, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Record,
-    Replica, ReplicaState, StoreName,
-    ports::{Counts, Ledger},
+    Change, Digest, DirtyMark, Failure, HISTORY_LINES, HistoryLine, HistoryState, ImageRow, Object, ObjectName,
+    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, ports::Ledger,
 };
 
 use crate::sample::{id, time};
@@ -14,6 +13,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     commits_all_or_nothing(&make().await).await;
     makes_rows_for_what_hangs_on_them(&make().await).await;
     keeps_delete_seen_apart(&make().await).await;
+    keeps_verify_asked_apart(&make().await).await;
     forgets_only_what_has_no_objects(&make().await).await;
     marks_keep_the_earlier_time(&make().await).await;
     settles_only_what_was_not_marked_again(&make().await).await;
@@ -22,11 +22,16 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_names_near_a_name(&make().await).await;
     lists_in_pages(&make().await).await;
     finds_what_is_to_be_swept(&make().await).await;
+    drops_one_replica(&make().await).await;
     dooms_only_what_it_has(&make().await).await;
     moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;
     keeps_chunks_without_a_gap(&make().await).await;
     forgets_chunks(&make().await).await;
+    tells_what_became_of_an_image(&make().await).await;
+    keeps_the_newest_lines(&make().await).await;
+    keeps_the_history_of_what_is_forgotten(&make().await).await;
+    tells_which_objects_it_does_not_have(&make().await).await;
 }
 
 async fn gives_back_what_was_committed(ledger: &impl Ledger) {
@@ -76,6 +81,16 @@ async fn keeps_delete_seen_apart(ledger: &impl Ledger) {
     ledger.commit(&[Change::DeleteUnseen(id(1)), Change::DeleteUnseen(id(2))]).await.unwrap();
     assert_eq!(ledger.load(&id(1)).await.unwrap().unwrap().image, row);
     assert_eq!(ledger.load(&id(2)).await.unwrap(), None);
+}
+
+async fn keeps_verify_asked_apart(ledger: &impl Ledger) {
+    for seconds in [1, 2] {
+        ledger.commit(&[Change::VerifyAsked(id(1), time(seconds))]).await.unwrap();
+        let row = ImageRow { name: Some("a".into()), ..ImageRow::new(id(1)) };
+        ledger.commit(&[Change::Image(row.clone())]).await.unwrap();
+        let kept = ledger.load(&id(1)).await.unwrap().unwrap().image;
+        assert_eq!(kept, ImageRow { verify_asked: Some(time(seconds)), ..row });
+    }
 }
 
 async fn forgets_only_what_has_no_objects(ledger: &impl Ledger) {
@@ -165,17 +180,30 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     let gone = ImageRow { gone_at: Some(time(2)), ..ImageRow::new(id(2)) };
     let doomed = Object { state: ObjectState::Doomed, since: time(1), ..open_object(1) };
     let kept = Object { name: ObjectName::new(&id(3), 1), state: ObjectState::Kept, ..open_object(1) };
-    ledger.commit(&[Change::Image(gone), Change::Object(doomed), Change::Object(kept)]).await.unwrap();
+    ledger.commit(&[Change::Image(gone), Change::Object(doomed), Change::Object(kept.clone())]).await.unwrap();
     let found = ledger.sweepable(None, 9).await.unwrap();
     let found: Vec<_> = found.iter().map(|record| (record.image.id.clone(), record.objects.len())).collect();
     assert_eq!(found, [(id(1), 1), (id(2), 0)]);
     assert_eq!(ledger.sweepable(None, 1).await.unwrap().len(), 1);
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
-    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 0 });
+    ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
+    assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].objects[0].state, ObjectState::Found);
     let kept = Object { name: ObjectName::new(&id(2), 1), state: ObjectState::Kept, ..open_object(1) };
     ledger.commit(&[Change::Object(kept)]).await.unwrap();
-    assert_eq!(ledger.counts(time(0)).await.unwrap(), Counts { images: 3, retiring: 1 });
-    assert_eq!(ledger.counts(time(99)).await.unwrap(), Counts { images: 3, retiring: 0 });
+    assert_eq!(ledger.count().await.unwrap(), 3);
+    let unwanted = Replica { unwanted_since: Some(time(3)), ..Replica::wanted(store("http1")) };
+    ledger.commit(&[Change::Replica(id(3), unwanted)]).await.unwrap();
+    assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].image.id, id(3));
+}
+
+async fn drops_one_replica(ledger: &impl Ledger) {
+    let replicas = ["http1", "http2"].map(|name| Change::Replica(id(1), Replica::wanted(store(name))));
+    ledger.commit(&replicas).await.unwrap();
+    let gone = |image, name| Change::ReplicaGone(image, store(name));
+    ledger.commit(&[gone(id(1), "http1"), gone(id(1), "http3"), gone(id(2), "http2")]).await.unwrap();
+    let left = ledger.load(&id(1)).await.unwrap().unwrap().replicas;
+    assert_eq!(left.into_keys().collect::<Vec<_>>(), [store("http2")]);
+    assert_eq!(ledger.load(&id(2)).await.unwrap(), None);
 }
 
 async fn dooms_only_what_it_has(ledger: &impl Ledger) {
@@ -230,6 +258,61 @@ async fn forgets_chunks(ledger: &impl Ledger) {
     assert_eq!(found(ledger, 2).await, "");
 }
 
+async fn tells_what_became_of_an_image(ledger: &impl Ledger) {
+    assert!(ledger.history(&id(1)).await.unwrap().is_empty());
+    let row = ImageRow { status: Some("active".into()), wanted: vec![store("http1")], ..ImageRow::new(id(1)) };
+    let failure = Failure { reason: Reason::StoreFull, message: "full".into(), tries: 1, next_try: None };
+    let replica = |state, tries: u32| {
+        let failure = (tries > 0).then(|| Failure { tries, ..failure.clone() });
+        Change::Replica(id(1), Replica { state, failure, ..Replica::wanted(store("http1")) })
+    };
+    ledger.commit(&[Change::Image(row.clone()), replica(ReplicaState::Copying, 0)]).await.unwrap();
+    for tries in 1..=3 {
+        ledger.commit(&[replica(ReplicaState::Failed, tries)]).await.unwrap();
+        ledger.commit(&[Change::Image(row.clone()), replica(ReplicaState::Copying, tries)]).await.unwrap();
+    }
+    let refused = [replica(ReplicaState::Stored, 0), Change::Object(open_object(1)), Change::Forget(id(1))];
+    assert!(ledger.commit(&refused).await.is_err(), "and it leaves no line");
+    ledger.commit(&[replica(ReplicaState::Stored, 0)]).await.unwrap();
+    let lines = ledger.history(&id(1)).await.unwrap();
+    let told = |line: &HistoryLine| {
+        let what = line.what.clone();
+        (what.store.map(String::from), what.state, what.reason, what.message.unwrap_or_default(), line.times)
+    };
+    let of_store = |state: &str| (Some("http1".to_owned()), state.to_owned(), None, String::new(), 1);
+    let failed = (Some("http1".to_owned()), "failed".to_owned(), Some(Reason::StoreFull), "full".to_owned(), 3);
+    let active = (None, "active".to_owned(), None, "wanted at http1".to_owned(), 1);
+    let expected = [active, of_store("copying"), failed, of_store("copying"), of_store("stored")];
+    assert_eq!(lines.iter().map(told).collect::<Vec<_>>(), expected);
+    assert!(lines.is_sorted_by_key(|line| line.at) && lines.iter().all(|line| line.since <= line.at));
+    assert!(ledger.history(&id(2)).await.unwrap().is_empty());
+}
+
+async fn keeps_the_newest_lines(ledger: &impl Ledger) {
+    for n in 0..HISTORY_LINES + 5 {
+        let row = ImageRow { status: Some(format!("status-{n}")), ..ImageRow::new(id(1)) };
+        ledger.commit(&[Change::Image(row)]).await.unwrap();
+    }
+    let lines = ledger.history(&id(1)).await.unwrap();
+    assert_eq!((lines.len(), lines[0].what.state.as_str()), (HISTORY_LINES, "status-5"));
+}
+
+async fn keeps_the_history_of_what_is_forgotten(ledger: &impl Ledger) {
+    ledger.commit(&[Change::Image(ImageRow::new(id(1))), Change::Forget(id(1)), Change::Forget(id(2))]).await.unwrap();
+    let lines = ledger.history(&id(1)).await.unwrap();
+    assert_eq!(lines.last().unwrap().what, HistoryState::forgotten());
+    assert!(ledger.history(&id(2)).await.unwrap().is_empty(), "nothing was known of it");
+}
+
+async fn tells_which_objects_it_does_not_have(ledger: &impl Ledger) {
+    let elsewhere = Object { store: store("http2"), state: ObjectState::Doomed, ..open_object(2) };
+    ledger.commit(&[Change::Object(open_object(1)), Change::Object(elsewhere)]).await.unwrap();
+    let others = ObjectName::new(&id(2), 1);
+    let asked = [object(3), object(1), others.clone(), object(2)];
+    assert_eq!(ledger.unknown(&asked).await.unwrap(), [object(3), others]);
+    assert!(ledger.unknown(&[]).await.unwrap().is_empty());
+}
+
 /// Digests of one letter each.
 fn chunks(image: u32, first: u64, letters: &str) -> Change {
     Change::Chunks { image: id(image), first, digests: letters.chars().map(Digest::from_hex).collect() }
@@ -251,6 +334,7 @@ fn full_record() -> Record {
         trouble: Some(Failure { next_try: None, ..failure.clone() }),
         observed_at: Some(time(1)),
         delete_seen: None,
+        verify_asked: None,
         gone_at: Some(time(2)),
     };
     let replica = Replica {
@@ -262,6 +346,7 @@ fn full_record() -> Record {
         digest: Some(Digest::from_hex("ab")),
         proof: Some(Proof { kind: ProofKind::Readback, at: time(3) }),
         seen_at: Some(time(4)),
+        unwanted_since: Some(time(5)),
         failure: Some(failure),
     };
     let bare = Replica::wanted(store("http2"));

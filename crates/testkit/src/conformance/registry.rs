@@ -45,6 +45,7 @@ pub async fn registry(registry: &dyn Registry, backstage: &impl Backstage) {
     tells_what_an_image_is(registry, backstage).await;
     reads_the_bits_from_an_offset_as_often_as_asked(registry, backstage).await;
     adds_all_locations_or_none(registry, backstage).await;
+    arranges_the_locations_that_there_are_or_none(registry, backstage).await;
     copies_to_a_store_of_its_own_once(registry, backstage).await;
     walks_over_shown_and_hidden_images(registry, backstage).await;
     walks_over_what_changed_since(registry, backstage).await;
@@ -115,6 +116,50 @@ async fn adds_all_locations_or_none(registry: &dyn Registry, backstage: &impl Ba
     assert_eq!(refusal(registry, &id, &[third, good.clone()]).await, Reason::LocationRefused, "it is there already");
     assert_eq!(labels(&look(registry, &id).await), [label(&good), label(&other)]);
     backstage.delete(&id).await;
+}
+
+async fn arranges_the_locations_that_there_are_or_none(registry: &dyn Registry, backstage: &impl Backstage) {
+    let id = backstage.create(sample::bits(1000)).await;
+    let mut added = Vec::new();
+    for store in ["http1", "http2", "http3"] {
+        added.push(ours(backstage.fresh_url(1000).await, store));
+    }
+    registry.add_locations(&id, &added).await.unwrap();
+    let before = look(registry, &id).await;
+    let [one, two, three] = [0, 1, 2].map(|at| label(&added[at]));
+    let of = |wanted: &[&(String, String)]| -> Vec<Location> {
+        let find = |wanted: &&&(String, String)| before.locations.iter().find(|it| it.url == wanted.0).unwrap().clone();
+        wanted.iter().map(|wanted| find(&wanted)).collect()
+    };
+    let others: Vec<Location> =
+        before.locations.iter().filter(|location| !location.metadata.contains_key(STORE_KEY)).cloned().collect();
+    let with_others = |wanted: &[&(String, String)]| [of(wanted), others.clone()].concat();
+
+    registry.arrange_locations(&id, &with_others(&[&three, &one, &two]), &[]).await.unwrap();
+    assert_eq!(labels(&look(registry, &id).await), [three.clone(), one.clone(), two.clone()], "another order");
+
+    let stranger = ours(backstage.fresh_url(1000).await, "http4");
+    let misfits = [
+        (with_others(&[&one, &two]), Vec::new()),
+        (with_others(&[&one]), of(&[&two])),
+        (with_others(&[&one, &two, &three]), vec![stranger.clone()]),
+        ([with_others(&[&one, &two, &three]), vec![stranger]].concat(), Vec::new()),
+    ];
+    for (keep, remove) in misfits {
+        assert_eq!(misfit(registry, &id, &keep, &remove).await, Reason::Conflict, "{keep:?} {remove:?}");
+    }
+    let everything = with_others(&[&one, &two, &three]);
+    assert_eq!(misfit(registry, &id, &[], &everything).await, Reason::LastLocation);
+    assert_eq!(labels(&look(registry, &id).await), [three.clone(), one.clone(), two.clone()], "nothing has changed");
+
+    registry.arrange_locations(&id, &with_others(&[&one]), &of(&[&three, &two])).await.unwrap();
+    let after = look(registry, &id).await;
+    assert_eq!((labels(&after), after.locations.len()), (vec![one], others.len() + 1));
+    let arranged = Image { locations: before.locations.clone(), updated_at: before.updated_at, ..after };
+    assert_eq!(Image { backends: before.backends.clone(), ..arranged }, before, "nothing else has changed");
+    assert_eq!(misfit(registry, &id, &everything, &[]).await, Reason::Conflict, "what was removed is not put back");
+    backstage.delete(&id).await;
+    assert_eq!(misfit(registry, &id, &everything, &[]).await, Reason::ImageNotVisible);
 }
 
 async fn copies_to_a_store_of_its_own_once(registry: &dyn Registry, backstage: &impl Backstage) {
@@ -240,6 +285,9 @@ async fn puts_back_and_takes_no_location_while_deactivated(registry: &dyn Regist
         let state = (image.visibility, image.protected, image.status);
         assert_eq!(state, (Visibility::Public, true, ImageStatus::Deactivated));
         assert_eq!(refusal(registry, &id, std::slice::from_ref(&location)).await, Reason::Conflict);
+        if !image.locations.is_empty() {
+            assert_eq!(misfit(registry, &id, &image.locations, &[]).await, Reason::Conflict);
+        }
     }
     for _ in 0..2 {
         put_back(registry, &id, all(Visibility::Private, false)).await;
@@ -278,6 +326,10 @@ async fn put_back(registry: &dyn Registry, id: &ImageId, undone: Undone) {
 
 async fn refusal(registry: &dyn Registry, id: &ImageId, locations: &[Location]) -> Reason {
     registry.add_locations(id, locations).await.expect_err("locations were taken").reason
+}
+
+async fn misfit(registry: &dyn Registry, id: &ImageId, keep: &[Location], remove: &[Location]) -> Reason {
+    registry.arrange_locations(id, keep, remove).await.expect_err("locations were arranged").reason
 }
 
 /// The service may count in whole seconds, so the clock has to move on first.

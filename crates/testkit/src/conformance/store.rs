@@ -43,11 +43,15 @@ pub async fn store(store: &dyn Store) {
     says_what_is_not_there(store).await;
     publishes_nothing_that_is_cut_short(store).await;
     takes_other_objects_while_one_is_open(store).await;
+    tells_its_room_always_or_never(store).await;
     if store.is_sparse() {
         reads_zeros_where_it_skipped(store).await;
     }
     if store.reopens() {
         opens_again_what_was_not_closed(store).await;
+    }
+    if store.list(None).await.unwrap().is_some() {
+        lists_what_it_has(store).await;
     }
     // By now it is known.
     match store.resumes() {
@@ -130,6 +134,15 @@ async fn takes_other_objects_while_one_is_open(store: &dyn Store) {
     }
 }
 
+async fn tells_its_room_always_or_never(store: &dyn Store) {
+    let (object, before) = (object(14), store.room().await.unwrap());
+    write(store, &object, &bits(1000), Some(1000)).await.unwrap();
+    let after = store.room().await.unwrap();
+    assert_eq!(before.is_some(), after.is_some());
+    assert_ne!(before, Some(0), "it took 1000 bytes");
+    store.delete(&object).await.unwrap();
+}
+
 async fn reads_zeros_where_it_skipped(store: &dyn Store) {
     let (object, bits) = (object(12), bits(1000));
     for (before, behind) in [(100_000, 0), (0, 100_000), (70_000, 30_000)] {
@@ -174,6 +187,38 @@ pub async fn take(giver: &dyn Store, taker: &dyn Store) {
         assert!(taker.take(&own, &offer, &sent).await.is_err(), "there is nothing to take");
         assert_eq!(taker.probe(&own).await.unwrap(), None);
         taker.delete(&own).await.unwrap();
+    }
+}
+
+/// Its own objects, closed or kept in part; others may be there too.
+async fn lists_what_it_has(store: &dyn Store) {
+    let objects: Vec<ObjectName> = (20..25).map(object).collect();
+    for object in &objects {
+        // Of several segments or parts, where those are small.
+        write(store, object, &bits(25_001), Some(25_001)).await.unwrap();
+    }
+    let in_part = object(25);
+    break_off(store.open(&in_part, Some(300_000)).await.unwrap(), bits(250_000)).await;
+    let is_kept = store.kept(&in_part).await.unwrap() > 0;
+    let listed = listed(store).await;
+    assert!(objects.iter().all(|object| listed.contains(object)), "{listed:?}");
+    assert!(!is_kept || listed.contains(&in_part), "what is kept of one that was not closed: {listed:?}");
+    for object in objects.iter().chain([&in_part]) {
+        store.delete(object).await.unwrap();
+    }
+    let left = self::listed(store).await;
+    assert!(!objects.iter().chain([&in_part]).any(|object| left.contains(object)), "{left:?}");
+}
+
+async fn listed(store: &dyn Store) -> Vec<ObjectName> {
+    let (mut objects, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list(after.as_ref()).await.unwrap().unwrap();
+        objects.extend(page.objects);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return objects,
+        }
     }
 }
 

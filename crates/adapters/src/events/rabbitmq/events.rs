@@ -27,6 +27,7 @@ use super::{
     config::Broker,
     message::{Message, parse},
 };
+use crate::Live;
 
 /// Messages that the broker hands over before the first of them is acknowledged.
 const PREFETCH: u16 = 256;
@@ -47,6 +48,7 @@ const STABLE: Duration = Duration::from_secs(5);
 pub struct RabbitEvents {
     deliveries: mpsc::Receiver<Delivery>,
     health: Arc<EventsHealth>,
+    config: Live<RabbitConfig>,
     _supervisor: JoinSet<()>,
 }
 
@@ -56,8 +58,14 @@ impl RabbitEvents {
         let (sender, deliveries) = mpsc::channel(usize::from(PREFETCH));
         let health = Arc::new(EventsHealth::default());
         let mut supervisor = JoinSet::new();
-        supervisor.spawn(supervise(config, health.clone(), sender));
-        Self { deliveries, health, _supervisor: supervisor }
+        let config = Live::new(config);
+        supervisor.spawn(supervise(config.clone(), health.clone(), sender));
+        Self { deliveries, health, config, _supervisor: supervisor }
+    }
+
+    /// What the next connection is made by.
+    pub fn config(&self) -> Live<RabbitConfig> {
+        self.config.clone()
     }
 }
 
@@ -73,9 +81,10 @@ impl Events for RabbitEvents {
 }
 
 /// Connects, consumes, and on any error builds all of it anew, for as long as somebody listens.
-async fn supervise(config: RabbitConfig, health: Arc<EventsHealth>, deliveries: mpsc::Sender<Delivery>) {
+async fn supervise(config: Live<RabbitConfig>, health: Arc<EventsHealth>, deliveries: mpsc::Sender<Delivery>) {
     let mut failures = 0;
     while !deliveries.is_closed() {
+        let config = config.get();
         let error = match connect(&config).await {
             Ok((connection, consumer, broker)) => {
                 let began = Instant::now();

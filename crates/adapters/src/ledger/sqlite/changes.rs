@@ -7,6 +7,7 @@ use mimeo_core::{
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{
+    history,
     rows::{bytes, index, milliseconds, object_state},
     unavailable,
 };
@@ -15,10 +16,18 @@ type Statement<'a> = Query<'a, Sqlite, SqliteArguments>;
 
 pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -> Result<()> {
     match change {
-        Change::Image(row) => image(transaction, row).await,
+        Change::Image(row) => {
+            image(transaction, row).await?;
+            history::note_image(transaction, row).await
+        }
         Change::Replica(id, new) => {
             ensure_image(transaction, id).await?;
-            replica(transaction, id, new).await
+            replica(transaction, id, new).await?;
+            history::note_replica(transaction, id, new).await
+        }
+        Change::ReplicaGone(id, store) => {
+            let gone = sqlx::query("DELETE FROM replicas WHERE image = ?1 AND store = ?2");
+            run(transaction, gone.bind(id.as_str()).bind(store.as_str())).await
         }
         Change::Object(new) => {
             ensure_image(transaction, &new.name.image()).await?;
@@ -38,6 +47,11 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             ensure_image(transaction, id).await?;
             let seen = sqlx::query("UPDATE images SET delete_seen = ?2 WHERE id = ?1");
             run(transaction, seen.bind(id.as_str()).bind(milliseconds(*at))).await
+        }
+        Change::VerifyAsked(id, at) => {
+            ensure_image(transaction, id).await?;
+            let asked = sqlx::query("UPDATE images SET verify_asked = ?2 WHERE id = ?1");
+            run(transaction, asked.bind(id.as_str()).bind(milliseconds(*at))).await
         }
         Change::DeleteUnseen(id) => {
             let unseen = sqlx::query("UPDATE images SET delete_seen = NULL WHERE id = ?1");
@@ -67,7 +81,7 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
 }
 
 async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
-    // Not delete_seen: an event may have come since the caller read the row.
+    // Not delete_seen and verify_asked: they may have come since the caller read the row.
     let upsert = sqlx::query(
         "INSERT INTO images (id, name, status, size, wanted, observed_at, gone_at,
              failure_reason, failure_message, failure_tries, failure_next_try)
@@ -90,8 +104,8 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
 async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
     let replace = sqlx::query(
         "INSERT OR REPLACE INTO replicas (image, store, state, object, url, size, digest, proof_kind, proof_at, seen_at,
-             failure_reason, failure_message, failure_tries, failure_next_try)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             unwanted_since, failure_reason, failure_message, failure_tries, failure_next_try)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
     );
     let bound = replace
         .bind(id.as_str())
@@ -103,7 +117,8 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
         .bind(replica.digest.as_ref().map(Digest::as_str))
         .bind(replica.proof.map(|proof| proof.kind.to_string()))
         .bind(optional(replica.proof.map(|proof| proof.at)))
-        .bind(optional(replica.seen_at));
+        .bind(optional(replica.seen_at))
+        .bind(optional(replica.unwanted_since));
     run(transaction, bind_failure(bound, replica.failure.as_ref())).await
 }
 
@@ -148,7 +163,11 @@ async fn forget(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> 
         let message = format!("image {id} still has {left} objects at stores: it cannot be forgotten");
         return Err(Error::new(Reason::Ledger, message));
     }
-    run(transaction, sqlx::query("DELETE FROM images WHERE id = ?1").bind(id.as_str())).await
+    let forgotten = sqlx::query("DELETE FROM images WHERE id = ?1").bind(id.as_str());
+    match forgotten.execute(&mut *transaction).await.map_err(unavailable)?.rows_affected() {
+        0 => Ok(()),
+        _ => history::note_forgotten(transaction, id).await,
+    }
 }
 
 /// A bare row for what hangs on it.
@@ -169,7 +188,7 @@ fn optional(time: Option<Timestamp>) -> Option<i64> {
     time.map(milliseconds)
 }
 
-async fn run(transaction: &mut SqliteConnection, statement: Statement<'_>) -> Result<()> {
+pub(super) async fn run(transaction: &mut SqliteConnection, statement: Statement<'_>) -> Result<()> {
     statement.execute(transaction).await.map_err(unavailable)?;
     Ok(())
 }

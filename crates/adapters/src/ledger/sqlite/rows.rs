@@ -69,6 +69,7 @@ struct ImageColumns {
     wanted: String,
     observed_at: Option<i64>,
     delete_seen: Option<i64>,
+    verify_asked: Option<i64>,
     gone_at: Option<i64>,
     #[sqlx(flatten)]
     failure: FailureColumns,
@@ -85,6 +86,7 @@ impl ImageColumns {
             trouble: self.failure.parse()?,
             observed_at: self.observed_at.map(timestamp).transpose()?,
             delete_seen: self.delete_seen.map(timestamp).transpose()?,
+            verify_asked: self.verify_asked.map(timestamp).transpose()?,
             gone_at: self.gone_at.map(timestamp).transpose()?,
         })
     }
@@ -102,6 +104,7 @@ struct ReplicaColumns {
     proof_kind: Option<String>,
     proof_at: Option<i64>,
     seen_at: Option<i64>,
+    unwanted_since: Option<i64>,
     #[sqlx(flatten)]
     failure: FailureColumns,
 }
@@ -121,6 +124,7 @@ impl ReplicaColumns {
             digest: self.digest.map(Digest::from_hex),
             proof,
             seen_at: self.seen_at.map(timestamp).transpose()?,
+            unwanted_since: self.unwanted_since.map(timestamp).transpose()?,
             failure: self.failure.parse()?,
         })
     }
@@ -169,6 +173,7 @@ impl ObjectColumns {
             "open" => ObjectState::Open,
             "kept" => ObjectState::Kept,
             "doomed" => ObjectState::Doomed,
+            "found" => ObjectState::Found,
             other => return Err(unreadable(other)),
         };
         let (store, name) = (text(&self.store)?, text(&self.name)?);
@@ -181,6 +186,7 @@ pub(super) fn object_state(state: ObjectState) -> &'static str {
         ObjectState::Open => "open",
         ObjectState::Kept => "kept",
         ObjectState::Doomed => "doomed",
+        ObjectState::Found => "found",
     }
 }
 
@@ -226,7 +232,7 @@ fn size(size: i64) -> Result<u64> {
     u64::try_from(size).map_err(|cause| unreadable(size).caused_by(cause))
 }
 
-fn text<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(value: &str) -> Result<T> {
+pub(super) fn text<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(value: &str) -> Result<T> {
     value.parse().map_err(|cause| unreadable(value).caused_by(cause))
 }
 
@@ -235,7 +241,7 @@ fn word<T: DeserializeOwned>(value: &str) -> Result<T> {
     T::deserialize(value.into_deserializer()).map_err(|cause: value::Error| unreadable(value).caused_by(cause))
 }
 
-fn unreadable(value: impl Display) -> Error {
+pub(super) fn unreadable(value: impl Display) -> Error {
     Error::new(Reason::Ledger, format!("the ledger holds {value:.200}, which this release of Mimeo cannot read"))
 }
 

@@ -88,17 +88,11 @@ impl Disk {
         })?
     }
 
-    /// Whether so many bytes may still be written here. A file system that does not tell is believed to have room.
-    pub(super) fn has_room(&self, wanted: u64) -> Result<()> {
+    /// How many more bytes may be written here. `None`: the file system does not tell.
+    pub(super) fn room(&self) -> Result<Option<u64>> {
         let told = rustix::fs::statvfs(&self.directory);
         let told = told.map_err(|cause| self.failed("cannot look at", &self.directory, cause.into()))?;
-        let free = told.f_bavail.saturating_mul(told.f_frsize);
-        if told.f_blocks == 0 || wanted <= free {
-            return Ok(());
-        }
-        let (store, path) = (&self.store, self.directory.display());
-        let message = format!("{store}: {path} has {free} bytes free, and {wanted} are to be written: make room there");
-        Err(Error::new(Reason::StoreFull, message))
+        Ok((told.f_blocks > 0).then(|| told.f_bavail.saturating_mul(told.f_frsize)))
     }
 
     /// Makes the file the object, for good.
@@ -110,7 +104,9 @@ impl Disk {
             file.set_len(length).map_err(failed)?;
         }
         file.sync_all().map_err(failed)?;
+        mimeo_crash::point("file-synced");
         fs::rename(&part, &published).map_err(|cause| self.failed("cannot publish", &published, cause))?;
+        mimeo_crash::point("file-renamed");
         self.sync_directory()
     }
 

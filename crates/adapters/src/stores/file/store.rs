@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
-    Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    Error, ImageId, ObjectName, Reason, Result, StoreName,
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use rustix::fs::{Access, OFlags, access};
 use url::Url;
@@ -20,7 +20,11 @@ use super::{
     disk::{Calls, Disk, is_there},
     sink::FileSink,
 };
-use crate::stores::{web::Web, writer::GATHERED};
+use crate::stores::{
+    listing::{distinct, of_file},
+    web::Web,
+    writer::GATHERED,
+};
 
 /// What one read of an object that was never closed gives.
 const PART: usize = 256 << 10;
@@ -60,17 +64,11 @@ impl FileStore {
 
     async fn start(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
         let disk = self.disk(object);
-        let file = disk
-            .run(move |disk| {
-                if let Some(size) = size {
-                    disk.has_room(size.saturating_sub(offset))?;
-                }
-                match offset {
-                    0 => disk.begin(),
-                    _ => disk.go_on(offset),
-                }
-            })
-            .await?;
+        let begin = move |disk: &Disk| match offset {
+            0 => disk.begin(),
+            _ => disk.go_on(offset),
+        };
+        let file = disk.run(begin).await?;
         Ok(Box::new(FileSink::new(disk, file, size, offset, self.gathered)))
     }
 }
@@ -125,6 +123,16 @@ impl Disk {
         let was_there = self.unlink(&self.part())? | self.unlink(&self.published())?;
         // Also where nothing was there: the removal may be one whose answer was lost.
         self.sync_directory().map(|()| was_there)
+    }
+
+    /// What is in the directory, whatever this object is.
+    fn list(&self) -> Result<ObjectPage> {
+        let failed = |cause| self.failed("cannot list", &self.directory, cause);
+        let entries = std::fs::read_dir(&self.directory).map_err(failed)?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<std::io::Result<Vec<_>>>();
+        let names = names.map_err(failed)?;
+        let objects = distinct(names.iter().filter_map(|name| of_file(name.to_str()?)));
+        Ok(ObjectPage { objects, next: None })
     }
 
     /// Whether it was there.
@@ -200,6 +208,16 @@ impl Store for FileStore {
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
         self.web.probe(object).await
+    }
+
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let of_none = ObjectName::new(&ImageId::nil(), 0);
+        self.disk(&of_none).run(Disk::list).await.map(Some)
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        // The question is about the directory alone.
+        self.disk(&ObjectName::new(&ImageId::nil(), 0)).run(Disk::room).await
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

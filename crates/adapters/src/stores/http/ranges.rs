@@ -72,6 +72,7 @@ impl HttpStore {
         let url = self.written(object);
         for (at, byte) in (0..).zip(first) {
             let status = self.put_byte(&url, at, Some(size), *byte).await?;
+            mimeo_crash::point("http-byte-put");
             if !is_done(status) {
                 self.ranges.refused(status);
                 // No answer of the server's own: what comes of the byte later is not known, so the name is used no more.
@@ -240,6 +241,7 @@ impl Sink for RangedSink {
             self.position += length as u64;
             if *left == 0 && self.position < self.size {
                 self.end_put().await?;
+                mimeo_crash::point("http-segment-ended");
             }
         }
         Ok(())

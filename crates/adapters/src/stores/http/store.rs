@@ -10,11 +10,12 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
-    HttpStoreConfig,
+    Access, HttpStoreConfig,
     ranges::{RangedSink, Ranges, SEGMENT},
     sink::HttpSink,
 };
 use crate::{
+    Live,
     http::CONNECT_TIMEOUT,
     stores::web::{Web, append, built, refused},
     upload::unanswered,
@@ -23,8 +24,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct HttpStore {
     config: HttpStoreConfig,
-    /// For PUT and DELETE, which no redirect may lead elsewhere.
-    writer: Client,
+    writer: Live<Writer>,
     web: Web,
     /// Set once the directory was looked for.
     prepared: Arc<OnceCell<()>>,
@@ -32,16 +32,38 @@ pub struct HttpStore {
     pub(super) segment: u64,
 }
 
+/// For PUT and DELETE, which no redirect may lead elsewhere.
+#[derive(Debug)]
+struct Writer {
+    client: Client,
+    access: Access,
+}
+
+impl Writer {
+    fn new(store: &StoreName, access: Access) -> Result<Self> {
+        Ok(Self { client: built(store, access.writer().redirect(redirect::Policy::none()))?, access })
+    }
+}
+
 impl HttpStore {
     pub fn new(config: HttpStoreConfig) -> Result<Self> {
         let access = &config.access;
-        let writer = built(&config.name, access.writer().redirect(redirect::Policy::none()))?;
+        let writer = Live::new(Writer::new(&config.name, access.clone())?);
         let reader = match config.read_url {
             Some(_) => access.reader(),
             None => access.reader_of_the_same(),
         };
         let web = Web::reached_by(reader, config.name.clone(), config.readable().clone())?;
         Ok(Self { config, writer, web, prepared: Arc::default(), ranges: Ranges::default(), segment: SEGMENT })
+    }
+
+    /// From now on requests have the password, the token or the certificate of this configuration; nothing else of it
+    /// counts.
+    pub fn renew(&self, config: HttpStoreConfig) -> Result<()> {
+        let Access { login, identity, .. } = config.access;
+        let access = Access { login, identity, ..self.config.access.clone() };
+        self.writer.set(Writer::new(&self.config.name, access)?);
+        Ok(())
     }
 
     /// With other segments, so that a test need not send large objects.
@@ -59,7 +81,8 @@ impl HttpStore {
 
     /// One to where objects are written, with the credentials for it.
     pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
-        self.config.access.logged_in(self.writer.request(method, url.clone()))
+        let writer = self.writer.get();
+        writer.access.logged_in(writer.client.request(method, url.clone()))
     }
 
     pub(super) fn written(&self, object: &ObjectName) -> Url {
@@ -80,6 +103,7 @@ impl HttpStore {
         }
         while let Some(url) = missing.pop() {
             self.status(&mkcol, &url).await?;
+            mimeo_crash::point("http-directory-made");
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ impl Ceph {
     }
 
     /// The next use connects anew, and tells soon if it cannot. What goes on over the old connection may.
-    fn forget(&self) {
+    pub(super) fn forget(&self) {
         if let Ok(mut pool) = self.pool.try_lock() {
             *pool = None;
         }

@@ -18,6 +18,19 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 type Raw = *mut c_void;
 
+/// A command to the cluster: the handle, the commands and their number, an input, an answer, and a text beside it.
+type Command = unsafe extern "C" fn(
+    Raw,
+    *const *const c_char,
+    usize,
+    *const c_char,
+    usize,
+    *mut *mut c_char,
+    *mut usize,
+    *mut *mut c_char,
+    *mut usize,
+) -> c_int;
+
 /// Only what is layered can be cloned.
 const LAYERING: u64 = 1;
 
@@ -65,19 +78,24 @@ api! {
         rados_connect(Raw) -> c_int;
         rados_shutdown(Raw);
         rados_cluster_fsid(Raw, *mut c_char, usize) -> c_int;
-        rados_ioctx_create(Raw, *const c_char, *mut Raw) -> c_int;
-        rados_ioctx_destroy(Raw);
-        rados_set_osdmap_full_try(Raw);
+        rados_mon_command(
+            Raw, *const *const c_char, usize, *const c_char, usize, *mut *mut c_char, *mut usize, *mut *mut c_char,
+            *mut usize
+        ) -> c_int;
         rados_mgr_command(
             Raw, *const *const c_char, usize, *const c_char, usize, *mut *mut c_char, *mut usize, *mut *mut c_char,
             *mut usize
         ) -> c_int;
+        rados_ioctx_create(Raw, *const c_char, *mut Raw) -> c_int;
+        rados_ioctx_destroy(Raw);
+        rados_set_osdmap_full_try(Raw);
         rados_buffer_free(*mut c_char);
     }
     rbd {
         rbd_create2(Raw, *const c_char, u64, u64, *mut c_int) -> c_int;
         rbd_clone(Raw, *const c_char, *const c_char, Raw, *const c_char, u64, *mut c_int) -> c_int;
         rbd_remove(Raw, *const c_char) -> c_int;
+        rbd_list(Raw, *mut c_char, *mut usize) -> c_int;
         rbd_open(Raw, *const c_char, *mut Raw, *const c_char) -> c_int;
         rbd_open_read_only(Raw, *const c_char, *mut Raw, *const c_char) -> c_int;
         rbd_close(Raw) -> c_int;
@@ -224,6 +242,11 @@ impl Pool {
         self.open.as_ref().map_or(null_mut(), |(_, cluster)| cluster.known.0)
     }
 
+    /// What the monitors answer to a command, both as JSON.
+    pub(super) fn ask_monitors(&self, command: &str) -> io::Result<Vec<u8>> {
+        self.command(self.api.rados_mon_command, command)
+    }
+
     /// Makes an image of objects of `1 << order` bytes.
     pub(super) fn create(&self, image: &str, size: u64, order: c_int) -> io::Result<()> {
         let (image, mut order) = (CString::new(image)?, order);
@@ -248,35 +271,56 @@ impl Pool {
         })
     }
 
-    /// What the cluster's manager answers to a command in JSON.
-    pub(super) fn manager(&self, command: &str) -> io::Result<String> {
+    /// What the manager answers to a command, both as JSON.
+    pub(super) fn ask_manager(&self, command: &str) -> io::Result<Vec<u8>> {
+        self.command(self.api.rados_mgr_command, command)
+    }
+
+    fn command(&self, call: Command, command: &str) -> io::Result<Vec<u8>> {
         let command = CString::new(command)?;
-        let commands = [command.as_ptr()];
-        let (mut answer, mut length, mut words, mut count) = (null_mut(), 0, null_mut(), 0);
-        // SAFETY: the cluster is connected; the command is only read during the call, which sets the four others.
+        let (commands, mut answer, mut length) = ([command.as_ptr()], null_mut(), 0);
+        // SAFETY: the cluster is connected. The one command is only used during the call, no input goes with it, and no
+        // text beside the answer is asked for.
         let code = unsafe {
-            let (answer, length, words, count) = (&raw mut answer, &raw mut length, &raw mut words, &raw mut count);
-            (self.api.rados_mgr_command)(self.cluster(), commands.as_ptr(), 1, null(), 0, answer, length, words, count)
+            let (input, text) = (null(), null_mut());
+            let (answer, length) = (&raw mut answer, &raw mut length);
+            call(self.cluster(), commands.as_ptr(), 1, input, 0, answer, length, text, null_mut())
         };
-        let text = |text: *mut c_char, length: usize| {
-            if text.is_null() {
-                return String::new();
-            }
-            // SAFETY: it is not null, and then has so many bytes.
-            let bytes = unsafe { std::slice::from_raw_parts(text.cast_const().cast(), length) };
-            let copied = String::from_utf8_lossy(bytes).into_owned();
-            // SAFETY: it is the library's, and freed once.
-            unsafe { (self.api.rados_buffer_free)(text) };
-            copied
+        if answer.is_null() {
+            return done(code).map(|()| Vec::new());
+        }
+        // SAFETY: so many bytes are there, until they are given back, once.
+        let bytes = unsafe {
+            let bytes = std::slice::from_raw_parts(answer.cast::<u8>(), length).to_vec();
+            (self.api.rados_buffer_free)(answer);
+            bytes
         };
-        let (answer, _) = (text(answer, length), text(words, count));
-        done(code).map(|()| answer)
+        done(code).map(|()| bytes)
     }
 
     pub(super) fn remove(&self, image: &str) -> io::Result<()> {
         let image = CString::new(image)?;
         // SAFETY: the pool is open; the name is only used during the call.
         done(unsafe { (self.api.rbd_remove)(self.raw(), image.as_ptr()) })
+    }
+
+    /// The names of all images in the pool.
+    pub(super) fn images(&self) -> io::Result<Vec<String>> {
+        /// `ERANGE`: the buffer is too small, and the size that it must have is told.
+        const TOO_SMALL: i32 = 34;
+        let mut names = vec![0_u8; 64 << 10];
+        loop {
+            let mut length = names.len();
+            // SAFETY: the pool is open; what is written fits the buffer, whose size is told.
+            let listed = done(unsafe { (self.api.rbd_list)(self.raw(), names.as_mut_ptr().cast(), &raw mut length) });
+            match listed {
+                Err(cause) if cause.raw_os_error() == Some(TOO_SMALL) => names = vec![0; length.max(2 * names.len())],
+                listed => break listed?,
+            }
+        }
+        // Each ends with 0, and so does the rest of the buffer.
+        let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
     }
 
     pub(super) fn open(self: &Arc<Self>, image: &str) -> io::Result<Image> {

@@ -219,7 +219,9 @@ impl Sink for RbdSink {
             image.flush()?;
             // A clone would inherit it.
             image.remove_metadata(WRITTEN).or_else(unless_missing)?;
+            mimeo_crash::point("rbd-flushed");
             image.snapshot(SNAPSHOT)?;
+            mimeo_crash::point("rbd-snapshot-made");
             image.protect(SNAPSHOT)?;
             let size = image.size()?;
             closed(image).map(|()| size)

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures::{StreamExt, future::ready, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Offer, Receipt, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
+use serde::Deserialize;
 
 use super::{
     RbdStoreConfig,
@@ -19,6 +20,7 @@ use super::{
     sink::RbdSink,
     take::Taking,
 };
+use crate::stores::listing::distinct;
 
 /// The snapshot's name is Glance's.
 pub(super) const SNAPSHOT: &str = "snap";
@@ -30,11 +32,12 @@ const REQUEST: u64 = 2 << 20;
 /// After how many more bytes it is noted how far the image was written.
 const NOTED_EVERY: u64 = 16 << 20;
 
+#[derive(Clone)]
 pub struct RbdStore {
     ceph: Ceph,
     sizes: Sizes,
     shares: Shares,
-    taking: Taking,
+    taking: Arc<Taking>,
 }
 
 #[derive(Clone, Copy)]
@@ -49,7 +52,12 @@ impl RbdStore {
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
         let sizes = Sizes { request, noted_every: NOTED_EVERY };
-        Ok(Self { ceph: Ceph::new(config), sizes, shares: Shares::default(), taking: Taking::default() })
+        Ok(Self { ceph: Ceph::new(config), sizes, shares: Shares::default(), taking: Arc::default() })
+    }
+
+    /// What begins from now on is done over a new connection, with the key that the keyring has then.
+    pub fn renew(&self) {
+        self.ceph.forget();
     }
 
     /// With other requests, a power of two, so that a test need not send large objects.
@@ -137,6 +145,7 @@ impl Store for RbdStore {
         let (spec, name, order) = (self.spec(object), object.to_string(), self.ceph.config.order.cast_signed());
         let made = move |pool: &Arc<Pool>| {
             pool.create(&name, size.unwrap_or(0), order)?;
+            mimeo_crash::point("rbd-image-made");
             pool.open(&name)
         };
         let image = self.ceph.ask(&format!("making {spec}"), made).await?;
@@ -188,6 +197,23 @@ impl Store for RbdStore {
             image.close().map(|()| Some(size))
         };
         self.ceph.ask(&format!("asking for {spec}"), probe).await
+    }
+
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let what = format!("listing the images of {}", self.ceph.config.pool);
+        let images = self.ceph.work(&what, |pool| pool.images()).await?;
+        let objects = distinct(images.iter().filter_map(|image| image.parse().ok()));
+        Ok(Some(ObjectPage { objects, next: None }))
+    }
+
+    /// Who may not ask the monitors is told nothing.
+    async fn room(&self) -> Result<Option<u64>> {
+        let name = self.ceph.config.pool.clone();
+        let ask = move |pool: &Arc<Pool>| match pool.ask_monitors(DF) {
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            answer => answer.map(|answer| room_of(&answer, &name)),
+        };
+        self.ceph.ask("asking for free space", ask).await
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
@@ -248,7 +274,9 @@ fn remove(pool: &Arc<Pool>, name: &str) -> Result<(), Held> {
             }
             unprotected => drop(unprotected?),
         }
+        mimeo_crash::point("rbd-unprotected");
         found(image.remove_snapshot(SNAPSHOT))?;
+        mimeo_crash::point("rbd-snapshot-removed");
         published.close()?;
         image.close()?;
     }
@@ -257,6 +285,39 @@ fn remove(pool: &Arc<Pool>, name: &str) -> Result<(), Held> {
         io::ErrorKind::DirectoryNotEmpty => Held::Snapshots,
         _ => Held::Failed(cause),
     })
+}
+
+/// As `ceph df detail`.
+const DF: &str = r#"{"prefix": "df", "detail": "detail", "format": "json"}"#;
+
+#[derive(Deserialize)]
+struct Df {
+    pools: Vec<PoolDf>,
+}
+
+#[derive(Deserialize)]
+struct PoolDf {
+    name: String,
+    stats: PoolStats,
+}
+
+#[derive(Deserialize)]
+struct PoolStats {
+    /// What clients may still write, after copies, and up to where the cluster counts as full.
+    max_avail: u64,
+    /// What clients have written.
+    stored: u64,
+    /// 0: none.
+    #[serde(default)]
+    quota_bytes: u64,
+}
+
+/// What the disks and the quota leave of the pool.
+fn room_of(answer: &[u8], pool: &str) -> Option<u64> {
+    let df: Df = serde_json::from_slice(answer).ok()?;
+    let PoolStats { max_avail, stored, quota_bytes } = df.pools.into_iter().find(|found| found.name == pool)?.stats;
+    let quota = Some(quota_bytes).filter(|quota| *quota > 0).map(|quota| quota.saturating_sub(stored));
+    Some(quota.map_or(max_avail, |quota| quota.min(max_avail)))
 }
 
 /// How much of an image that was never published is there.
@@ -270,5 +331,23 @@ pub(super) fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     match answer {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         answer => answer.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room_of;
+
+    #[test]
+    fn a_pool_has_the_room_that_disks_and_quota_leave() {
+        let answer = br#"{"stats": {"total_bytes": 99}, "pools": [
+            {"name": "other", "id": 1, "stats": {"stored": 0, "max_avail": 5}},
+            {"name": "images", "id": 2, "stats": {"stored": 30, "max_avail": 1000, "quota_bytes": 0, "objects": 3}},
+            {"name": "small", "id": 3, "stats": {"stored": 30, "max_avail": 1000, "quota_bytes": 100}},
+            {"name": "over", "id": 4, "stats": {"stored": 130, "max_avail": 1000, "quota_bytes": 100}}]}"#;
+        for (pool, room) in [("images", Some(1000)), ("small", Some(70)), ("over", Some(0)), ("none", None)] {
+            assert_eq!(room_of(answer, pool), room, "{pool}");
+        }
+        assert_eq!(room_of(b"no answer", "images"), None);
     }
 }

@@ -100,11 +100,11 @@ impl Taking {
 
     async fn begin(&self, ceph: &Ceph, spec: &str) -> Result<Job> {
         let command = json!({"prefix": "rbd task add flatten", "image_spec": spec}).to_string();
-        let begun = ceph.ask(&format!("giving {spec} to the manager"), move |pool| pool.manager(&command)).await;
+        let begun = ceph.ask(&format!("giving {spec} to the manager"), move |pool| pool.ask_manager(&command)).await;
         let begun = begun.map_err(|error| self.refused(ceph, &error))?;
-        let told: Value = serde_json::from_str(&begun).unwrap_or_default();
+        let told: Value = serde_json::from_slice(&begun).unwrap_or_default();
         let Some(id) = told["id"].as_str() else {
-            let message = format!("{}: the manager named no task for {spec}: {begun}", ceph.config.name);
+            let message = format!("{}: the manager named no task for {spec}: {told}", ceph.config.name);
             return Err(self.refused(ceph, &Error::new(Reason::StoreError, message)));
         };
         Ok(Job { ceph: ceph.clone(), spec: spec.to_owned(), id: id.to_owned(), is_over: false })
@@ -135,10 +135,10 @@ impl Job {
     /// How far it is; `None`: it is over. A manager that does not answer may be another one soon, which goes on with it.
     async fn progress(&mut self) -> Result<Option<f64>> {
         let command = json!({"prefix": "rbd task list", "task_id": self.id}).to_string();
-        let asked = move |pool: &Arc<Pool>| found(pool.manager(&command));
+        let asked = move |pool: &Arc<Pool>| found(pool.ask_manager(&command));
         let what = format!("asking the manager for {}", self.spec);
         let told = match self.ceph.ask(&what, asked).await {
-            Ok(Some(told)) => serde_json::from_str::<Value>(&told).unwrap_or_default(),
+            Ok(Some(told)) => serde_json::from_slice::<Value>(&told).unwrap_or_default(),
             Ok(None) => {
                 self.is_over = true;
                 return Ok(None);
@@ -161,7 +161,9 @@ impl Drop for Job {
         let command = json!({"prefix": "rbd task cancel", "task_id": self.id}).to_string();
         let ceph = self.ceph.clone();
         // Nobody waits for it: until it has ended the sweeper cannot remove the image, and tries again.
-        drop(runtime.spawn(async move { ceph.ask("taking back a task", move |pool| pool.manager(&command)).await }));
+        drop(
+            runtime.spawn(async move { ceph.ask("taking back a task", move |pool| pool.ask_manager(&command)).await }),
+        );
     }
 }
 

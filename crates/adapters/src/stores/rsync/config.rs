@@ -67,7 +67,8 @@ impl RsyncTarget {
         }
         match text.split_once(":/") {
             Some((login, directory)) if is_login(login) && !directory.starts_with('/') => {
-                let directory = format!("/{}/", directory.trim_matches('/')).replace("//", "/");
+                let parts = directory.split('/').filter(|part| !part.is_empty());
+                let directory = parts.fold("/".to_owned(), |path, part| path + part + "/");
                 Ok(Self::Ssh { login: login.to_owned(), directory })
             }
             _ => refuse("is no target; write it as user@host:/dir/ or rsync://user@host/module/"),
@@ -110,6 +111,7 @@ mod tests {
         let cases = [
             ("mimeo@host:/srv/images", "mimeo@host:/srv/images/"),
             ("host:/srv/images/", "host:/srv/images/"),
+            ("host:/srv///images", "host:/srv/images/"),
             ("mimeo@[fe80::1]:/", "mimeo@[fe80::1]:/"),
             ("rsync://mimeo@host/images", "rsync://mimeo@host/images/"),
             ("rsync://host:8730/images/deep/", "rsync://host:8730/images/deep/"),

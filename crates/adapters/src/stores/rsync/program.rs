@@ -75,7 +75,7 @@ async fn words(stream: Option<impl AsyncRead + Unpin>, sent: Option<&AtomicU64>)
 }
 
 /// The bytes in the last complete line of `--info=progress2`, as in `\r  32768  10%  1.00MB/s  0:00:00`.
-fn progress(said: &[u8]) -> Option<u64> {
+pub(super) fn progress(said: &[u8]) -> Option<u64> {
     let said = String::from_utf8_lossy(said);
     let line = said.rsplit(['\r', '\n']).find(|line| line.contains('%'))?;
     let mut words = line.split_ascii_whitespace();
@@ -111,7 +111,7 @@ fn for_ssh(path: &Path) -> String {
 }
 
 /// The program ended with another code than 0.
-fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &str) -> Error {
+pub(super) fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &str) -> Error {
     let has = |parts: &[&str]| parts.iter().any(|part| complaint.contains(part));
     let (reason, cure) = match code {
         _ if has(&["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED"]) => {

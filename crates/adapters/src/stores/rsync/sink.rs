@@ -44,7 +44,7 @@ impl RsyncSink {
     }
 
     fn misfit(&self, given: u64, size: u64) -> Error {
-        let (store, object) = (&self.store.config.name, &self.object);
+        let (store, object) = (&self.store.name, &self.object);
         let message = format!("{store}: {object} was given {given} bytes where {size} were announced");
         Error::new(Reason::StoreError, message)
     }
@@ -84,6 +84,7 @@ impl Sink for RsyncSink {
         };
         written.await.map_err(|cause| self.spool.failed(&cause))?;
         let path = self.place.renamed(&self.object, self.like.as_ref()).await?;
+        mimeo_crash::point("rsync-spooled");
         self.store.send(&self.object, &path, size, self.like.is_some(), &self.sent).await
     }
 

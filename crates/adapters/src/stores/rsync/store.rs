@@ -2,10 +2,7 @@ use std::{
     ffi::OsString,
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use async_trait::async_trait;
@@ -16,7 +13,7 @@ use mimeo_core::{
 use url::Url;
 
 use super::{RsyncStoreConfig, program::run, sink::RsyncSink, spool::Spool};
-use crate::stores::web::Web;
+use crate::{Live, stores::web::Web};
 
 /// Where the server keeps what it has of a file when the connection breaks.
 const PARTIAL: &str = ".mimeo-partial";
@@ -26,7 +23,8 @@ const DELTA: RangeInclusive<u64> = (16 << 20)..=(8 << 30);
 
 #[derive(Debug, Clone)]
 pub struct RsyncStore {
-    pub(super) config: Arc<RsyncStoreConfig>,
+    pub(super) name: StoreName,
+    config: Live<RsyncStoreConfig>,
     web: Web,
     pub(super) spool: Spool,
     delta: RangeInclusive<u64>,
@@ -36,7 +34,13 @@ impl RsyncStore {
     pub fn new(config: RsyncStoreConfig) -> Result<Self> {
         let web = Web::new(config.name.clone(), config.read_url.clone())?;
         let spool = Spool::new(&config.name, &config.spool, config.spool_size);
-        Ok(Self { config: Arc::new(config), web, spool, delta: DELTA })
+        Ok(Self { name: config.name.clone(), config: Live::new(config), web, spool, delta: DELTA })
+    }
+
+    /// From now on rsync logs in with the password or the key of this configuration; nothing else of it counts.
+    pub fn renew(&self, config: RsyncStoreConfig) {
+        let RsyncStoreConfig { password, key_file, .. } = config;
+        self.config.set(RsyncStoreConfig { password, key_file, ..(*self.config.get()).clone() });
     }
 
     /// Compares at other sizes, so that a test need not send large ones.
@@ -65,12 +69,13 @@ impl RsyncStore {
         if is_like && self.delta.contains(&size) {
             arguments.push("--fuzzy".into());
         }
-        if let Some(bandwidth) = self.config.bandwidth {
+        if let Some(bandwidth) = self.config.get().bandwidth {
             // rsync counts in units of 1024 bytes, and takes 0 for no limit.
             arguments.push(format!("--bwlimit={}", bandwidth.get().div_ceil(1024)).into());
         }
         arguments.extend(["--".into(), file.into()]);
-        run(&self.config, &arguments, object.as_str(), sent).await?;
+        run(&self.config.get(), &arguments, object.as_str(), sent).await?;
+        mimeo_crash::point("rsync-sent");
         sent.store(size, Ordering::Relaxed);
         // rsync ends well too where it passed a file over.
         self.published(object, size).await
@@ -79,7 +84,7 @@ impl RsyncStore {
     /// That the target is there: rsync would make it, and find nothing to remove.
     async fn has_target(&self) -> Result<()> {
         let arguments = ["-s", "--list-only", "--exclude=*", "--"].map(Into::into);
-        run(&self.config, &arguments, "", &AtomicU64::new(0)).await.map(drop)
+        run(&self.config.get(), &arguments, "", &AtomicU64::new(0)).await.map(drop)
     }
 
     /// What the web server tells of an object that was sent.
@@ -91,7 +96,7 @@ impl RsyncStore {
         };
         let message = format!(
             "{}: rsync has sent {object}, but it {found} at {}; target and read_url must show the same directory",
-            self.config.name,
+            self.name,
             self.location(object)
         );
         Err(Error::new(Reason::StoreError, message))
@@ -101,7 +106,7 @@ impl RsyncStore {
 #[async_trait]
 impl Store for RsyncStore {
     fn name(&self) -> &StoreName {
-        &self.config.name
+        &self.name
     }
 
     fn location(&self, object: &ObjectName) -> String {
@@ -127,7 +132,7 @@ impl Store for RsyncStore {
 
     async fn take(&self, object: &ObjectName, offer: &Offer, sent: &AtomicU64) -> Result<Receipt> {
         let Offer { area, object: given, size, like } = offer;
-        let no_file = || Error::new(Reason::StoreError, format!("{}: {area} is no directory", self.config.name));
+        let no_file = || Error::new(Reason::StoreError, format!("{}: {area} is no directory", self.name));
         let file = directory(area).ok_or_else(no_file)?.join(given.as_str());
         let place = self.spool.place(object, 0).await?;
         let link = place.link(like.as_ref().unwrap_or(object), file).await?;
@@ -161,7 +166,7 @@ impl Store for RsyncStore {
         ];
         arguments.extend(own.map(|name| format!("--include={name}").into()));
         arguments.extend(["--exclude=*".into(), "--info=del".into(), "--".into(), empty]);
-        let said = run(&self.config, &arguments, "", &AtomicU64::new(0)).await?;
+        let said = run(&self.config.get(), &arguments, "", &AtomicU64::new(0)).await?;
         match said.lines().any(|line| line.starts_with("deleting ")) {
             true => Ok(()),
             false => self.web.shown_gone(object, "target").await,

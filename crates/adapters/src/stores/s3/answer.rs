@@ -86,7 +86,7 @@ fn by_code(code: &str) -> Option<(Reason, &'static str)> {
             (Reason::StoreRefused, ": correct secret_key; or a proxy changes the Host or the path of requests")
         }
         "InvalidToken" | "ExpiredToken" => {
-            (Reason::StoreRefused, ": the temporary credentials have ended; give others and restart")
+            (Reason::StoreRefused, ": the temporary credentials have ended; give others, and send SIGHUP")
         }
         "RequestTimeTooSkewed" | "RequestExpired" => {
             (Reason::StoreRefused, ": the clocks of this machine and of the server differ; set them right")
@@ -161,7 +161,7 @@ mod tests {
             (403, "AccessDenied", Reason::StoreRefused, "let the access key's owner"),
             (403, "InvalidAccessKeyId", Reason::StoreRefused, "access_key"),
             (403, "SignatureDoesNotMatch", Reason::StoreRefused, "secret_key"),
-            (400, "ExpiredToken", Reason::StoreRefused, "restart"),
+            (400, "ExpiredToken", Reason::StoreRefused, "SIGHUP"),
             (403, "RequestTimeTooSkewed", Reason::StoreRefused, "clocks"),
             (404, "NoSuchBucket", Reason::StoreError, "make the bucket"),
             (404, "NoSuchUpload", Reason::StoreError, "begins anew"),

@@ -1,22 +1,23 @@
 //! The requests, each signed, sent, and its answer checked.
 
-use std::{iter, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use mimeo_core::{Error, Reason, Result, StoreName};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header, redirect};
 use rusty_s3::{
     Bucket, Credentials, Method as Verb, S3Action,
-    actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListParts, PartsContent},
+    actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2, ListParts, PartsContent},
     signing::sign,
 };
 use secrecy::ExposeSecret;
 use url::Url;
 
 use super::{
-    S3StoreConfig,
+    S3Credentials, S3StoreConfig,
     answer::{Answer, elements, first, refused},
 };
 use crate::{
+    Live,
     stores::web::{built, plain_client},
     upload::unanswered,
 };
@@ -31,31 +32,45 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Api {
     store: StoreName,
     bucket: Bucket,
-    credentials: Credentials,
+    credentials: Live<Credentials>,
     client: Client,
+}
+
+/// Where a listing of uploads goes on: a key, and an upload's id.
+pub(super) type Marker = (String, String);
+
+pub(super) struct Uploads {
+    /// The key and the id of each.
+    pub(super) uploads: Vec<(String, String)>,
+    pub(super) next: Option<Marker>,
 }
 
 impl Api {
     pub(super) fn new(config: &S3StoreConfig) -> Result<Self> {
         let builder = plain_client().redirect(redirect::Policy::none());
         let client = built(&config.name, builder.tls_certs_merge(config.authorities.clone()))?;
-        let (key, secret) = (config.credentials.access_key.clone(), config.credentials.secret_key.expose_secret());
-        let credentials = match &config.credentials.session_token {
-            Some(token) => Credentials::new_with_token(key, secret, token.expose_secret()),
-            None => Credentials::new(key, secret),
-        };
+        let credentials = Live::new(signing(&config.credentials));
         Ok(Self { store: config.name.clone(), bucket: config.bucket.clone(), credentials, client })
+    }
+
+    /// For the requests from now on.
+    pub(super) fn renew(&self, credentials: &S3Credentials) {
+        self.credentials.set(signing(credentials));
+    }
+
+    fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.get()
     }
 
     // -- whole objects ---------------------------------------------------------------------------------------------
 
     pub(super) fn put(&self, key: &str) -> RequestBuilder {
-        self.client.put(self.bucket.put_object(Some(&self.credentials), key).sign(VALID))
+        self.client.put(self.bucket.put_object(Some(&*self.credentials()), key).sign(VALID))
     }
 
     /// `None`: it is not there.
     pub(super) async fn head(&self, key: &str) -> Result<Option<Response>> {
-        let head = self.client.head(self.bucket.head_object(Some(&self.credentials), key).sign(VALID));
+        let head = self.client.head(self.bucket.head_object(Some(&*self.credentials()), key).sign(VALID));
         let what = self.what(&Method::HEAD, key);
         let response = head.timeout(PROBE_TIMEOUT).send().await.map_err(|cause| unanswered(&what, cause))?;
         match response.status() {
@@ -68,7 +83,7 @@ impl Api {
     /// Whether it is the object that is not there. An answer to HEAD has no body, and so does not tell that from a bucket,
     /// or a whole server, that is not there.
     async fn missing(&self, key: &str) -> Result<()> {
-        let get = self.client.get(self.bucket.get_object(Some(&self.credentials), key).sign(VALID));
+        let get = self.client.get(self.bucket.get_object(Some(&*self.credentials()), key).sign(VALID));
         let get = get.header(header::RANGE, "bytes=0-0").timeout(PROBE_TIMEOUT);
         let what = self.what(&Method::GET, key);
         let response = get.send().await.map_err(|cause| unanswered(&what, cause))?;
@@ -83,7 +98,7 @@ impl Api {
 
     /// The object from `offset` on; `None`: it ends there.
     pub(super) async fn get(&self, key: &str, offset: u64) -> Result<Option<Response>> {
-        let mut get = self.client.get(self.bucket.get_object(Some(&self.credentials), key).sign(VALID));
+        let mut get = self.client.get(self.bucket.get_object(Some(&*self.credentials()), key).sign(VALID));
         if offset > 0 {
             get = get.header(header::RANGE, format!("bytes={offset}-"));
         }
@@ -106,29 +121,45 @@ impl Api {
     }
 
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
-        let delete = self.client.delete(self.bucket.delete_object(Some(&self.credentials), key).sign(VALID));
+        let delete = self.client.delete(self.bucket.delete_object(Some(&*self.credentials()), key).sign(VALID));
         let answer = Answer::to(self.what(&Method::DELETE, key), delete).await?;
         if answer.code() == Some("NoSuchKey") { Ok(()) } else { answer.success().map(drop) }
+    }
+
+    /// A page of the keys that begin so, and where the next one begins.
+    pub(super) async fn keys(&self, prefix: &str, after: Option<&str>) -> Result<(Vec<String>, Option<String>)> {
+        let credentials = self.credentials();
+        let mut list = self.bucket.list_objects_v2(Some(&*credentials));
+        list.with_prefix(prefix);
+        if let Some(after) = after {
+            list.with_continuation_token(after);
+        }
+        let list = self.client.get(list.sign(VALID));
+        let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
+        let page = ListObjectsV2::parse_response(&answer.body);
+        let page = page.map_err(|cause| answer.unreadable().caused_by(cause))?;
+        Ok((page.contents.into_iter().map(|object| object.key).collect(), page.next_continuation_token))
     }
 
     // -- multipart uploads -----------------------------------------------------------------------------------------
 
     /// Begins an upload; its id.
     pub(super) async fn create(&self, key: &str) -> Result<String> {
-        let create = self.client.post(self.bucket.create_multipart_upload(Some(&self.credentials), key).sign(VALID));
+        let create = self.client.post(self.bucket.create_multipart_upload(Some(&*self.credentials()), key).sign(VALID));
         let answer = Answer::to(self.what(&Method::POST, key), create).await?.success()?;
         let created = CreateMultipartUpload::parse_response(&answer.body);
         Ok(created.map_err(|cause| answer.unreadable().caused_by(cause))?.upload_id().to_owned())
     }
 
     pub(super) fn part(&self, key: &str, upload: &str, number: u16) -> RequestBuilder {
-        self.client.put(self.bucket.upload_part(Some(&self.credentials), key, number, upload).sign(VALID))
+        self.client.put(self.bucket.upload_part(Some(&*self.credentials()), key, number, upload).sign(VALID))
     }
 
     /// Makes the object of its parts. The answer may begin as a success before it is one.
     pub(super) async fn complete(&self, key: &str, upload: &str, etags: &[String]) -> Result<()> {
         let etags = etags.iter().map(String::as_str);
-        let action = self.bucket.complete_multipart_upload(Some(&self.credentials), key, upload, etags);
+        let credentials = self.credentials();
+        let action = self.bucket.complete_multipart_upload(Some(&*credentials), key, upload, etags);
         let complete = self.client.post(action.sign(VALID)).body(action.body());
         let answer = Answer::to(self.what(&Method::POST, key), complete).await?.success()?;
         match CompleteMultipartUploadResponse::parse(&answer.body) {
@@ -139,7 +170,8 @@ impl Api {
     }
 
     pub(super) async fn abort(&self, key: &str, upload: &str) -> Result<()> {
-        let action = self.bucket.abort_multipart_upload(Some(&self.credentials), key, upload);
+        let credentials = self.credentials();
+        let action = self.bucket.abort_multipart_upload(Some(&*credentials), key, upload);
         let abort = self.client.delete(action.sign(VALID));
         let answer = Answer::to(self.what(&Method::DELETE, key), abort).await?;
         if answer.code() == Some("NoSuchUpload") { Ok(()) } else { answer.success().map(drop) }
@@ -147,39 +179,45 @@ impl Api {
 
     /// The ids of the uploads of this key that nobody has ended.
     pub(super) async fn uploads(&self, key: &str) -> Result<Vec<String>> {
-        let (mut found, mut next) = (Vec::new(), None::<(String, String)>);
+        let (mut found, mut next) = (Vec::new(), None);
         loop {
-            let list = self.client.get(self.list_uploads(key, next.as_ref()));
-            let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
-            if !answer.body.contains("<ListMultipartUploadsResult") {
-                return Err(answer.unreadable());
-            }
-            let body = &answer.body;
-            let of_key = elements(body, "Upload").filter(|upload| first(upload, "Key") == Some(key));
-            found.extend(of_key.filter_map(|upload| first(upload, "UploadId")).map(str::to_owned));
-            if first(body, "IsTruncated") != Some("true") {
-                return Ok(found);
-            }
-            let marker = |name| first(body, name).unwrap_or_default().to_owned();
-            let end = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
+            let page = self.uploads_from(key, next.as_ref()).await?;
+            found.extend(page.uploads.into_iter().filter(|(of, _)| of == key).map(|(_, id)| id));
             // The keys come in their order, and those that follow begin with this one.
-            if end.0 != key || next.as_ref() == Some(&end) {
-                return Ok(found);
+            match page.next {
+                Some(end) if end.0 == key && next.as_ref() != Some(&end) => next = Some(end),
+                _ => return Ok(found),
             }
-            next = Some(end);
         }
+    }
+
+    /// A page of the uploads whose keys begin so, and that nobody has ended.
+    pub(super) async fn uploads_from(&self, prefix: &str, after: Option<&Marker>) -> Result<Uploads> {
+        let list = self.client.get(self.list_uploads(prefix, after));
+        let answer = Answer::to(self.what(&Method::GET, ""), list).await?.success()?;
+        if !answer.body.contains("<ListMultipartUploadsResult") {
+            return Err(answer.unreadable());
+        }
+        let body = &answer.body;
+        let of = |upload| Some((first(upload, "Key")?.to_owned(), first(upload, "UploadId")?.to_owned()));
+        let marker = |name| first(body, name).unwrap_or_default().to_owned();
+        let next = (marker("NextKeyMarker"), marker("NextUploadIdMarker"));
+        Ok(Uploads {
+            uploads: elements(body, "Upload").filter_map(of).collect(),
+            next: (first(body, "IsTruncated") == Some("true")).then_some(next),
+        })
     }
 
     /// Signed by hand: rusty-s3 does not have this one.
     #[expect(clippy::disallowed_methods, reason = "the time of a signature decides nothing")]
-    fn list_uploads(&self, key: &str, after: Option<&(String, String)>) -> Url {
-        let marker = |name, value: fn(&(String, String)) -> &String| after.map(|last| (name, value(last).as_str()));
+    fn list_uploads(&self, key: &str, after: Option<&Marker>) -> Url {
+        let marker = |name, value: fn(&Marker) -> &String| after.map(|last| (name, value(last).as_str()));
         let query = marker("key-marker", |last| &last.0)
             .into_iter()
             .chain(iter::once(("prefix", key)))
             .chain(marker("upload-id-marker", |last| &last.1))
             .chain(iter::once(("uploads", "")));
-        let (bucket, credentials) = (&self.bucket, &self.credentials);
+        let (bucket, credentials) = (&self.bucket, self.credentials());
         sign(
             &jiff::Timestamp::now(),
             Verb::Get,
@@ -198,7 +236,8 @@ impl Api {
     pub(super) async fn parts(&self, key: &str, upload: &str) -> Result<Vec<PartsContent>> {
         let (mut found, mut after) = (Vec::new(), 0);
         loop {
-            let mut list = self.bucket.list_parts(Some(&self.credentials), key, upload);
+            let credentials = self.credentials();
+            let mut list = self.bucket.list_parts(Some(&*credentials), key, upload);
             list.set_part_number_marker(after);
             let list = self.client.get(list.sign(VALID));
             let answer = Answer::to(self.what(&Method::GET, key), list).await?.success()?;
@@ -217,5 +256,14 @@ impl Api {
     /// The request without its signature.
     pub(super) fn what(&self, method: &Method, key: &str) -> String {
         format!("{}: {method} {}", self.store, self.bucket.object_url(key))
+    }
+}
+
+/// With what requests are signed.
+fn signing(S3Credentials { access_key, secret_key, session_token }: &S3Credentials) -> Credentials {
+    let (key, secret) = (access_key.clone(), secret_key.expose_secret());
+    match session_token {
+        Some(token) => Credentials::new_with_token(key, secret, token.expose_secret()),
+        None => Credentials::new(key, secret),
     }
 }

@@ -84,6 +84,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) async fn begin(api: Api, key: String) -> Result<Self> {
         let id = api.create(&key).await?;
+        mimeo_crash::point("s3-upload-begun");
         Ok(Self::resume(api, key, id, Vec::new()))
     }
 
@@ -118,6 +119,7 @@ impl Parts {
         let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
         let missing = || Error::new(Reason::StoreError, format!("{what} was answered without an ETag"));
         self.etags.push(etag.ok_or_else(missing)?.to_owned());
+        mimeo_crash::point("s3-part-answered");
         Ok(())
     }
 
@@ -125,6 +127,7 @@ impl Parts {
         if let Some(last) = self.unanswered.take() {
             self.answered(last).await?;
         }
+        mimeo_crash::point("s3-parts-sent");
         self.api.complete(&self.key, &self.id, &self.etags).await?;
         Ok(Receipt::default())
     }

@@ -1,10 +1,8 @@
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     CHUNK, Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use reqwest::{Method, StatusCode};
 use rusty_s3::actions::PartsContent;
@@ -14,14 +12,23 @@ use super::{
     api::Api,
     sink::{HeldSink, MOST_PARTS, Parts, PartsSink, WholeSink},
 };
-use crate::{http::range_start, stores::web::content_length, stream::skipping};
+use crate::{
+    Live,
+    http::range_start,
+    stores::{listing::distinct, web::content_length},
+    stream::skipping,
+};
 
 /// What is held in memory of an object of unknown size: at least the 5 MiB that a part must have.
 const HELD: usize = 8 << 20;
 
+/// Begins the cursor of a listing that has come to the uploads: no server's own begins so.
+const UPLOADS: &str = "\n";
+
 #[derive(Debug, Clone)]
 pub struct S3Store {
-    config: Arc<S3StoreConfig>,
+    name: StoreName,
+    config: Live<S3StoreConfig>,
     api: Api,
     /// What the parts of an object have, as long as they are not too many.
     part: u64,
@@ -31,7 +38,14 @@ pub struct S3Store {
 impl S3Store {
     pub fn new(config: S3StoreConfig) -> Result<Self> {
         let api = Api::new(&config)?;
-        Ok(Self { config: Arc::new(config), api, part: CHUNK, held: HELD })
+        Ok(Self { name: config.name.clone(), config: Live::new(config), api, part: CHUNK, held: HELD })
+    }
+
+    /// From now on requests, and the locations that bear them, have the keys of this configuration; nothing else of it
+    /// counts.
+    pub fn renew(&self, config: S3StoreConfig) {
+        self.api.renew(&config.credentials);
+        self.config.set(S3StoreConfig { credentials: config.credentials, ..(*self.config.get()).clone() });
     }
 
     /// With other parts, so that a test need not send large objects.
@@ -53,7 +67,7 @@ impl S3Store {
 
     /// Its parts cannot be read, and not all that is before `offset` is there.
     async fn give_up(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Error {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let what = self.api.what(&Method::PUT, &key);
         let size = size.map_or("unknown".into(), |size| size.to_string());
         let message = format!(
@@ -64,6 +78,11 @@ impl S3Store {
             Ok(()) => error,
             Err(cause) => error.caused_by(cause),
         }
+    }
+
+    /// The object that a key is of.
+    fn object(&self, key: &str) -> Option<ObjectName> {
+        key.strip_prefix(&self.config.get().prefix)?.parse().ok()
     }
 
     async fn abort_uploads(&self, key: &str) -> Result<()> {
@@ -77,11 +96,11 @@ impl S3Store {
 #[async_trait]
 impl Store for S3Store {
     fn name(&self) -> &StoreName {
-        &self.config.name
+        &self.name
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        self.config.location(object)
+        self.config.get().location(object)
     }
 
     fn resumes(&self) -> Option<bool> {
@@ -89,7 +108,7 @@ impl Store for S3Store {
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
-        let (api, key) = (self.api.clone(), self.config.key(object));
+        let (api, key) = (self.api.clone(), self.config.get().key(object));
         Ok(match size {
             None => Box::new(HeldSink::open(api, key, self.held)),
             Some(size) if size <= self.part => Box::new(WholeSink::open(&api, &key, size)),
@@ -98,7 +117,7 @@ impl Store for S3Store {
     }
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
-        let upload = self.upload(&self.config.key(object)).await?;
+        let upload = self.upload(&self.config.get().key(object)).await?;
         let of_use = |parts: &[PartsContent]| parts.first().is_some_and(|part| part.size.is_multiple_of(self.part));
         Ok(upload.map_or(0, |(_, parts)| if of_use(&parts) { size_of(&parts) } else { 0 }))
     }
@@ -112,7 +131,7 @@ impl Store for S3Store {
     /// is in stays as it is, and what is given of it again is passed over. Where not all that is needed is there, it is
     /// removed, so that the copy can begin anew.
     async fn resume(&self, object: &ObjectName, size: Option<u64>, offset: u64) -> Result<Box<dyn Sink>> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let (Some(total), Some((id, mut parts))) = (size, self.upload(&key).await?) else {
             return Err(self.give_up(object, size, offset).await);
         };
@@ -129,7 +148,7 @@ impl Store for S3Store {
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let Some(response) = self.api.get(&key, offset).await? else {
             // Nothing from there on: how much there should be is the reader's to know.
             return Ok(stream::empty().boxed());
@@ -150,7 +169,7 @@ impl Store for S3Store {
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         let Some(response) = self.api.head(&key).await? else {
             return Ok(None);
         };
@@ -159,16 +178,39 @@ impl Store for S3Store {
         content_length(&response).map(Some).ok_or_else(untold)
     }
 
+    /// First the objects, then the uploads, which are no objects yet.
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let config = self.config.get();
+        let (prefix, after) = (&config.prefix, after.map(|Cursor(after)| after.as_str()));
+        let upload = after.and_then(|after| after.strip_prefix(UPLOADS));
+        let (keys, next) = match upload {
+            None => {
+                let (keys, next) = self.api.keys(prefix, after).await?;
+                (keys, Some(next.unwrap_or_else(|| UPLOADS.into())))
+            }
+            Some(marker) => {
+                let marker = marker.split_once('\n').map(|(key, id)| (key.to_owned(), id.to_owned()));
+                let page = self.api.uploads_from(prefix, marker.as_ref()).await?;
+                let next = page.next.filter(|next| marker.as_ref() != Some(next));
+                let next = next.map(|(key, id)| format!("{UPLOADS}{key}\n{id}"));
+                (page.uploads.into_iter().map(|(key, _)| key).collect(), next)
+            }
+        };
+        let objects = distinct(keys.iter().filter_map(|key| self.object(key)));
+        Ok(Some(ObjectPage { objects, next: next.map(Cursor) }))
+    }
+
     /// First the uploads: one of them may just become the object.
     async fn delete(&self, object: &ObjectName) -> Result<()> {
-        let key = self.config.key(object);
+        let key = self.config.get().key(object);
         self.abort_uploads(&key).await?;
+        mimeo_crash::point("s3-uploads-aborted");
         self.api.delete(&key).await
     }
 }
 
 /// The parts from the first on, as far as none is missing and all are of one size; the last may be shorter.
-fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
+pub(super) fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
     let (mut found, mut size) = (Vec::new(), None);
     for (number, part) in (1..).zip(parts) {
         let full = *size.get_or_insert(part.size);
@@ -184,8 +226,9 @@ fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
     found
 }
 
-fn size_of(parts: &[PartsContent]) -> u64 {
-    parts.iter().map(|part| part.size).sum()
+/// As far as it can be counted: a server may list what it wants.
+pub(super) fn size_of(parts: &[PartsContent]) -> u64 {
+    parts.iter().fold(0, |size, part| size.saturating_add(part.size))
 }
 
 /// `least`, or as many times that as keep the parts of an object of this size from being too many.
@@ -196,6 +239,12 @@ fn part_size(size: u64, least: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_that_no_part_can_have_are_no_crash() {
+        let part = |number| PartsContent { number, etag: String::new(), last_modified: String::new(), size: u64::MAX };
+        assert_eq!(size_of(&[part(1), part(2)]), u64::MAX);
+    }
 
     #[test]
     fn an_object_of_any_size_has_no_more_parts_than_may_be_each_of_whole_chunks() {

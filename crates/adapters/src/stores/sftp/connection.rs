@@ -11,6 +11,7 @@ use russh::{
 };
 use russh_sftp::{
     client::{Config, RawSftpSession, error::Error as SftpError},
+    extensions::Statvfs,
     protocol::{FileAttributes, OpenFlags, Packet, Status, StatusCode},
 };
 use secrecy::ExposeSecret;
@@ -164,6 +165,26 @@ impl Connection {
         }
     }
 
+    /// The names of the files in the directory.
+    pub(super) async fn list(&self) -> Result<Vec<String>> {
+        let path = directory(&self.config.path);
+        let listed = async {
+            let (handle, mut names) = (self.sftp.opendir(path).await?.handle, Vec::new());
+            loop {
+                match self.sftp.readdir(handle.as_str()).await {
+                    Ok(page) => names.extend(page.files.into_iter().map(|file| file.filename)),
+                    Err(SftpError::Status(Status { status_code: StatusCode::Eof, .. })) => break,
+                    Err(cause) => return Err(cause),
+                }
+            }
+            self.sftp.close(handle).await.map(|_| names)
+        };
+        match listed.await {
+            Ok(names) => Ok(names),
+            Err(cause) => Err(self.failed("list", path, cause).await),
+        }
+    }
+
     /// Whether it was there; a file that was not is no error.
     pub(super) async fn remove(&self, path: &str) -> Result<bool> {
         match self.sftp.remove(path).await {
@@ -203,11 +224,23 @@ impl Connection {
     }
 
     async fn is_full(&self) -> bool {
-        let asked = self.sftp.statvfs(directory(&self.config.path)).await;
-        asked.is_ok_and(|disk| {
-            disk.blocks_avail.saturating_mul(disk.fragment_size) < FULL || (disk.inodes > 0 && disk.inodes_avail == 0)
-        })
+        let asked = self.disk().await;
+        asked.is_some_and(|disk| free(&disk) < FULL || (disk.inodes > 0 && disk.inodes_avail == 0))
     }
+
+    /// How many more bytes fit, where the server tells.
+    pub(super) async fn room(&self) -> Option<u64> {
+        self.disk().await.filter(|disk| disk.blocks > 0).map(|disk| free(&disk))
+    }
+
+    /// `None` where the server has no such extension, or does not look at the directory.
+    async fn disk(&self) -> Option<Statvfs> {
+        self.sftp.statvfs(directory(&self.config.path)).await.ok()
+    }
+}
+
+fn free(disk: &Statvfs) -> u64 {
+    disk.blocks_avail.saturating_mul(disk.fragment_size)
 }
 
 /// What the server understands: an empty path would be its own affair.

@@ -110,6 +110,7 @@ impl Sink for SftpSink {
             let message = format!("{}: the server has {size} bytes of {}", names.what, self.position);
             return Err(Error::new(Reason::StoreError, message));
         }
+        mimeo_crash::point("sftp-written");
         connection.rename(&names.part, &names.object).await?;
         Ok(Receipt { size })
     }

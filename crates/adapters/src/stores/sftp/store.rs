@@ -5,12 +5,18 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use russh_sftp::protocol::OpenFlags;
 
 use super::{SftpStoreConfig, connection::Connection, sink::SftpSink};
-use crate::stores::web::Web;
+use crate::{
+    Live,
+    stores::{
+        listing::{distinct, of_file},
+        web::Web,
+    },
+};
 
 /// More makes nothing faster.
 const MOST_REQUEST: u32 = 128 << 10;
@@ -20,7 +26,8 @@ const READS: usize = 16;
 
 #[derive(Debug, Clone)]
 pub struct SftpStore {
-    config: Arc<SftpStoreConfig>,
+    name: StoreName,
+    config: Live<SftpStoreConfig>,
     web: Web,
     /// Bytes at most of one request.
     request: u32,
@@ -39,7 +46,15 @@ pub(super) struct Names {
 impl SftpStore {
     pub fn new(config: SftpStoreConfig) -> Result<Self> {
         let web = Web::new(config.name.clone(), config.read_url.clone())?;
-        Ok(Self { config: Arc::new(config), web, request: MOST_REQUEST })
+        Ok(Self { name: config.name.clone(), config: Live::new(config), web, request: MOST_REQUEST })
+    }
+
+    /// From now on connections log in with the password, the key or the agent of this configuration; nothing else of it
+    /// counts.
+    pub fn renew(&self, config: SftpStoreConfig) {
+        let SftpStoreConfig { key_file, key_passphrase, agent, password, .. } = config;
+        let old = (*self.config.get()).clone();
+        self.config.set(SftpStoreConfig { key_file, key_passphrase, agent, password, ..old });
     }
 
     /// With other requests, so that a test need not send large objects.
@@ -50,13 +65,14 @@ impl SftpStore {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        Connection::new(self.config.clone(), self.request).await
+        Connection::new(self.config.get(), self.request).await
     }
 
     fn names(&self, object: &ObjectName) -> Names {
-        let path = &self.config.path;
+        let config = self.config.get();
+        let path = &config.path;
         Names {
-            what: format!("{}: {}/{object}", self.config.name, self.config.address()),
+            what: format!("{}: {}/{object}", self.name, config.address()),
             object: format!("{path}/{object}"),
             part: format!("{path}/.{object}.part"),
         }
@@ -66,7 +82,7 @@ impl SftpStore {
 #[async_trait]
 impl Store for SftpStore {
     fn name(&self) -> &StoreName {
-        &self.config.name
+        &self.name
     }
 
     fn location(&self, object: &ObjectName) -> String {
@@ -96,7 +112,7 @@ impl Store for SftpStore {
     async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {
         let (connection, part) = (self.connect().await?, self.names(object).part);
         let Some(size) = connection.size(&part).await? else {
-            let message = format!("{}: nothing was kept of {object}", self.config.name);
+            let message = format!("{}: nothing was kept of {object}", self.name);
             return Err(Error::new(Reason::ObjectMissing, message));
         };
         let handle = connection.open(&part, OpenFlags::READ).await?;
@@ -122,6 +138,16 @@ impl Store for SftpStore {
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
         self.web.probe(object).await
+    }
+
+    async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let names = self.connect().await?.list().await?;
+        let objects = distinct(names.iter().filter_map(|name| of_file(name)));
+        Ok(Some(ObjectPage { objects, next: None }))
+    }
+
+    async fn room(&self) -> Result<Option<u64>> {
+        Ok(self.connect().await?.room().await)
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {

@@ -20,6 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// What a request is for.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum At<'a> {
+    Account,
     /// The container, with a query.
     Container(&'a str),
     Object(&'a str),
@@ -44,6 +45,14 @@ impl Account {
         let session = Session::new(config.login(cloud, &http));
         let (store, container) = (config.name.clone(), config.container.clone());
         Ok((Self { store, container, session, http, created: OnceCell::new() }, credentials))
+    }
+
+    /// Logs in with the credentials of this configuration from now on; gives those that stand in the locations.
+    pub(super) fn renew(&self, config: &SwiftStoreConfig) -> Result<SwiftCredentials> {
+        let cloud = config.cloud()?;
+        let credentials = config.credentials(&cloud)?;
+        self.session.renew(config.login(cloud, &self.http));
+        Ok(credentials)
     }
 
     /// Makes the container, unless it is there.
@@ -152,6 +161,7 @@ impl Account {
     fn url(&self, access: &Access, at: At<'_>) -> Result<Url> {
         let (endpoint, container) = (&access.endpoint, &self.container);
         let text = match at {
+            At::Account => endpoint.clone(),
             At::Container("") => format!("{endpoint}/{container}"),
             At::Container(query) => format!("{endpoint}/{container}?{query}"),
             At::Object(name) => format!("{endpoint}/{container}/{name}"),

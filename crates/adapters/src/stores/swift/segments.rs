@@ -1,11 +1,15 @@
 //! The segments of a large object, as Glance's driver names them.
 
-use mimeo_core::{Error, ObjectName, Reason, Result};
+use mimeo_core::{
+    Error, ObjectName, Reason, Result,
+    ports::{Cursor, ObjectPage},
+};
 use reqwest::Method;
 use serde::Deserialize;
 use url::form_urlencoded;
 
 use super::account::{Account, At};
+use crate::stores::listing::distinct;
 
 /// The largest number that its name has room for: names are read in their order.
 const LAST: u32 = 99_999;
@@ -35,9 +39,9 @@ pub(super) struct Segment {
 }
 
 #[derive(Deserialize)]
-struct Listed {
-    name: String,
-    bytes: u64,
+pub(super) struct Listed {
+    pub(super) name: String,
+    pub(super) bytes: u64,
 }
 
 /// All segments of the object that the container lists, in their order. None where there is no container.
@@ -61,11 +65,40 @@ pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<S
             Some(last) if last.name > marker => marker.clone_from(&last.name),
             _ => return Ok(segments),
         }
-        let known = page
-            .iter()
-            .filter_map(|listed| number(object, &listed.name).map(|number| Segment { number, bytes: listed.bytes }));
-        segments.extend(known);
+        segments.extend(known(object, &page));
     }
+}
+
+/// A page of what the container has of Mimeo's own, objects and segments, and where the next begins. None where there is
+/// no container.
+pub(super) async fn page(account: &Account, after: Option<&Cursor>) -> Result<ObjectPage> {
+    let query = query("", after.map_or("", |Cursor(marker)| marker));
+    let response = account.send(&Method::GET, At::Container(&query), |get| get).await?;
+    match response.status().as_u16() {
+        200 => {}
+        204 | 404 => return Ok(ObjectPage::default()),
+        _ => return Err(account.refused(&Method::GET, &response)),
+    }
+    let unreadable = |cause: reqwest::Error| {
+        Error::new(Reason::StoreError, "the listing of the container cannot be read").caused_by(cause.without_url())
+    };
+    let page: Vec<Listed> = response.json().await.map_err(unreadable)?;
+    let next = page.last().map(|last| Cursor(last.name.clone())).filter(|next| after != Some(next));
+    Ok(ObjectPage { objects: distinct(page.iter().filter_map(|listed| of(&listed.name))), next })
+}
+
+/// The object that a name in a listing is of: its own, or a segment of it.
+fn of(name: &str) -> Option<ObjectName> {
+    name.parse().ok().or_else(|| {
+        let object: ObjectName = name.rsplit_once('-')?.0.parse().ok()?;
+        number(&object, name).map(|_| object)
+    })
+}
+
+/// Those of a listing that are segments of the object.
+pub(super) fn known(object: &ObjectName, page: &[Listed]) -> Vec<Segment> {
+    let segment = |listed: &Listed| Some(Segment { number: number(object, &listed.name)?, bytes: listed.bytes });
+    page.iter().filter_map(segment).collect()
 }
 
 fn query(prefix: &str, marker: &str) -> String {
@@ -77,6 +110,11 @@ fn query(prefix: &str, marker: &str) -> String {
 pub(super) fn unbroken(segments: &[Segment]) -> &[Segment] {
     let whole = segments.iter().zip(1..).take_while(|(segment, number)| segment.number == *number).count();
     &segments[..whole]
+}
+
+/// How many bytes the segments have together, as far as they can be counted: a server may list what it wants.
+pub(super) fn total(segments: &[Segment]) -> u64 {
+    segments.iter().fold(0, |total, segment| total.saturating_add(segment.bytes))
 }
 
 /// How many whole segments there are before `offset`, and how many bytes of the next one are. `None`: not so many
@@ -120,6 +158,17 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_name_is_of_an_object_or_of_none_of_mimeos() {
+        let object = object();
+        for name in [object.to_string(), segment(&object, 3).unwrap()] {
+            assert_eq!(of(&name), Some(object.clone()));
+        }
+        for other in ["", "a-00001", &format!("{object}-x"), &format!("{object}/00001"), object.image().as_str()] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
+
+    #[test]
     fn what_follows_a_gap_is_not_kept() {
         assert_eq!(unbroken(&segments(&[(1, 5), (2, 5), (4, 5)])).len(), 2);
         assert!(unbroken(&segments(&[(2, 5)])).is_empty());
@@ -132,5 +181,10 @@ mod tests {
             assert_eq!(place(&segments, offset), Some(found), "{offset}");
         }
         assert_eq!(place(&segments, 13), None);
+    }
+
+    #[test]
+    fn sizes_that_no_segment_can_have_are_no_crash() {
+        assert_eq!(total(&segments(&[(1, u64::MAX), (2, 1)])), u64::MAX);
     }
 }

@@ -84,7 +84,9 @@ impl SwiftSink {
     async fn end_put(&mut self) -> Result<()> {
         let Some((Put { upload, access }, _)) = self.put.take() else { return Ok(()) };
         let response = upload.finish().await?;
-        self.store.account.put_answered(&access, &response, true).await
+        self.store.account.put_answered(&access, &response, true).await?;
+        mimeo_crash::point("swift-put-ended");
+        Ok(())
     }
 
     async fn publish(&self) -> Result<()> {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use reqwest::{Method, Response, header};
 use tokio::time::{Instant, sleep};
@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 use super::{
     SwiftCredentials, SwiftStoreConfig,
     account::{Account, At},
-    segments::{Segment, list, place, segment, unbroken},
+    segments::{Segment, list, page, place, segment, total, unbroken},
     sink::SwiftSink,
 };
-use crate::{http::range_start, stores::web::content_length, stream::skipping};
+use crate::{Live, http::range_start, stores::web::content_length, stream::skipping};
 
 /// On the manifest: how many bytes the segments have together.
 pub(super) const SIZE: &str = "X-Object-Meta-Mimeo-Size";
@@ -39,7 +39,8 @@ pub(super) struct Shared {
     pub(super) container: String,
     pub(super) segment_size: u64,
     create_container: bool,
-    credentials: SwiftCredentials,
+    /// In the locations.
+    credentials: Live<SwiftCredentials>,
     pub(super) account: Account,
 }
 
@@ -48,7 +49,16 @@ impl SwiftStore {
     pub fn new(config: SwiftStoreConfig) -> Result<Self> {
         let (account, credentials) = Account::new(&config)?;
         let SwiftStoreConfig { name, container, segment_size, create_container, .. } = config;
+        let credentials = Live::new(credentials);
         Ok(Self(Arc::new(Shared { name, container, segment_size, create_container, credentials, account })))
+    }
+}
+
+impl SwiftStore {
+    /// From now on logins and locations have the password of this configuration, or of clouds.yaml as it is now.
+    pub fn renew(&self, config: &SwiftStoreConfig) -> Result<()> {
+        self.0.credentials.set(self.0.account.renew(config)?);
+        Ok(())
     }
 }
 
@@ -98,7 +108,7 @@ impl Store for SwiftStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        self.0.credentials.location(&self.0.container, object)
+        self.0.credentials.get().location(&self.0.container, object)
     }
 
     fn resumes(&self) -> Option<bool> {
@@ -114,7 +124,7 @@ impl Store for SwiftStore {
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
         let segments = list(&self.0.account, object).await?;
-        Ok(unbroken(&segments).iter().map(|segment| segment.bytes).sum())
+        Ok(total(unbroken(&segments)))
     }
 
     async fn read_kept(&self, object: &ObjectName) -> Result<Option<ByteStream>> {
@@ -157,7 +167,7 @@ impl Store for SwiftStore {
                 416 => return Ok(stream::empty().boxed()),
                 _ => return Err(self.0.account.refused(&Method::GET, &response)),
             };
-            let told = content_length(&response).map(|length| length + offset - skip);
+            let told = content_length(&response).map(|length| length.saturating_add(offset - skip));
             if is_short(&response, told) && Instant::now() < settled {
                 sleep(PAUSE).await;
                 continue;
@@ -190,12 +200,36 @@ impl Store for SwiftStore {
         }
     }
 
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        page(&self.0.account, after).await.map(Some)
+    }
+
+    /// What the quotas of the container and of the account leave. Who may not look at the account sees the container's.
+    async fn room(&self) -> Result<Option<u64>> {
+        let mut room = None;
+        for (at, of) in [(At::Container(""), "Container"), (At::Account, "Account")] {
+            let head = |head: reqwest::RequestBuilder| head.timeout(PROBE_TIMEOUT);
+            let response = self.0.account.send(&Method::HEAD, at, head).await?;
+            let left = response.status().is_success().then(|| left_of_quota(response.headers(), of)).flatten();
+            room = room.into_iter().chain(left).min();
+        }
+        Ok(room)
+    }
+
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         // The manifest first: without its segments it would be a shorter object.
         self.0.remove(object.as_str()).await?;
+        mimeo_crash::point("swift-manifest-removed");
         let segments = list(&self.0.account, object).await?;
         self.0.remove_segments(object, &segments).await
     }
+}
+
+/// What is left of the quota of a `Container` or an `Account`, where it has one.
+fn left_of_quota(headers: &header::HeaderMap, of: &str) -> Option<u64> {
+    let number = |name: String| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let quota = number(format!("X-{of}-Meta-Quota-Bytes"))?;
+    Some(quota.saturating_sub(number(format!("X-{of}-Bytes-Used"))?))
 }
 
 /// Whether the server counts fewer bytes than were written.

@@ -52,6 +52,7 @@ mod tests {
             location: Some("http://h/x".into()),
             proof: None,
             proven_at: None,
+            seen_at: None,
             reason: None,
             next_try: None,
             progress: None,

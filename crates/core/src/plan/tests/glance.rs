@@ -181,3 +181,39 @@ fn glance_is_not_asked_while_it_may_be_at_work_on_a_patch_without_an_answer() {
     let plan = world.plan();
     assert_eq!((names(&plan.register), names(&plan.ask)), (vec![], vec![]));
 }
+
+#[test]
+fn an_import_that_died_is_asked_for_again_and_one_that_lives_is_left_alone() {
+    let world = |minutes: i64| {
+        let world = asked(both_registered()).image(|image| image.importing = true);
+        let since = Timestamp::from_second(world.now.as_second() - minutes * 60).unwrap();
+        world.image(|image| image.updated_at = since)
+    };
+    let young = world(60).plan();
+    assert!(young.ask.is_empty() && young.next_look.is_some());
+    assert_eq!(names(&world(71).plan().ask), ["g"]);
+    let refused = world(71).record(|record| {
+        let error = Error::new(Reason::Conflict, "it lives");
+        let g = record.replicas.get_mut(&"g".parse().unwrap()).unwrap();
+        let backoff = Backoff { first: Duration::from_secs(9), max: Duration::from_secs(9) };
+        *g = g.clone().failed(ReplicaState::Failed, &error, backoff, Timestamp::from_second(1000).unwrap());
+    });
+    assert!(refused.plan().ask.is_empty(), "not at once");
+}
+
+#[test]
+fn a_patch_without_an_answer_to_a_store_that_is_no_longer_there_does_not_hold_up_glance_for_ever() {
+    let mut world = world().holds("a", ReplicaState::Registered).shows("a").holds("b", ReplicaState::Proven);
+    let error = Error::new(Reason::ImageServiceUnreachable, "PATCH … had no answer in time");
+    let replica = world.record.replicas.remove(&"b".parse().unwrap()).unwrap();
+    let replica = replica.failed(ReplicaState::Proven, &error, world.policy.backoff, world.now);
+    world.policy.stores.retain(|facts| facts.name != replica.store);
+    assert_eq!(names(&world.a_while_later(replica).plan().ask), ["g"]);
+}
+
+#[test]
+fn a_copy_that_glance_does_not_show_is_not_called_registered_while_it_imports() {
+    let mut world = asked(both_registered()).image(|image| image.importing = true);
+    world.record.replicas.get_mut(&"g".parse().unwrap()).unwrap().state = ReplicaState::Registered;
+    assert_eq!(replica(&world.plan(), "g").unwrap().state, ReplicaState::Wanted);
+}

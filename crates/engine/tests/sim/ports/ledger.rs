@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, ImageId, Record, Result, Timestamp,
-    ports::{Counts, Ledger},
+    Change, Digest, DirtyMark, Due, HistoryLine, ImageId, ObjectName, Record, Result, Timestamp, ports::Ledger,
 };
 
 use crate::{
@@ -76,8 +75,8 @@ impl Ledger for SimLedger {
         self.0.call(Part::Ledger, || "sweepable".into(), self.0.world.ledger.sweepable(after, limit)).await
     }
 
-    async fn counts(&self, since: Timestamp) -> Result<Counts> {
-        self.0.call(Part::Ledger, || "counts".into(), self.0.world.ledger.counts(since)).await
+    async fn count(&self) -> Result<u64> {
+        self.0.call(Part::Ledger, || "count".into(), self.0.world.ledger.count()).await
     }
 
     async fn bookmark(&self, name: &str) -> Result<Option<String>> {
@@ -86,6 +85,14 @@ impl Ledger for SimLedger {
 
     async fn chunks(&self, id: &ImageId) -> Result<Vec<Digest>> {
         self.0.call(Part::Ledger, || format!("chunks {id}"), self.0.world.ledger.chunks(id)).await
+    }
+
+    async fn unknown(&self, objects: &[ObjectName]) -> Result<Vec<ObjectName>> {
+        self.0.call(Part::Ledger, || "unknown".into(), self.0.world.ledger.unknown(objects)).await
+    }
+
+    async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
+        self.0.world.ledger.history(id).await
     }
 }
 
@@ -98,10 +105,11 @@ fn note_marks(world: &World, changes: &[Change]) {
     }
 }
 
-/// The image whose row the change replaces.
+/// The image that the change gives or takes something that the promises ask about.
 fn image_of(change: &Change) -> Option<ImageId> {
     match change {
         Change::Image(row) => Some(row.id.clone()),
+        Change::Doom(_, object, _) => Some(object.image()),
         _ => None,
     }
 }

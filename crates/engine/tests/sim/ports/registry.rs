@@ -29,60 +29,16 @@ impl SimRegistry {
     fn world(&self) -> &Arc<World> {
         &self.0.world
     }
-}
 
-/// Whether the token is shown the image.
-fn sees(world: &World, image: &Image) -> bool {
-    match world.lock().weather.blind {
-        Blindness::None => true,
-        Blindness::Private => image.visibility == Visibility::Public,
-        Blindness::All => false,
-    }
-}
-
-fn not_visible(id: &ImageId) -> Error {
-    Error::new(Reason::ImageNotVisible, format!("no image {id}"))
-}
-
-#[async_trait]
-impl Registry for SimRegistry {
-    async fn look(&self, id: &ImageId) -> Result<Option<Image>> {
+    async fn patch(&self, name: impl FnOnce() -> String + Send, id: &ImageId, what: What) -> Result<()> {
         let world = self.world();
-        let act = async { Ok(world.registry.look(id).await?.filter(|image| sees(world, image))) };
-        let name = || format!("look at {id}");
-        let found = self.0.call(Part::Service, name, act).await?;
-        world.lock().witness.showed(id, found.as_ref());
-        world.tell(|| format!("  {}", found.as_ref().map_or("404".into(), shown)));
-        Ok(found)
-    }
-
-    async fn named(&self, name: &str) -> Result<Vec<Image>> {
-        self.world().registry.named(name).await
-    }
-
-    async fn sees_all(&self) -> Result<bool> {
-        let act = async { Ok(self.world().lock().weather.blind == Blindness::None) };
-        self.0.call(Part::Service, || "sees all?".into(), act).await
-    }
-
-    async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {
-        let world = self.world();
-        let act = async {
-            let mut page = world.registry.changed_since(since, cursor).await?;
-            page.images.retain(|image| sees(world, image));
-            Ok(page)
-        };
-        self.0.call(Part::Service, || format!("list since {since:?} from {cursor:?}"), act).await
-    }
-
-    async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
-        let world = self.world();
-        let name = || format!("PATCH {id}: add {:?}", urls(locations));
-        world.step(&Step::Patches { image: id, locations });
-        let patch = Patch { world: Arc::clone(world), id: id.clone(), locations: locations.to_vec() };
+        let patch = Patch { world: Arc::clone(world), id: id.clone(), what };
         let act = async {
             if !world.image(id).is_some_and(|image| sees(world, &image)) {
                 return Err(not_visible(id));
+            }
+            if world.lock().weather.blind == Blindness::Locations {
+                return Err(failure(Reason::LocationsForbidden));
             }
             match world.ghost(3000) {
                 // The request goes on when its sender has long given up.
@@ -95,6 +51,74 @@ impl Registry for SimRegistry {
             }
         };
         self.0.call(Part::Service, name, act).await
+    }
+}
+
+/// Whether the token is shown the image.
+fn sees(world: &World, image: &Image) -> bool {
+    match world.lock().weather.blind {
+        Blindness::None | Blindness::Locations => true,
+        Blindness::Private => image.visibility == Visibility::Public,
+        Blindness::All => false,
+    }
+}
+
+/// The image as Glance answers it now; nothing if it is not shown.
+fn answered(world: &World, image: Image) -> Option<Image> {
+    if !sees(world, &image) {
+        return None;
+    }
+    match world.lock().weather.blind {
+        Blindness::Locations => Some(Image { locations: Vec::new(), locations_shown: false, ..image }),
+        _ => Some(image),
+    }
+}
+
+fn not_visible(id: &ImageId) -> Error {
+    Error::new(Reason::ImageNotVisible, format!("no image {id}"))
+}
+
+#[async_trait]
+impl Registry for SimRegistry {
+    async fn look(&self, id: &ImageId) -> Result<Option<Image>> {
+        let world = self.world();
+        let act = async { Ok(world.registry.look(id).await?.and_then(|image| answered(world, image))) };
+        let name = || format!("look at {id}");
+        let found = self.0.call(Part::Service, name, act).await?;
+        world.lock().witness.showed(id, found.as_ref());
+        world.tell(|| format!("  {}", found.as_ref().map_or("404".into(), shown)));
+        Ok(found)
+    }
+
+    async fn named(&self, name: &str) -> Result<Vec<Image>> {
+        self.world().registry.named(name).await
+    }
+
+    async fn sees_all(&self) -> Result<bool> {
+        let act = async { Ok(matches!(self.world().lock().weather.blind, Blindness::None | Blindness::Locations)) };
+        self.0.call(Part::Service, || "sees all?".into(), act).await
+    }
+
+    async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {
+        let world = self.world();
+        let act = async {
+            let mut page = world.registry.changed_since(since, cursor).await?;
+            page.images = page.images.into_iter().filter_map(|image| answered(world, image)).collect();
+            Ok(page)
+        };
+        self.0.call(Part::Service, || format!("list since {since:?} from {cursor:?}"), act).await
+    }
+
+    async fn add_locations(&self, id: &ImageId, locations: &[Location]) -> Result<()> {
+        let world = self.world();
+        let name = || format!("PATCH {id}: add {:?}", urls(locations));
+        world.step(&Step::Patches { image: id, locations });
+        self.patch(name, id, What::Add(locations.to_vec())).await
+    }
+
+    async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()> {
+        let name = || format!("PATCH {id}: keep {:?}, remove {:?}", urls(keep), urls(remove));
+        self.patch(name, id, What::Arrange(keep.to_vec(), remove.to_vec())).await
     }
 
     async fn put_back(&self, id: &ImageId, undone: &Undone) -> Result<()> {
@@ -129,16 +153,22 @@ impl Registry for SimRegistry {
     }
 }
 
-/// One PATCH that adds locations.
+/// One PATCH of locations.
 struct Patch {
     world: Arc<World>,
     id: ImageId,
-    locations: Vec<Location>,
+    what: What,
+}
+
+enum What {
+    Add(Vec<Location>),
+    /// What is kept, and what is removed.
+    Arrange(Vec<Location>, Vec<Location>),
 }
 
 impl Patch {
     async fn apply(self) -> Result<()> {
-        let Self { world, id, locations } = self;
+        let Self { world, id, what } = self;
         let loaded = world.image(&id).ok_or_else(|| not_visible(&id))?;
         let window = {
             let State { dice, .. } = &mut *world.lock();
@@ -148,10 +178,25 @@ impl Patch {
             world.lock().witness.windows.push(id.clone());
             tokio::time::sleep(window).await;
         }
-        let added = world.registry.add_locations(&id, &locations).await;
+        let (is_flaky, is_lost) = {
+            let state = &mut *world.lock();
+            (state.weather.service.mood == Mood::Flaky, state.dice.falls(2000))
+        };
+        if is_flaky && is_lost {
+            // Another writer came in between: Glance says yes, and keeps what that one wrote.
+            world.tell(|| "  and another's PATCH overwrites it".into());
+            world.lock().witness.windows.retain(|open| *open != id);
+            return Ok(());
+        }
+        let (added, locations) = match what {
+            What::Add(locations) => {
+                let all = loaded.locations.iter().chain(&locations).cloned().collect();
+                (world.registry.add_locations(&id, &locations).await, all)
+            }
+            What::Arrange(keep, remove) => (world.registry.arrange_locations(&id, &keep, &remove).await, keep),
+        };
         if added.is_ok() && window.is_some() && world.image(&id).is_some() {
             world.registry.change(&id, |image| {
-                let locations = loaded.locations.iter().chain(&locations).cloned().collect();
                 *image = Image { locations, ..loaded };
             });
         }
@@ -164,11 +209,11 @@ impl Patch {
     }
 }
 
-/// An `image.update` of what is so now, whoever made it so.
-pub(crate) fn changed(world: &Arc<World>, id: &ImageId) {
+/// An `image.update` of what is so now, whoever made it so. True: the engine hears of it at once.
+pub(crate) fn changed(world: &Arc<World>, id: &ImageId) -> bool {
     world.locations_changed();
     let snapshot = world.image(id).map(|image| image.snapshot());
-    world.notify(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot });
+    world.notify(ImageEvent { image: id.clone(), kind: EventKind::Changed, snapshot })
 }
 
 /// Glance has copied the image to its own store, or could not.

@@ -1,0 +1,120 @@
+//! The history of each image, written beside the changes that it comes from, by core's rules.
+
+use mimeo_core::{
+    HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, ImageId, ImageRow, Reason, Replica, Result,
+    Timestamp, follow,
+};
+use sqlx::{FromRow, SqliteConnection, SqlitePool};
+
+use super::{
+    changes::run,
+    rows::{milliseconds, text, timestamp, unreadable},
+    unavailable,
+};
+
+/// The database's own clock, in milliseconds.
+const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+
+pub(super) async fn note_image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
+    let tries = row.trouble.as_ref().map_or(0, |trouble| trouble.tries);
+    note(transaction, &row.id, &HistoryState::of_image(row), tries).await
+}
+
+pub(super) async fn note_replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
+    let tries = replica.failure.as_ref().map_or(0, |failure| failure.tries);
+    note(transaction, id, &HistoryState::of_replica(replica), tries).await
+}
+
+/// The image's last line; the histories of those that were forgotten long ago go.
+pub(super) async fn note_forgotten(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
+    note(transaction, id, &HistoryState::forgotten(), 0).await?;
+    let now = now(transaction).await?;
+    let old = now.saturating_sub(HISTORY_KEPT).unwrap_or(Timestamp::UNIX_EPOCH);
+    let forget = sqlx::query(
+        "DELETE FROM history WHERE image IN
+             (SELECT image FROM history WHERE state = 'forgotten' GROUP BY image HAVING max(at) < ?1)
+         AND image NOT IN (SELECT id FROM images)",
+    );
+    run(transaction, forget.bind(milliseconds(old))).await
+}
+
+pub(super) async fn lines(readers: &SqlitePool, id: &ImageId) -> Result<Vec<HistoryLine>> {
+    let rows: Vec<LineColumns> = sqlx::query_as("SELECT * FROM history WHERE image = ?1 ORDER BY number")
+        .bind(id.as_str())
+        .fetch_all(readers)
+        .await
+        .map_err(unavailable)?;
+    rows.into_iter().map(|row| row.parse().map(|(_, line)| line)).collect()
+}
+
+async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistoryState, tries: u32) -> Result<()> {
+    let newest: Vec<LineColumns> =
+        sqlx::query_as("SELECT * FROM history WHERE image = ?1 AND store IS ?2 ORDER BY number DESC LIMIT 2")
+            .bind(id.as_str())
+            .bind(what.store.as_ref().map(mimeo_core::StoreName::as_str))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
+    let newest = newest.into_iter().map(LineColumns::parse).collect::<Result<Vec<_>>>()?;
+    let lines: Vec<HistoryLine> = newest.iter().map(|(_, line)| line.clone()).collect();
+    let now = now(transaction).await?;
+    let HistoryStep::Add { line, replaces } = follow(&lines, what, tries, now) else { return Ok(()) };
+    for (number, _) in &newest[..replaces] {
+        let replaced = sqlx::query("DELETE FROM history WHERE image = ?1 AND number = ?2");
+        run(transaction, replaced.bind(id.as_str()).bind(number)).await?;
+    }
+    add(transaction, id, &line).await?;
+    let surplus = sqlx::query(
+        "DELETE FROM history WHERE image = ?1 AND number IN
+             (SELECT number FROM history WHERE image = ?1 ORDER BY number DESC LIMIT -1 OFFSET ?2)",
+    );
+    run(transaction, surplus.bind(id.as_str()).bind(i64::try_from(HISTORY_LINES).unwrap_or(i64::MAX))).await
+}
+
+async fn add(transaction: &mut SqliteConnection, id: &ImageId, line: &HistoryLine) -> Result<()> {
+    let insert = sqlx::query(
+        "INSERT INTO history (image, number, at, since, times, store, state, reason, message)
+         VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM history WHERE image = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    );
+    let bound = insert
+        .bind(id.as_str())
+        .bind(milliseconds(line.at))
+        .bind(milliseconds(line.since))
+        .bind(i64::from(line.times))
+        .bind(line.what.store.as_ref().map(mimeo_core::StoreName::as_str))
+        .bind(line.what.state.as_str())
+        .bind(line.what.reason.map(Reason::code))
+        .bind(line.what.message.as_deref());
+    run(transaction, bound).await
+}
+
+async fn now(transaction: &mut SqliteConnection) -> Result<Timestamp> {
+    timestamp(sqlx::query_scalar(NOW).fetch_one(transaction).await.map_err(unavailable)?)
+}
+
+#[derive(FromRow)]
+struct LineColumns {
+    number: i64,
+    at: i64,
+    since: i64,
+    times: i64,
+    store: Option<String>,
+    state: String,
+    reason: Option<String>,
+    message: Option<String>,
+}
+
+impl LineColumns {
+    fn parse(self) -> Result<(i64, HistoryLine)> {
+        let reason = |code: &str| Reason::from_code(code).ok_or_else(|| unreadable(code));
+        let what = HistoryState {
+            store: self.store.as_deref().map(text).transpose()?,
+            state: self.state,
+            reason: self.reason.as_deref().map(reason).transpose()?,
+            message: self.message,
+        };
+        let times = u32::try_from(self.times).map_err(|cause| unreadable(self.times).caused_by(cause))?;
+        let (at, since) = (timestamp(self.at)?, timestamp(self.since)?);
+        Ok((self.number, HistoryLine { at, since, times, what }))
+    }
+}

@@ -1,0 +1,29 @@
+//! What the `mimeo` binary is: configuration, command line, API, and the one place that puts engine and adapters
+//! together. A library only so that what parses here can be fuzzed.
+
+mod api;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod gateway;
+mod import;
+mod lifetime;
+mod limits;
+mod logging;
+mod reload;
+mod sample;
+mod wire;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use self::{config::fuzzing::config, import::fuzzing::import, limits::fuzzing::limits};
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The command that the process was started with.
+pub async fn run() -> ExitCode {
+    cli::run(cli::Arguments::parse()).await
+}

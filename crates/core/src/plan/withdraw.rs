@@ -1,0 +1,66 @@
+//! Withdrawal: which locations of an image lead to objects that are to go.
+
+use super::{Observation, Plan};
+use crate::{
+    Change, Failure, Image, Location, ObjectState, Reason, Record, Replica, STORE_KEY, is_removed_with_its_bits,
+};
+
+/// Adds them to the plan, but for the last location that the image has; and says why any of them stay.
+///
+/// What stands in the ledger as doomed goes, and so does what this plan dooms, and where a copy was before its store was
+/// moved. A location that only bears an object's name
+/// is not taken for it: which bits it leads to is not Mimeo's to know.
+pub(super) fn step(plan: &mut Plan, image: &Image, seen: &Observation<'_>) -> Option<Failure> {
+    let dooms_now = |object: &crate::Object| {
+        let is_it = |change: &Change| matches!(change, Change::Doom(store, name, _) if *store == object.store && *name == object.name);
+        plan.changes.iter().any(is_it)
+    };
+    let objects = seen.record.objects.iter();
+    let doomed: Vec<&str> = objects
+        .filter(|object| object.state == ObjectState::Doomed || dooms_now(object))
+        .map(|object| object.url.as_str())
+        .collect();
+    let is_to_go = |location: &&Location| {
+        doomed.iter().any(|url| location.leads_to(url)) || is_former(image, seen.record, location)
+    };
+    let mut urls: Vec<String> = image.locations.iter().filter(is_to_go).map(|location| location.url.clone()).collect();
+    let before = seen.record.image.trouble.as_ref();
+    if urls.is_empty() {
+        return None;
+    }
+    let failed = before.filter(|before| before.reason == Reason::NotWithdrawn).cloned();
+    let rests = failed.as_ref().is_some_and(|failure| failure.next_try.is_none_or(|at| at > seen.now));
+    if rests {
+        return failed;
+    }
+    let last = (urls.len() == image.locations.len()).then(|| urls.remove(0));
+    plan.withdraw = urls;
+    match last {
+        Some(url) if plan.withdraw.is_empty() => Some(last_location(&url)),
+        _ => failed,
+    }
+}
+
+/// Whether it is the location that a copy had before its store was moved: Mimeo's own, of the very object that the image
+/// now has registered at another URL. Only where Glance removes no bits with a location: they may be the same.
+fn is_former(image: &Image, record: &Record, location: &Location) -> bool {
+    let is_moved = |replica: &Replica| {
+        let (Some(name), Some(url)) = (&replica.object, &replica.url) else { return false };
+        let is_same = location.url.rsplit('/').next() == Some(name.as_str());
+        is_same && !location.leads_to(url) && replica.is_proven() && image.has_location(url)
+    };
+    let is_known = record.objects.iter().any(|object| location.leads_to(&object.url));
+    !is_removed_with_its_bits(&location.url)
+        && !is_known
+        && location.metadata.contains_key(STORE_KEY)
+        && record.replicas.values().any(is_moved)
+}
+
+fn last_location(url: &str) -> Failure {
+    let message = format!(
+        "{} leads to a copy that is bad, or is to go, and is the only location that the image has: it stays until another \
+         is registered; where no good copy is left, upload the image anew",
+        crate::without_credentials(url)
+    );
+    Failure { reason: Reason::LastLocation, message, tries: 1, next_try: None }
+}

@@ -1,0 +1,151 @@
+//! The guard against mass deletion: counts the images that lose copies, those of deleted images and those that no rule
+//! wants any more together, and lets many at once wait for an operator. What it counted outlives a restart.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use mimeo_core::{Change, ObjectState, Reason, Record, Replica, ReplicaState, Result, Timestamp};
+
+use crate::{
+    Engine,
+    sabotage::{self, Bug},
+    walk::Records,
+};
+
+/// So few removals are never a mass, whatever their share: a cloud of ten images must be able to lose two.
+const FEW: u64 = 5;
+/// Removals within so many minutes count as one: a mass deletion is one however slowly it comes.
+const WINDOW: i64 = 60;
+/// Until when removals were let through by an operator.
+const CONFIRMED: &str = "deletes-confirmed";
+/// How many images lost copies in each minute of the window, as in `29400000:3 29400001:1`.
+const LATELY: &str = "deletes-lately";
+
+#[derive(Default)]
+pub(crate) struct Guard(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// What was unwanted before this may go.
+    cleared: Timestamp,
+    lately: BTreeMap<i64, u64>,
+}
+
+impl Guard {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an image that loses copies now; the change keeps the count.
+    pub(crate) fn note(&self, now: Timestamp) -> Change {
+        let mut state = self.lock();
+        *state.lately.entry(minute(now)).or_default() += 1;
+        state.forget_old(now);
+        let counts = state.lately.iter().map(|(minute, count)| format!("{minute}:{count}"));
+        Change::Bookmark(LATELY.into(), counts.collect::<Vec<_>>().join(" "))
+    }
+
+    fn lately(&self, now: Timestamp) -> u64 {
+        let mut state = self.lock();
+        state.forget_old(now);
+        state.lately.values().sum()
+    }
+
+    /// Copies that no rule wanted any more before this may go.
+    pub(crate) fn unwanted_before(&self, now: Timestamp, grace: Duration) -> Timestamp {
+        self.lock().cleared.min(now.saturating_sub(grace).unwrap_or(Timestamp::MIN))
+    }
+}
+
+impl State {
+    /// Also what is from after now: a clock that went ahead for a while must not count for ever.
+    fn forget_old(&mut self, now: Timestamp) {
+        let now = minute(now);
+        self.lately.retain(|at, _| (now - WINDOW..=now).contains(at));
+    }
+}
+
+fn minute(at: Timestamp) -> i64 {
+    at.as_second().div_euclid(60)
+}
+
+/// Reads what was counted before this process began.
+pub(crate) async fn recall(engine: &Engine) -> Result<()> {
+    let text = engine.ledger.bookmark(LATELY).await?.unwrap_or_default();
+    let count = |word: &str| {
+        let (minute, count) = word.split_once(':')?;
+        Some((minute.parse().ok()?, count.parse().ok()?))
+    };
+    engine.guard.lock().lately = text.split_whitespace().filter_map(count).collect();
+    Ok(())
+}
+
+/// Lets what is to go now through, however many they are.
+pub(crate) async fn confirm(engine: &Engine) -> Result<()> {
+    let now = engine.clock.now().to_string();
+    engine.ledger.commit(&[Change::Bookmark(CONFIRMED.into(), now)]).await
+}
+
+/// When an operator last did so.
+pub(crate) async fn confirmed(engine: &Engine) -> Result<Timestamp> {
+    let text = engine.ledger.bookmark(CONFIRMED).await?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// What the guard says at the beginning of a sweep.
+pub(crate) struct Verdict {
+    /// How many images' copies wait for an operator.
+    pub(crate) held: u64,
+    pub(crate) confirmed: Timestamp,
+}
+
+impl Verdict {
+    pub(crate) fn lets_through(&self, record: &Record) -> bool {
+        self.held == 0 || record.image.gone_at.is_none_or(|at| at <= self.confirmed)
+    }
+}
+
+/// Whether those that are to go, with those that went lately, are more than so many, or more than such a share of all.
+pub(crate) async fn judge(engine: &Engine) -> Result<Verdict> {
+    let (gc, now) = (engine.settings.gc, engine.clock.now());
+    let confirmed = confirmed(engine).await?;
+    let (waiting, lately) = (waiting(engine, confirmed).await?, engine.guard.lately(now));
+    let (images, all) = (waiting + lately, engine.ledger.count().await? + lately);
+    let is_mass = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
+    let held = if is_mass && !sabotage::is(Bug::GuardSleeps) { waiting } else { 0 };
+    if held > 0 {
+        tracing::warn!(images, all, "more removals at once than the guard lets through; see `mimeo gc`");
+    }
+    engine.guard.lock().cleared = if held > 0 { confirmed } else { now };
+    Ok(Verdict { held, confirmed })
+}
+
+async fn waiting(engine: &Engine, confirmed: Timestamp) -> Result<u64> {
+    let (mut images, mut walk) = (0, Records::sweepable(engine.ledger.as_ref()));
+    while let Some(records) = walk.next().await? {
+        let counts = |record: &&Record| match record.image.gone_at {
+            Some(gone) => gone > confirmed && record.objects.iter().any(|object| object.state == ObjectState::Kept),
+            None => unwanted(engine, record).into_iter().any(|(_, since)| since > confirmed),
+        };
+        images += records.iter().filter(counts).count() as u64;
+    }
+    Ok(images)
+}
+
+/// The copies that are still there and that no rule wants any more, and since when. Not those of drained stores: an
+/// operator named the store.
+pub(crate) fn unwanted<'a>(engine: &Engine, record: &'a Record) -> Vec<(&'a Replica, Timestamp)> {
+    let given = engine.orders.lock();
+    let may_go = |replica: &&Replica| {
+        let is_kept = record.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept);
+        let is_enabled = engine.settings.policy.enables(&replica.store);
+        let reason = replica.failure.as_ref().map(|failure| failure.reason);
+        let is_going = replica.state == ReplicaState::Retiring && reason == Some(Reason::NotWanted);
+        is_kept && is_enabled && is_going && !given.draining.contains_key(&replica.store)
+    };
+    let since = |replica: &'a Replica| Some((replica, replica.unwanted_since?));
+    record.replicas.values().filter(may_go).filter_map(since).collect()
+}

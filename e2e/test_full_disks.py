@@ -1,0 +1,95 @@
+"""A disk that fills up under a store in the middle of a copy."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cloud.base import always, eventually, run
+from cloud.nginx import Nginx
+from places import Directory
+
+MiB = 1 << 20
+DISK = 8 * MiB
+
+
+@pytest.fixture
+def small_disk():
+    """A function that puts a small disk in a directory's place."""
+    mounted: list[Path] = []
+
+    def mount(path: Path) -> None:
+        if os.getuid() != 0:
+            pytest.fail("only root may mount the small disk: run the tests as root")
+        owner, mode = path.stat(), path.stat().st_mode & 0o7777
+        options = f"size={DISK},uid={owner.st_uid},gid={owner.st_gid},mode={mode:o}"
+        run(["mount", "-t", "tmpfs", "-o", options, "mimeo-e2e", path])
+        mounted.append(path)
+
+    yield mount
+    for path in mounted:
+        run(["umount", "--lazy", path])
+
+
+def fill(path: Path) -> Path:
+    """Takes all the room that is left there."""
+    filler = path / ".filler"
+    with filler.open("wb", buffering=0) as out:
+        try:
+            while out.write(bytes(64 << 10)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+    return filler
+
+
+@pytest.fixture
+def small_nginx(cloud, small_disk):
+    """An nginx whose objects and uploads are on one small disk. Over two disks it copies, and where that breaks off it
+    leaves what it has under a name that nobody knows."""
+    parent = cloud.dir / "runs" / f"small-{os.urandom(3).hex()}"
+    parent.mkdir(parents=True)
+    small_disk(parent)
+    server = Nginx(parent, "nginx", cloud.fault_ports[0])
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_disk_fills_up_in_the_middle_of_copies(cloud, mimeo, images, exported, small_disk, small_nginx):
+    """A directory's and Apache's are said to be full; nginx has no word for it but 500. Nothing half-written is ever
+    registered, another store is not held up, and the copies are made when there is room."""
+    directory = mimeo.dir / "images"
+    directory.mkdir()
+    web = {"nginx": small_nginx, "apache": cloud.apache, "other": cloud.nginx[1]}
+    mimeo.stores = {
+        "file": Directory({"type": "file", "path": str(directory), "read_url": exported(directory).url}, directory),
+        **{name: Directory({"type": "http", "url": server.url}, server.objects) for name, server in web.items()},
+    }
+    full = {"file": {"store-full"}, "apache": {"store-full"}, "nginx": {"store-error", "store-full"}}
+    disks = [mimeo.stores[name].path for name in full]
+    for name in ("file", "apache"):
+        small_disk(mimeo.stores[name].path)
+    slow = {f"stores.{name}": {"bandwidth": "2MiB/s"} for name in full}
+    mimeo.serve(**slow)
+    data = os.urandom(6 * MiB)
+    image = images.create(data)
+    eventually(lambda: mimeo.stores["file"].written(image) >= MiB, 30, "the copies are under way")
+    fillers = [fill(disk) for disk in disks]
+    for store, codes in full.items():
+        mimeo.wait_reason(image, store, codes)
+    mimeo.wait_registered(image, stores=["other"])
+
+    def nothing_but_the_other() -> bool:
+        return set(images.mimeo_locations(image)) == {"other"}
+
+    always(nothing_but_the_other, 3, "nothing is registered where there is no room")
+    for filler in fillers:
+        filler.unlink()
+    mimeo.wait_registered(image)
+    locations = images.mimeo_locations(image)
+    for store, place in mimeo.stores.items():
+        name = locations[store].rsplit("/", 1)[1]
+        assert place.read(name) == data
+        eventually(lambda p=place, n=name: p.left() == [n], 60, f"{store} has the registered object and nothing else")

@@ -77,7 +77,7 @@ async fn beat(engine: &Engine, part: &StorePart, turned: &mut Option<Turn>) -> b
         match tell(engine, store, turn).await {
             Ok(()) => *turned = None,
             Err(error) => {
-                tracing::error!(%store, error = error.chain(), "the images concerned could not be marked yet")
+                tracing::error!(%store, error = error.chain(), "the images concerned could not be marked yet");
             }
         }
     }

@@ -1,5 +1,7 @@
 //! `mimeo replicate`: look now, try again now, and perhaps wait for the end.
 
+use mimeo_engine::status::ImageReport;
+
 use super::{
     Client, Outcome,
     watch::{Wait, watch},
@@ -9,7 +11,7 @@ pub(super) async fn replicate(client: &Client, image: &str, wait: Option<Wait>) 
     let image = client.find(image).await?;
     client.replicate(&image.id).await?;
     match wait {
-        Some(wait) => watch(client, &image.id, wait, |report| report.is_registered()).await.map(drop),
+        Some(wait) => watch(client, &image.id, wait, ImageReport::is_registered).await.map(drop),
         None => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use crate::world::{Options, World};
 /// With the hash that Glance has of its bits.
 fn image(n: u32, size: u64) -> Image {
     let bits = sample::bits(usize::try_from(size).unwrap());
-    let value = sha2::Sha512::digest(&bits).iter().map(|byte| format!("{byte:02x}")).collect();
+    let value = format!("{:x}", sha2::Sha512::digest(&bits));
     Image { hash: Some(ContentHash { algorithm: HashAlgorithm::Sha512, value }), ..sample::image(n, size) }
 }
 

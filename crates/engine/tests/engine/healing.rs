@@ -270,13 +270,14 @@ async fn a_store_that_does_not_answer_is_read_last_within_a_minute_and_returns()
     assert_eq!(replica().await.reason.unwrap().code, "store-down");
     assert_eq!(world.engine.overview().await.unwrap().stores_down.len(), 1);
 
-    // Nothing is begun there, also for a new image, and no PATCH is sent anew.
+    // Nothing is opened_since there, also for a new image, and no PATCH is sent anew.
     let opened = world.stores[0].calls().len();
     let new = world.create(sample::image(2, 1000));
     world.until("the others have it", async || world.locations(&new).len() == 2).await;
     tokio::time::sleep(Duration::from_mins(5)).await;
-    let begun = world.stores[0].calls()[opened..].iter().filter(|call| !matches!(call, StoreCall::Probe(_))).count();
-    assert_eq!((begun, world.registry.arrangements().len()), (0, 1));
+    let opened_since =
+        world.stores[0].calls()[opened..].iter().filter(|call| !matches!(call, StoreCall::Probe(_))).count();
+    assert_eq!((opened_since, world.registry.arrangements().len()), (0, 1));
 
     // A restart knows nothing of the store, and does nothing before it does.
     world.stop().await;

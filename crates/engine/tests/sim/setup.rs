@@ -62,6 +62,7 @@ pub(crate) struct Setup {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are what a store can do, each by itself")]
 pub(crate) struct StoreSetup {
     name: String,
     resumable: bool,

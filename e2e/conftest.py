@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
+import requests
 
 from clients import Clients
 from cloud import Cloud
-from cloud.base import kill_all, tail
+from cloud.base import eventually, kill_all, tail
 from cloud.fault import FaultyStore
 from cloud.nginx import Exporter
 from cloud.rsyncd import Rsyncd
@@ -78,7 +79,9 @@ def cloud(_cloud, request) -> Cloud:
 def storage(_storage, cloud) -> Storage:
     """Ceph and its gateway, empty."""
     _storage.remove_all()
-    return _storage
+    yield _storage
+    # A Glance without these stores could not delete what has locations there.
+    cloud.images.delete_all()
 
 
 def _of_its_own(request, kind, *arguments):
@@ -119,6 +122,11 @@ def exported(cloud):
         server = Exporter(cloud.dir / "runs" / f"exporter-{os.urandom(4).hex()}", "nginx", directory, port)
         made.append(server)
         server.start()
+        # Whoever had the port before may still answer there for a moment.
+        probe = directory / f"shown-{os.urandom(4).hex()}"
+        probe.write_text("yes")
+        eventually(lambda: requests.get(server.url + probe.name, timeout=5).ok, 30, f"{server.name} shows its directory")
+        probe.unlink()
         return server
 
     yield show

@@ -361,9 +361,8 @@ fn replica_step(
         replica = retire::resumed(seen, replica);
     }
     if is_wanted && replica.state == R::Retiring {
-        let message = "the former copy is being removed; a new one is made after that";
-        let failure = Failure { reason: Reason::NotWanted, message: message.into(), tries: 1, next_try: None };
-        return Replica { failure: Some(failure), ..replica };
+        // The former copy is the sweeper's, who may have to leave it for long: another image may name it.
+        replica = Replica::wanted(replica.store);
     }
     replica.unwanted_since.take_if(|_| is_wanted);
     replica = adopt::shown(plan, seen, image, replica);
@@ -397,12 +396,11 @@ fn replica_step(
     if !(is_wanted || is_shown) || image.status != ImageStatus::Active {
         return replica;
     }
-    if let Some(failure) = replica.failure.as_mut().filter(|failure| failure.reason == Reason::SourceMismatch)
-        && failure.next_try.is_none()
+    if let Some(failure) = replica.failure.as_mut().filter(|it| it.reason == Reason::SourceMismatch && it.tries == 1)
         && has_proven_copy(seen.record, image)
     {
         // Glance may have given a copy that went bad, and there is one that is right.
-        failure.next_try = Some(backoff.next(now, failure.tries));
+        failure.next_try = Some(now);
     }
     if let Some(store) = due(plan, seen, &mut replica, backoff) {
         match replica.state {
@@ -440,6 +438,10 @@ fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: 
         plan.look_again(Some(*opens));
         replica.failure = Some(outside_hours(*opens, replica.failure.take().or(waited)));
         return None;
+    }
+    if replica.failure.is_none() && replica.state == ReplicaState::Failed {
+        // It only waited; a failure without a reason would tell nobody anything.
+        replica.state = ReplicaState::Wanted;
     }
     Some(replica.store.clone())
 }

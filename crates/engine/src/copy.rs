@@ -23,9 +23,7 @@ use crate::{
     note::{postpone, update},
     places::Place,
     prove::Haste,
-    register,
-    sabotage::{self, Bug},
-    scrub, take,
+    register, scrub, take,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
     verify::{self, Verified},
@@ -39,7 +37,6 @@ const LINGER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// Runs the plan's copies and proofs to their ends, which are in the ledger when this returns.
 pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: &Plan) -> Result<()> {
     let origins = origins(engine, &image.id, &plan.sources).await?;
-    prefer_locations(engine, image, &origins);
     let mut copies = Copies {
         engine,
         turn,
@@ -89,20 +86,6 @@ async fn origins(engine: &Engine, id: &ImageId, sources: &[SourceOf]) -> Result<
     };
     let last = (!sources.contains(&SourceOf::Service)).then_some(&SourceOf::Service);
     Ok(Origins::new(sources.iter().chain(last).filter_map(origin).collect()))
-}
-
-/// Promise 9 says why this must never be.
-fn prefer_locations(engine: &Engine, image: &Image, origins: &Origins) {
-    if !sabotage::is(Bug::LocationIsAuthority) {
-        return;
-    }
-    let name = |url: &str| url.rsplit('/').next()?.parse::<mimeo_core::ObjectName>().ok();
-    for (location, object) in image.locations.iter().filter_map(|it| Some((it, name(&it.url)?))) {
-        let is_it = |part: &&crate::StorePart| part.store.location(&object) == location.url;
-        if let Some(part) = engine.stores.values().find(is_it) {
-            origins.prefer(Origin::copy(&part.store, object));
-        }
-    }
 }
 
 /// The copies and proofs of one image that run side by side.

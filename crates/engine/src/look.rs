@@ -48,7 +48,9 @@ fn take_note(engine: &Engine, before: &Record, after: &Record) {
     let elsewhere = engine.elsewhere(after);
     for replica in after.replicas.values() {
         let is_here = !elsewhere.contains(&replica.store);
-        if let (ReplicaState::Registered, Some(object), true) = (replica.state, &replica.object, is_here) {
+        // Of a store that did not answer before a restart there may be none but suspects to ask for.
+        let is_live = matches!(replica.state, ReplicaState::Registered | ReplicaState::Suspect);
+        if let Some(object) = replica.object.as_ref().filter(|_| is_live && is_here) {
             engine.breakers.saw(&replica.store, object);
         }
         let losses = |record: &Record| {

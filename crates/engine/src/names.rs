@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mimeo_core::{Error, Image, ImageId, ImageStatus, Location, ObjectName, Reason, ReplicaState, Result};
+use mimeo_core::{Error, Image, ImageId, ImageStatus, Location, ObjectName, Reason, Record, Result};
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -65,10 +65,9 @@ pub(crate) fn names_in(location: &Location) -> Vec<String> {
 async fn shows_all_that_live(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<bool> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
-        let lives = |state: &ReplicaState| matches!(state, ReplicaState::Registered | ReplicaState::Suspect);
-        let hidden = records.iter().filter(|record| record.image.gone_at.is_none()).any(|record| {
-            record.replicas.values().any(|replica| lives(&replica.state)) && !seen.contains(&record.image.id)
-        });
+        // One without any copy counts too: another's object may be among its locations.
+        let lives = |record: &&Record| record.image.gone_at.is_none() && record.image.status.is_some();
+        let hidden = records.iter().filter(lives).any(|record| !seen.contains(&record.image.id));
         if hidden {
             return Ok(false);
         }

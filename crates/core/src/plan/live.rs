@@ -72,6 +72,11 @@ fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, mut replica: Re
         return Replica { state: ReplicaState::Suspect, failure: Some(failure), ..replica };
     }
     if was_down && !seen.conditions.answering.contains(&replica.store) {
+        let is_enabled = policy.stores.iter().any(|facts| facts.name == replica.store);
+        if !is_enabled {
+            // Nobody ever will: what was last known of it stands.
+            return Replica { state: ReplicaState::Suspect, failure: before, ..replica };
+        }
         // Nobody has asked the store yet.
         let failure = before.map(|failure| Failure { next_try: Some(policy.backoff.next(seen.now, 3)), ..failure });
         plan.look_again(failure.as_ref().and_then(|failure| failure.next_try));

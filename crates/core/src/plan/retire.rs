@@ -94,10 +94,8 @@ pub(super) fn absent(seen: &Observation<'_>, image: &Image, replica: Replica) ->
             let message = "its location is no longer among the image's, and its store is not enabled";
             Replica { state: R::Suspect, failure: failure(Reason::LocationLost, message), ..replica }
         }
-        R::Copying => {
-            let message = "its store is not enabled any more";
-            Replica { state: R::Failed, failure: failure(Reason::Cancelled, message), ..replica }
-        }
+        // Once the store is enabled again, it is begun at once.
+        R::Copying => Replica { state: R::Wanted, failure: None, ..replica },
         _ => replica,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Image, ImageStatus, ObjectState, ReplicaState, ports::Store};
+use mimeo_core::{Image, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store};
 
 use crate::{
     promises::{Broken, Step},
@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_mins(100);
 const GLIMPSE: Duration = Duration::from_secs(10);
 /// What has come to rest stays so over a scan.
 const REST: Duration = Duration::from_secs(70);
+
+const IS_TO_GO: &str = "is to go and still there";
 
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     let mut waited = Duration::ZERO;
@@ -36,7 +38,17 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     let patches = story.world.registry.adds().len();
     story.pass(REST).await;
     story.unbroken()?;
-    let stays = is_at_rest(&story.world, &story.configuration);
+    let mut stays = is_at_rest(&story.world, &story.configuration);
+    // What another image named may go once that image is gone, by and by.
+    while stays.as_ref().is_err_and(|what| what.ends_with(IS_TO_GO)) && waited <= PATIENCE {
+        story.pass(GLIMPSE).await;
+        story.unbroken()?;
+        waited += GLIMPSE;
+        if waited.as_secs().is_multiple_of(60) {
+            help(story).await;
+        }
+        stays = is_at_rest(&story.world, &story.configuration);
+    }
     let is_quiet = story.world.registry.adds().len() == patches;
     stays
         .and(if is_quiet { Ok(()) } else { Err("locations are written".into()) })
@@ -68,9 +80,17 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
     let images: Vec<Image> = world.lock().truths.keys().filter_map(|id| world.image(id)).collect();
     images.iter().try_for_each(|image| is_where_wanted(world, configuration, image))?;
     for record in world.ledger.records().iter().filter(|record| record.image.gone_at.is_none()) {
-        // It waits for the grace period, or for somebody who lets many go.
-        if let Some(going) = record.replicas.values().find(|replica| replica.state == ReplicaState::Retiring) {
-            return Err(format!("{} at {} is to go and still there", record.image.id, going.store));
+        // It waits for the grace period, or for somebody who lets many go. What else it may wait for is a person's to change,
+        // as it is to activate an image whose locations Glance does not let anybody change.
+        let is_going = |replica: &&Replica| {
+            let reason = replica.failure.as_ref().map(|failure| failure.reason);
+            let is_borne = replica.object.as_ref().is_some_and(|object| is_borne(world, object));
+            replica.state == ReplicaState::Retiring && reason == Some(Reason::NotWanted) && !is_borne
+        };
+        let is_enabled = |store: &StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
+        let is_active = world.image(&record.image.id).is_some_and(|image| image.status == ImageStatus::Active);
+        if let Some(going) = record.replicas.values().find(|it| is_active && is_going(it) && is_enabled(&it.store)) {
+            return Err(format!("{} at {} {IS_TO_GO}", record.image.id, going.store));
         }
     }
     for at in &configuration.enabled {
@@ -84,7 +104,7 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
             |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let may_stay = |object: &mimeo_core::Object| {
             let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
-            !is_here(&object.store) || is_named(world, &(at, object.name.clone()))
+            !is_here(&object.store) || is_named(world, &(at, object.name.clone())) || is_borne(world, &object.name)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {
@@ -139,6 +159,12 @@ fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{} is left at {}", place.1, world.store_name(place.0))),
     }
+}
+
+/// What bears a name that any location bears stays, wherever that leads.
+fn is_borne(world: &World, name: &ObjectName) -> bool {
+    let images: Vec<Image> = world.lock().truths.keys().filter_map(|id| world.image(id)).collect();
+    images.iter().flat_map(|image| &image.locations).any(|location| location.url.contains(name.as_str()))
 }
 
 /// What any image names stays.

@@ -37,6 +37,12 @@ pub(crate) enum Step<'a> {
         image: &'a ImageId,
         locations: &'a [Location],
     },
+    /// The locations become `keep`; `remove` are taken away.
+    Arranges {
+        image: &'a ImageId,
+        keep: &'a [Location],
+        remove: &'a [Location],
+    },
     /// With the record of the image as it was, if its row is among the changes, or an object of it is doomed.
     Committed {
         changes: &'a [Change],
@@ -109,6 +115,9 @@ const LONG_NAMED: Duration = Duration::from_mins(1);
 /// Promise 2: No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
 /// exists.
 fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) -> Result<(), String> {
+    if let Step::Arranges { keep, image, .. } = step {
+        return ensure(!keep.is_empty(), || format!("{image} is to lose its last location"));
+    }
     let Step::Deletes { place } = step else { return the_last_is_not_given_up(world, step) };
     let named = world.lock().witness.named_since(place);
     ensure(named.is_none_or(|since| since.elapsed() < LONG_NAMED), || format!("{} is named by an image", place.1))?;
@@ -177,7 +186,10 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
         for image in world.settled_images(SOON) {
             let record = world.ledger.record(&image.id);
             let replica = record.as_ref().and_then(|it| it.replicas.get(world.stores[*at].name()));
-            let is_hopeless = replica.and_then(|it| it.failure.as_ref()).is_some_and(|it| it.next_try.is_none());
+            // An image that was twice read with other bits waits for long, for its own sake.
+            let is_hopeless = replica
+                .and_then(|it| it.failure.as_ref())
+                .is_some_and(|it| it.next_try.is_none() || it.reason == Reason::SourceMismatch);
             let mut places = image.locations.iter().filter_map(|location| world.object_at(&location.url));
             let is_there = places.any(|place| place.0 == *at && place.1.image() == image.id);
             ensure(is_there || is_hopeless, || {
@@ -260,7 +272,8 @@ fn nothing_is_dropped(world: &World, step: &Step<'_>) -> Result<(), String> {
             let Change::Replica(id, replica) = change else { return Ok(()) };
             let has_reason = replica.state != ReplicaState::Failed || replica.failure.is_some();
             ensure(has_reason, || format!("{id} at {} failed for no reason", replica.store))?;
-            let hopeless = replica.failure.as_ref().filter(|failure| failure.next_try.is_none());
+            let is_failed = replica.state == ReplicaState::Failed;
+            let hopeless = replica.failure.as_ref().filter(|failure| is_failed && failure.next_try.is_none());
             let may_be = hopeless.is_none_or(|failure| HOPELESS.contains(&failure.reason));
             ensure(may_be, || format!("{id} at {} is never tried again", replica.store))
         }),
@@ -298,9 +311,18 @@ fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String>
             let is_new = store.bits(&place.1).is_none() || is_open;
             ensure(is_new, || format!("{} was closed, and is overwritten", place.1))
         }
+        Step::Arranges { image, remove, .. } => remove.iter().try_for_each(|location| {
+            let place = world.object_at(&location.url).filter(|place| place.1.image() == **image);
+            let is_own = place.is_some_and(|place| world.state_of(&place) == Some(ObjectState::Doomed));
+            ensure(is_own, || format!("{} is taken from {image}, and is no doomed object of Mimeo's", location.url))
+        }),
         Step::Opens { place, .. } | Step::Reads { place } | Step::Deletes { place } => {
             ensure(world.is_known(place), || format!("{} is touched, and is not Mimeo's", place.1))
         }
+        Step::Committed { changes, .. } => changes.iter().try_for_each(|change| {
+            let Change::Replica(image, Replica { object: Some(object), .. }) = change else { return Ok(()) };
+            ensure(object.image() == *image, || format!("{object} is taken for a copy of {image}"))
+        }),
         _ => Ok(()),
     }
 }
@@ -340,11 +362,16 @@ const JUST_NOW: Duration = Duration::from_secs(20);
 /// Promise 11: Glance's record is never made worse: no PATCH during an import, none with a URL that is not answering now; what a
 /// PATCH of ours undid of others' changes is put back.
 fn glances_record_is_not_made_worse(world: &World, step: &Step<'_>) -> Result<(), String> {
-    let Step::Patches { image, locations } = step else { return what_was_undone_is_put_back(world, step) };
+    let (image, locations) = match step {
+        Step::Patches { image, locations } => (image, *locations),
+        // What is there already may not answer: that is why it is put behind the others.
+        Step::Arranges { image, .. } => (image, &[][..]),
+        _ => return what_was_undone_is_put_back(world, step),
+    };
     let state = world.lock();
     let look = state.witness.looks(image).next().ok_or("a PATCH of an image that was not looked at")?;
     ensure(look.active && !look.importing, || format!("a PATCH of {image}, which imports or is not active"))?;
-    for location in *locations {
+    for location in locations {
         let Some(place) = world.object_at(&location.url) else { continue };
         let answers = state.witness.answered(&place).is_some_and(|at| at.elapsed() < JUST_NOW);
         ensure(answers, || format!("a PATCH with {}, which was not seen to answer", location.url))?;

@@ -252,6 +252,7 @@ impl Story {
             return;
         };
         self.world.tell(|| format!("replicate {id}"));
+        tenants::touch(&self.world, &id);
         let engine = Arc::clone(&serving.engine);
         // It may die under the operator's hands.
         let _ = tokio::time::timeout(Duration::from_secs(5), engine.replicate(&id)).await;

@@ -54,7 +54,8 @@ fn roll<T>(world: &World, roll: impl FnOnce(&mut Dice) -> T) -> T {
     roll(&mut world.lock().dice)
 }
 
-fn touch(world: &World, id: &ImageId) {
+/// From now on the engine has something to do for the image.
+pub(crate) fn touch(world: &World, id: &ImageId) {
     if let Some(truth) = world.lock().truths.get_mut(id) {
         truth.changed = Instant::now();
     }
@@ -162,7 +163,6 @@ fn activate_or_not(world: &Arc<World>, id: &ImageId) {
 }
 
 fn hide_or_show(world: &Arc<World>, id: &ImageId) {
-    world.lock().witness.hidden.insert(id.clone(), Instant::now());
     change(world, id, "hide or show", |image| image.hidden = !image.hidden);
 }
 
@@ -207,11 +207,11 @@ fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
     }
 }
 
-/// Somebody's own object, named as Mimeo names its own.
+/// Somebody's own object, named as Mimeo names its own. Its bits are not what a store that lies makes of the right ones.
 fn plant(world: &Arc<World>, id: &ImageId, add: impl FnOnce(Location)) {
     let object = ObjectName::new(id, 7);
     let at = roll(world, |dice| dice.below(world.stores.len()));
-    let bits = world.lock().truths.get(id).map(|truth| truth.bits.iter().map(|byte| !byte).collect());
+    let bits = world.lock().truths.get(id).map(|truth| truth.bits.iter().map(|byte| byte ^ 0x55).collect());
     world.stores[at].tamper(&object, bits);
     world.lock().witness.planted.insert((at, object.clone()));
     add(Location { url: world.store_location(at, &object), metadata: BTreeMap::new() });

@@ -30,8 +30,6 @@ pub(crate) struct Witness {
     pub(crate) windows: Vec<ImageId>,
     /// Objects that somebody else put there, under names like Mimeo's.
     pub(crate) planted: BTreeSet<Place>,
-    /// When an image was last hidden or shown.
-    pub(crate) hidden: BTreeMap<ImageId, Instant>,
 }
 
 /// What one look showed; nothing where it found no image.

@@ -316,6 +316,10 @@ struct PoolStats {
 fn room_of(answer: &[u8], pool: &str) -> Option<u64> {
     let df: Df = serde_json::from_slice(answer).ok()?;
     let PoolStats { max_avail, stored, quota_bytes } = df.pools.into_iter().find(|found| found.name == pool)?.stats;
+    // Nothing stored, and no room: of a new pool the manager has counted nothing yet.
+    if (max_avail, stored) == (0, 0) {
+        return None;
+    }
     let quota = Some(quota_bytes).filter(|quota| *quota > 0).map(|quota| quota.saturating_sub(stored));
     Some(quota.map_or(max_avail, |quota| quota.min(max_avail)))
 }

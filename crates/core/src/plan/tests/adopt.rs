@@ -45,7 +45,8 @@ fn a_copy_that_the_image_shows_is_proven_and_not_made_again() {
 #[test]
 fn one_that_no_rule_wants_is_proven_too_and_one_that_no_location_shows_is_not() {
     let mut world = World::new().shows_object("b", 7).has("b", 8, ObjectState::Found);
-    world.policy.stores.pop();
+    let at_a = policy::RuleSpec { name: "a".into(), when: None, stores: vec!["a".parse().unwrap()], copies: None };
+    world.policy.rules = Rules::compile(vec![at_a]).unwrap();
     let plan = world.plan();
     assert_eq!((names(&plan.prove), names(&plan.copy)), (vec!["b"], vec!["a"]));
     assert_eq!(objects(&plan), [(7, ObjectState::Kept)]);
@@ -54,7 +55,7 @@ fn one_that_no_rule_wants_is_proven_too_and_one_that_no_location_shows_is_not() 
 #[test]
 fn what_the_record_holds_stays_while_it_is_shown() {
     let world = World::new().holds("a", ReplicaState::Registered).holds("b", ReplicaState::Registered);
-    let plan = world.shows_object("a", 1).shows_object("b", 1).plan();
+    let plan = world.shows_object("a", 1).shows_object("b", 2).plan();
     assert!(!plan.has_work() && objects(&plan).is_empty());
 }
 
@@ -102,7 +103,7 @@ fn without_a_hash_a_copy_is_entered_and_made_anew() {
     let plan = world.plan();
     assert_eq!((names(&plan.copy), objects(&plan)), (vec!["a", "b"], vec![(7, ObjectState::Kept)]));
     // And the old one goes when the new one is registered.
-    let world = world.has("a", 7, ObjectState::Kept).holds("a", ReplicaState::Registered).shows_object("a", 1);
+    let world = world.has("a", 7, ObjectState::Kept).holds("a", ReplicaState::Registered).shows_object("a", 2);
     assert_eq!(objects(&world.plan()), [(7, ObjectState::Doomed)]);
 }
 

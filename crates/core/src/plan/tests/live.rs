@@ -214,7 +214,7 @@ fn a_copy_that_is_lost_again_and_again_waits_ever_longer_and_is_forgiven_when_it
 }
 
 #[test]
-fn wrong_bits_from_glance_are_no_reason_to_give_up_where_a_proven_copy_is() {
+fn after_wrong_bits_from_glance_a_proven_copy_is_read() {
     let error = Error::new(Reason::SourceMismatch, "other bits");
     let failed = |mut world: World| {
         let a =
@@ -223,12 +223,15 @@ fn wrong_bits_from_glance_are_no_reason_to_give_up_where_a_proven_copy_is() {
         world
     };
     let alone = failed(World::new()).plan();
-    assert_eq!((names(&alone.copy), alone.next_look), (vec!["b"], None));
+    assert!(names(&alone.copy) == ["b"] && alone.next_look.is_some());
     let world = failed(World::new().holds("b", ReplicaState::Registered).shows("b"));
-    let waiting = world.plan();
-    assert!(waiting.copy.is_empty() && waiting.next_look.is_some());
-    let later = world.a_while_later(replica(&waiting, "a").unwrap().clone()).plan();
-    assert_eq!((names(&later.copy), later.sources[0].clone()), (vec!["a"], SourceOf::Copy("b".parse().unwrap())));
+    let plan = world.plan();
+    assert_eq!((names(&plan.copy), plan.sources[0].clone()), (vec!["a"], SourceOf::Copy("b".parse().unwrap())));
+    let mut again = world;
+    let a = again.record.replicas.remove(&"a".parse().unwrap()).unwrap();
+    let a = a.failed(ReplicaState::Failed, &error, again.policy.backoff, again.now);
+    again.record.replicas.insert(a.store.clone(), a);
+    assert!(again.plan().copy.is_empty(), "once, and not for ever");
 }
 
 #[test]
@@ -246,4 +249,28 @@ fn an_object_that_cannot_be_gone_on_with_gives_way_to_a_new_one() {
     assert!(!dooms(with_tries(4, Reason::StoreError)));
     assert!(dooms(with_tries(5, Reason::StoreError)));
     assert!(!dooms(with_tries(5, Reason::StoreUnreachable)), "a store that is away says nothing of the object");
+}
+
+#[test]
+fn a_suspect_at_a_store_that_is_not_enabled_any_more_is_not_looked_at_again_and_again() {
+    let mut world = down(registered(), "a");
+    let plan = world.plan();
+    world = after(world, &plan);
+    world.conditions.down.clear();
+    assert!(world.plan().next_look.is_some(), "nobody has asked the store yet");
+    world.policy.stores.remove(0);
+    assert_eq!(world.plan().next_look, None);
+}
+
+#[test]
+fn what_waited_for_a_store_and_may_begin_is_not_called_failed_without_a_reason() {
+    let mut world = down(World::new().holds("a", ReplicaState::Failed), "a");
+    world.record.objects.clear();
+    let plan = world.plan();
+    world = after(world, &plan);
+    world.conditions.down.clear();
+    let plan = world.plan();
+    let waited = replica(&plan, "a").unwrap();
+    assert!(plan.copy.iter().any(|store| store.as_str() == "a"));
+    assert_eq!((waited.state, waited.failure.clone()), (ReplicaState::Wanted, None));
 }

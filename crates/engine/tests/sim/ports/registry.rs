@@ -117,6 +117,7 @@ impl Registry for SimRegistry {
     }
 
     async fn arrange_locations(&self, id: &ImageId, keep: &[Location], remove: &[Location]) -> Result<()> {
+        self.world().step(&Step::Arranges { image: id, keep, remove });
         let name = || format!("PATCH {id}: keep {:?}, remove {:?}", urls(keep), urls(remove));
         self.patch(name, id, What::Arrange(keep.to_vec(), remove.to_vec())).await
     }

@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::select_all;
 use mimeo_core::{
-    Error, Image, ImageId, Reason, Replica, ReplicaState, Result, StoreName, Timestamp,
+    Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
     plan::{Plan, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
@@ -20,7 +20,7 @@ use crate::{
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
-    note::{postpone, update},
+    note::{doubt, postpone},
     places::Place,
     prove::Haste,
     register, scrub, take,
@@ -459,14 +459,4 @@ fn known_slow(engine: &Engine, stores: &[StoreName]) -> BTreeSet<StoreName> {
         rate(store).is_some_and(|rate| rate < fastest / 2) || (limit(store).is_some() && without_measure && unlimited)
     };
     stores.iter().filter(is_slow).cloned().collect()
-}
-
-/// The copy was read and did not have the image's hash: it is to be proven anew.
-pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
-    tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
-    let doubted =
-        update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });
-    if let Err(error) = doubted.await {
-        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
-    }
 }

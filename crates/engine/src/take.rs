@@ -10,10 +10,9 @@ use mimeo_core::{
 use crate::{
     Engine,
     attempt::{self, Partial},
-    copy::doubt,
     gate::Pass,
     like,
-    note::{failed, postpone},
+    note::{doubt, failed, postpone},
     progress::Phase,
     transfer::{Verified, while_sending},
 };

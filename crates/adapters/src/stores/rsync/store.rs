@@ -18,7 +18,8 @@ use crate::{Live, stores::web::Web};
 /// Where the server keeps what it has of a file when the connection breaks.
 const PARTIAL: &str = ".mimeo-partial";
 
-/// The sizes at which only what differs from a like object is sent. Less is sent as soon as it is compared; and of more the server would have to read so much first that it would seem to stand still.
+/// The sizes at which only what differs from a like object is sent. Less is sent as soon as it is compared; and of more
+/// the server would have to read so much first that it would seem to stand still.
 const DELTA: RangeInclusive<u64> = (16 << 20)..=(8 << 30);
 
 #[derive(Debug, Clone)]

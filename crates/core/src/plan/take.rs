@@ -1,6 +1,6 @@
 //! Copies that a store makes by itself from what another has, so that the image is not read for them.
 
-use super::{Observation, Plan, Policy, is_good, is_open};
+use super::{Observation, Plan, Policy, is_open, sources::is_good};
 use crate::{Image, Replica, ReplicaState, StoreName};
 
 /// Of the copies to be made, those that can be taken from a proven one. Nobody waits for a copy that is not proven yet:

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
 pub(crate) use self::events::{Changes, Numbered};
-use crate::lifetime;
+use crate::{listener, tls::Tls};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -50,13 +50,14 @@ impl FromRef<Api> for Arc<Engine> {
 /// Answers on `listener` until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
     let api = Api { engine, listeners, stop: stop.clone() };
-    lifetime::serve_until(listener, routes::router(api, &authority), stop).await
+    listener::serve(listener, tls, routes::router(api, &authority), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

@@ -13,6 +13,7 @@ mod images;
 mod ledger;
 mod manual;
 mod output;
+mod pinned;
 mod plan;
 mod replicate;
 mod rules;

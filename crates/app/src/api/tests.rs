@@ -48,8 +48,8 @@ async fn api() -> Api {
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
     let authority = Authority::new(token, Some(identity), roles, clock);
-    serving.spawn(serve(listener, engine(registry.clone()), authority, CancellationToken::new()));
-    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default() };
+    serving.spawn(serve(listener, None, engine(registry.clone()), authority, CancellationToken::new()));
+    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default(), tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 

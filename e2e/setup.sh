@@ -41,6 +41,11 @@ needs=(
   /usr/bin/openssl=openssl
   /usr/bin/chromium=chromium
   /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
+  /usr/bin/curl=curl
+  /usr/bin/dpkg-shlibdeps=dpkg-dev
+  /usr/bin/strip=binutils
+  /usr/bin/systemd-analyze=systemd
+  /usr/bin/ps=procps
 )
 nextest=yes
 for argument; do

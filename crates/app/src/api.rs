@@ -30,7 +30,7 @@ pub(crate) use self::{
     events::{Changes, Numbered},
     problem::Problem,
 };
-use crate::lifetime;
+use crate::{listener, tls::Tls};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -53,6 +53,7 @@ impl FromRef<Api> for Arc<Engine> {
 /// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     beside: Router,
@@ -60,7 +61,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
     let api = Api { engine, listeners, stop: stop.clone() };
-    lifetime::serve_until(listener, routes::router(api, &authority).merge(beside), stop).await
+    listener::serve(listener, tls, routes::router(api, &authority).merge(beside), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

@@ -143,6 +143,8 @@ pub(crate) struct ApiSettings {
     pub token_file: PathBuf,
     /// Which of Keystone's roles may do what.
     pub roles: RoleNames,
+    /// None: plain HTTP.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Which of Keystone's roles make an admin of Mimeo, and which a reader. None at all: Keystone is not asked.

@@ -45,7 +45,7 @@ struct Dashboard {
     sessions: Sessions,
     samples: Samples,
     streams: Streams,
-    /// Cookies are for TLS alone.
+    /// Browsers come by TLS: cookies are for it alone.
     secure: bool,
 }
 
@@ -55,17 +55,24 @@ pub(crate) fn start(
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     clock: Arc<dyn Clock>,
+    secure: bool,
     stop: &CancellationToken,
 ) -> Router {
-    let dashboard = Arc::new(Dashboard::new(engine, authority, clock, stop));
+    let dashboard = Arc::new(Dashboard::new(engine, authority, clock, secure, stop));
     tasks.start("dashboard", Arc::clone(&dashboard).measure(stop.clone()));
     router(dashboard)
 }
 
 impl Dashboard {
-    fn new(engine: Arc<Engine>, authority: Arc<Authority>, clock: Arc<dyn Clock>, stop: &CancellationToken) -> Self {
+    fn new(
+        engine: Arc<Engine>,
+        authority: Arc<Authority>,
+        clock: Arc<dyn Clock>,
+        secure: bool,
+        stop: &CancellationToken,
+    ) -> Self {
         let (sessions, samples, streams) = (Sessions::default(), Samples::default(), Streams::new(stop.clone()));
-        Self { engine, authority, clock, sessions, samples, streams, secure: false }
+        Self { engine, authority, clock, sessions, samples, streams, secure }
     }
 
     /// Only whoever looks all the time can tell how fast something goes.

@@ -70,8 +70,8 @@ impl World {
         let token = Token::load_or_create(&api.token_file)?;
         let authority = Authority::new(token.clone(), None, RoleNames::default(), Arc::new(wire::SystemClock));
         let clock = Arc::new(wire::SystemClock);
-        let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, stop);
-        tasks.start("api", api::serve(listener, engine.clone(), authority, dashboard, stop.clone()));
+        let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, false, stop);
+        tasks.start("api", api::serve(listener, None, engine.clone(), authority, dashboard, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
         Ok(Self { directory, config: path, image_service, stores, api, token, _claim: claim })

@@ -18,7 +18,7 @@ use crate::{
         token::Token,
     },
     config::RoleNames,
-    lifetime,
+    listener,
 };
 
 const PAGES: [&str; 5] = ["/", "/transfers", "/stores", "/rules", "/deletes"];
@@ -52,11 +52,11 @@ async fn site() -> Site {
     let authority = Authority::new(token, Some(Arc::new(FakeIdentity::default())), roles, clock.clone());
     let engine = engine(FakeRegistry::default(), ledger.clone());
     let stop = CancellationToken::new();
-    let dashboard = Dashboard::new(engine, authority, clock.clone(), &stop);
+    let dashboard = Dashboard::new(engine, authority, clock.clone(), true, &stop);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();
-    serving.spawn(lifetime::serve_until(listener, router(Arc::new(dashboard)), stop));
+    serving.spawn(listener::serve(listener, None, router(Arc::new(dashboard)), stop));
     Site { address, clock, ledger, _serving: serving }
 }
 
@@ -211,6 +211,7 @@ async fn cookies_are_for_this_site_alone_and_no_script_reads_them() {
     for cookie in form.headers.get_all(header::SET_COOKIE).iter().chain(page.headers.get_all(header::SET_COOKIE)) {
         let cookie = cookie.to_str().unwrap();
         assert!(cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Strict"), "{cookie}");
+        assert!(cookie.contains("; Secure"), "under TLS: {cookie}");
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Record, Result, Tally, Timestamp,
-    Told, ports::Ledger,
+    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result, Tally,
+    Timestamp, Told, ports::Ledger,
 };
 
 use crate::{
@@ -63,12 +63,21 @@ impl Ledger for SimLedger {
         self.0.world.ledger.find(name_or_id).await
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        let near = self.0.world.ledger.named_near(name, limit);
+        self.0.call(Part::Ledger, || format!("named near {name}"), near).await
+    }
+
     async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.0.call(Part::Ledger, || "page".into(), self.0.world.ledger.page(filter, after, limit)).await
     }
 
     async fn tally(&self) -> Result<Tally> {
         self.0.world.ledger.tally().await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        self.0.call(Part::Ledger, || "places".into(), self.0.world.ledger.places()).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

@@ -138,12 +138,13 @@ impl From<StoreHealth> for Sign {
 }
 
 /// A line of a history: its states are texts, and Glance's own among them.
-pub(super) fn past(state: &str, has_failed: bool) -> Sign {
+pub(super) fn past(state: &str, has_reason: bool) -> Sign {
     let known = ["registered", "proven", "stored", "copying", "wanted", "failed", "suspect", "retiring"];
     let sign = match state {
-        "active" if !has_failed => "registered",
+        "active" if has_reason => "degraded",
+        "active" => "registered",
         "gone" | "deleted" | "forgotten" => "retiring",
-        state => known.into_iter().find(|known| *known == state).unwrap_or(if has_failed { "failed" } else { "none" }),
+        state => known.into_iter().find(|known| *known == state).unwrap_or("none"),
     };
     Sign { sign, word: state.to_owned() }
 }

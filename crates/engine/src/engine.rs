@@ -23,6 +23,7 @@ use crate::{
     gate::Gate,
     guard::{self, Guard},
     health::Health,
+    names::Naming,
     orders::{self, Orders},
     pace::Paces,
     places::Places,
@@ -149,6 +150,7 @@ pub struct Engine {
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
+    pub(crate) naming: Naming,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -188,6 +190,7 @@ impl Engine {
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
+            naming: Naming::default(),
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),

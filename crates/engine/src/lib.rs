@@ -45,6 +45,7 @@ mod turn;
 mod upload;
 mod verify;
 mod walk;
+mod withheld;
 
 #[cfg(feature = "sabotage")]
 pub mod sabotage;

@@ -7,6 +7,7 @@
 pub enum Bug {
     UnprovenIsRegistered,
     NamesAreNotRead,
+    BitsGoWithTheirLocation,
     WhatIsOutOfReachIsBad,
     LedgerComesLater,
     ForgottenBeforeDeleted,
@@ -26,9 +27,10 @@ pub enum Bug {
 
 impl Bug {
     /// Each with the number of the promise that it breaks.
-    pub const ALL: [(Self, usize); 17] = [
+    pub const ALL: [(Self, usize); 18] = [
         (Self::UnprovenIsRegistered, 1),
         (Self::NamesAreNotRead, 2),
+        (Self::BitsGoWithTheirLocation, 2),
         (Self::WhatIsOutOfReachIsBad, 2),
         (Self::LedgerComesLater, 3),
         (Self::ForgottenBeforeDeleted, 3),

@@ -227,13 +227,13 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
     Ok(stuck)
 }
 
-fn replica_of<'a>(record: &'a Record, object: &Object) -> Option<&'a Replica> {
+pub(crate) fn replica_of<'a>(record: &'a Record, object: &Object) -> Option<&'a Replica> {
     record.replicas.get(&object.store).filter(|replica| replica.object.as_ref() == Some(&object.name))
 }
 
 /// Whether the image is there and has no other proven copy that is registered and answers now (promise 2). Looked at
 /// right before the removal: the plan that gave the object up may be old by now.
-async fn is_last(engine: &Engine, record: &Record, object: &Object) -> Result<bool> {
+pub(crate) async fn is_last(engine: &Engine, record: &Record, object: &Object) -> Result<bool> {
     if record.image.gone_at.is_some() {
         return Ok(false);
     }

@@ -67,7 +67,9 @@ async fn change(engine: &Engine, before: &Image, keep: &[Location], remove: &[Lo
             tracing::warn!(reason = error.reason.code(), error = error.chain(), "the locations stay in their order");
             Ok(None)
         }
-        Err(error) => Ok(Some(format!("could not take {} out of the image's locations: {}", urls.join(", "), error.chain()))),
+        Err(error) => {
+            Ok(Some(format!("could not take {} out of the image's locations: {}", urls.join(", "), error.chain())))
+        }
     }
 }
 

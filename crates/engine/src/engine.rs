@@ -23,6 +23,7 @@ use crate::{
     gate::Gate,
     guard::{self, Guard},
     health::Health,
+    leftovers::Leftovers,
     names::Naming,
     orders::{self, Orders},
     pace::Paces,
@@ -151,6 +152,7 @@ pub struct Engine {
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
     pub(crate) naming: Naming,
+    pub(crate) leftovers: Leftovers,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -191,6 +193,7 @@ impl Engine {
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
             naming: Naming::default(),
+            leftovers: Leftovers::default(),
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),

@@ -16,6 +16,7 @@ mod gate;
 mod guard;
 mod health;
 mod intake;
+mod leftovers;
 mod look;
 mod names;
 mod nearest;

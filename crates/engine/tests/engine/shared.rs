@@ -83,7 +83,8 @@ async fn a_copy_that_nothing_wants_stays_while_no_other_answers() {
     let mut world = world();
     let id = created(&world, 1).await;
     world.restart(|world| world.options.rules = &[(&["store0"], None)]).await;
-    let retiring = async || world.report(&id).await.unwrap().replicas.iter().any(|it| it.state == ReplicaState::Retiring);
+    let retiring =
+        async || world.report(&id).await.unwrap().replicas.iter().any(|it| it.state == ReplicaState::Retiring);
     world.until("two copies are wanted no more", retiring).await;
     // Before anybody notices it is time for them to go.
     tokio::time::sleep(Duration::from_secs(98)).await;

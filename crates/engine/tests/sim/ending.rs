@@ -64,6 +64,12 @@ async fn help(story: &mut Story) {
         story.world.lock().witness.confirm();
         let _ = engine.confirm_gc().await;
     }
+    // A store refused to remove them.
+    for entry in engine.gc().await.map(|report| report.entries).unwrap_or_default() {
+        if entry.why.contains("mimeo replicate") {
+            let _ = engine.replicate(&entry.image).await;
+        }
+    }
     for record in story.world.ledger.records() {
         let waits = |replica: &mimeo_core::Replica| replica.failure.as_ref().is_some_and(|it| it.next_try.is_none());
         if record.image.gone_at.is_none() && record.replicas.values().any(waits) {
@@ -135,6 +141,8 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
         return Err(format!("{} is not in Glance's own store", image.id));
     }
     match world.ledger.mark(&image.id) {
+        // It is looked at now and then whether the others name it still.
+        Some(_) if has_to_share(world, image) => Ok(()),
         Some(mark) => Err(format!("{} is still marked, for {}", image.id, mark.due)),
         None => Ok(()),
     }
@@ -147,6 +155,13 @@ fn has_good_copy(world: &World, image: &Image, at: usize) -> bool {
     let is_right = world.lock().truths.get(&image.id).map(|truth| truth.bits.clone()) == world.stores[at].bits(object);
     let is_shown = image.has_location(&world.store_location(at, object));
     replica.state == ReplicaState::Registered && is_right && is_shown
+}
+
+/// A location that is to go stays because Glance would remove bits with it that another image names.
+fn has_to_share(world: &World, image: &Image) -> bool {
+    let Some(record) = world.ledger.record(&image.id) else { return false };
+    let is_told = record.image.trouble.is_some_and(|trouble| trouble.reason == Reason::NotWithdrawn);
+    is_told && record.objects.iter().any(|object| object.state == ObjectState::Doomed && is_borne(world, &object.name))
 }
 
 /// Nothing is at a store that the ledger does not want there.

@@ -2,7 +2,7 @@
 
 use mimeo_core::{
     Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, Visibility,
-    bare,
+    bare, is_removed_with_its_bits,
     ports::{EventKind, ImageEvent, Store},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -115,8 +115,16 @@ const LONG_NAMED: Duration = Duration::from_mins(1);
 /// Promise 2: No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
 /// exists.
 fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) -> Result<(), String> {
-    if let Step::Arranges { keep, image, .. } = step {
-        return ensure(!keep.is_empty(), || format!("{image} is to lose its last location"));
+    if let Step::Arranges { keep, image, remove } = step {
+        ensure(!keep.is_empty(), || format!("{image} is to lose its last location"))?;
+        let with_bits = remove.iter().filter(|location| is_removed_with_its_bits(&location.url));
+        let mut places = with_bits.filter_map(|location| world.object_at(&location.url));
+        return places.try_for_each(|place| {
+            let named = world.lock().witness.named_beside(&place, image);
+            let is_new = named.is_none_or(|since| since.elapsed() < LONG_NAMED);
+            ensure(is_new, || format!("{} is named by another image, and goes with its location", place.1))?;
+            another_answers(world, &place)
+        });
     }
     let Step::Deletes { place } = step else { return the_last_is_not_given_up(world, step) };
     let named = world.lock().witness.named_since(place);
@@ -128,7 +136,24 @@ fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) 
     let proven = |replica: &&Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
     let copies: Vec<Replica> = record.iter().flat_map(|it| it.replicas.values()).filter(proven).cloned().collect();
     let is_copy = copies.iter().any(|copy| is_of(world, copy, place));
-    ensure(!is_copy || copies.len() > 1, || format!("{} is the last proven copy", place.1))
+    ensure(!is_copy || copies.len() > 1, || format!("{} is the last proven copy", place.1))?;
+    another_answers(world, place)
+}
+
+/// Where bits that were proven go, another proven copy has been seen to answer.
+fn another_answers(world: &World, place: &Place) -> Result<(), String> {
+    let Some(record) = world.ledger.record(&place.1.image()) else { return Ok(()) };
+    let proven = || record.replicas.values().filter(|replica| replica.is_proven());
+    if is_gone(world, &place.1.image()) || !proven().any(|replica| is_of(world, replica, place)) {
+        return Ok(());
+    }
+    let answers = |replica: &Replica| {
+        let at = world.stores.iter().position(|store| *store.name() == replica.store);
+        let other = at.zip(replica.object.clone()).filter(|other| other != place);
+        let answered = other.and_then(|other| world.lock().witness.answered(&other));
+        answered.is_some_and(|at| at.elapsed() < LONG_NAMED)
+    };
+    ensure(proven().any(answers), || format!("{} was proven, and goes while no other copy answers", place.1))
 }
 
 /// Nor is it handed to the sweeper, unless the store has shown that it is bad.

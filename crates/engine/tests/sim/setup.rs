@@ -68,6 +68,8 @@ pub(crate) struct StoreSetup {
     sparse: bool,
     /// Its locations bear a password.
     pub(crate) secret: bool,
+    /// Glance can write it too, and removes the bits with a location.
+    pub(crate) reached: bool,
 }
 
 impl Setup {
@@ -77,6 +79,7 @@ impl Setup {
             resumable: dice.falls(4000),
             sparse: dice.falls(2000),
             secret: dice.falls(2000),
+            reached: dice.falls(3000),
         };
         let count = dice.of(2..4);
         let stores = (0..count).map(|number| store(number, dice)).collect();
@@ -98,6 +101,7 @@ impl StoreSetup {
     pub(crate) fn build(&self) -> FakeStore {
         let store = FakeStore::new(&self.name);
         let store = if self.resumable { store.resumable() } else { store };
+        let store = if self.reached { store.removed_with_its_locations() } else { store };
         if self.sparse { store.sparse() } else { store }
     }
 }

@@ -16,8 +16,8 @@ pub(crate) struct Witness {
     suspects: BTreeSet<Place>,
     /// When a probe last gave the right size.
     answered: BTreeMap<Place, Instant>,
-    /// Objects that images' locations name, and since when.
-    named: BTreeMap<Place, Instant>,
+    /// Objects that images' locations name, and since when each does.
+    named: BTreeMap<(Place, ImageId), Instant>,
     /// What the engine was last shown of each image, the newest first.
     looks: BTreeMap<ImageId, VecDeque<Sight>>,
     /// When each image was last marked in the ledger, by the number of the step.
@@ -85,15 +85,21 @@ impl Witness {
         self.confirmed = true;
     }
 
-    /// These are the objects that are named now.
-    pub(crate) fn named(&mut self, now: Vec<Place>) {
+    /// These are the objects that are named now, and by which images.
+    pub(crate) fn named(&mut self, now: Vec<(Place, ImageId)>) {
         let before = std::mem::take(&mut self.named);
-        let since = |place: &Place| before.get(place).copied().unwrap_or_else(Instant::now);
-        self.named = now.into_iter().map(|place| (place.clone(), since(&place))).collect();
+        let since = |name: &(Place, ImageId)| before.get(name).copied().unwrap_or_else(Instant::now);
+        self.named = now.into_iter().map(|name| (name.clone(), since(&name))).collect();
     }
 
     pub(crate) fn named_since(&self, place: &Place) -> Option<Instant> {
-        self.named.get(place).copied()
+        self.named.iter().filter(|((named, _), _)| named == place).map(|(_, since)| *since).min()
+    }
+
+    /// By another image than this one.
+    pub(crate) fn named_beside(&self, place: &Place, image: &ImageId) -> Option<Instant> {
+        let others = self.named.iter().filter(|((named, by), _)| named == place && by != image);
+        others.map(|(_, since)| *since).min()
     }
 
     pub(crate) fn showed(&mut self, id: &ImageId, image: Option<&Image>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mimeo_core::{Image, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store};
 
 use crate::{
+    operators,
     promises::{Broken, Step},
     setup::Configuration,
     story::Story,
@@ -22,6 +23,7 @@ const REST: Duration = Duration::from_secs(70);
 const IS_TO_GO: &str = "is to go and still there";
 
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
+    operators::decide(story).await;
     let mut waited = Duration::ZERO;
     loop {
         story.pass(GLIMPSE).await;
@@ -59,7 +61,8 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
 async fn help(story: &mut Story) {
     let Some(serving) = &story.serving else { return };
     let engine = std::sync::Arc::clone(&serving.engine);
-    if engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0) {
+    let found = engine.gc().await.map_or(0, |report| report.found);
+    if found > 0 || engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0) {
         story.world.tell(|| "confirm".into());
         story.world.lock().witness.confirm();
         let _ = engine.confirm_gc().await;
@@ -132,6 +135,10 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
         return Ok(());
     }
     let (wanted, copies) = configuration.wanted(image);
+    if wanted.is_empty() && !configuration.drained.is_empty() {
+        // It has no other place.
+        return Ok(());
+    }
     let good = wanted.iter().filter(|at| has_good_copy(world, image, **at)).count();
     let least = copies.map_or(wanted.len(), |copies| copies.min(wanted.len()));
     if good < least {
@@ -143,6 +150,8 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
     match world.ledger.mark(&image.id) {
         // It is looked at now and then whether the others name it still.
         Some(_) if has_to_share(world, image) => Ok(()),
+        // Its copies are read again at their time.
+        Some(_) if world.setup.scrubs => Ok(()),
         Some(mark) => Err(format!("{} is still marked, for {}", image.id, mark.due)),
         None => Ok(()),
     }
@@ -166,7 +175,9 @@ fn has_to_share(world: &World, image: &Image) -> bool {
 
 /// Nothing is at a store that the ledger does not want there.
 fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
-    if world.lock().witness.planted.contains(place) || is_named(world, place) {
+    let is_anothers = world.lock().witness.planted.contains(place);
+    let is_forgotten = world.lock().witness.forgotten.contains(place) && !world.setup.stores[place.0].listable;
+    if is_anothers || is_forgotten || is_named(world, place) {
         return Ok(());
     }
     let is_kept = world.state_of(place) == Some(ObjectState::Kept) && world.image(&place.1.image()).is_some();

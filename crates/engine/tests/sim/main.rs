@@ -10,6 +10,7 @@
 mod dice;
 mod ending;
 mod listen;
+mod operators;
 mod ports;
 mod promises;
 mod seeds;

@@ -9,7 +9,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    setup::{CONCURRENCY, MAX_IMAGES, PIECE, SECRET},
+    setup::{CONCURRENCY, MAX_IMAGES, PERIOD, PIECE, SECRET},
     witness::Place,
     world::{State, World},
 };
@@ -183,7 +183,8 @@ fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> 
             ensure(world.is_known(place), || format!("{} is written, and the ledger does not know", place.1))
         }
         Step::Published { place } => {
-            let is_known = !world.stores[place.0].holds(&place.1) || world.is_known(place);
+            let is_there = world.stores[place.0].holds(&place.1);
+            let is_known = !is_there || world.is_known(place) || world.lock().witness.forgotten.contains(place);
             ensure(is_known, || format!("{} is there, and the ledger does not know", place.1))
         }
         Step::Committed { changes, .. } => changes.iter().try_for_each(|change| {
@@ -217,7 +218,8 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
                 .is_some_and(|it| it.next_try.is_none() || it.reason == Reason::SourceMismatch);
             let mut places = image.locations.iter().filter_map(|location| world.object_at(&location.url));
             let is_there = places.any(|place| place.0 == *at && place.1.image() == image.id);
-            ensure(is_there || is_hopeless, || {
+            let went_bad = world.lock().witness.went_bad(*at, &image.id).is_some_and(|at| at.elapsed() < PERIOD + 2 * SOON);
+            ensure(is_there || is_hopeless || went_bad, || {
                 format!("{} waits for its copy at {}", image.id, world.store_name(*at))
             })?;
         }
@@ -238,6 +240,9 @@ fn memory_is_bounded(world: &World, step: &Step<'_>) -> Result<(), String> {
 
 /// Promise 6: A status never lies: *registered* means proven, registered **and** seen in a later read of the image.
 fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
+    if let Step::Passes { since, everywhere } = step {
+        return what_went_bad_is_found(world, *since, everywhere);
+    }
     let Step::Committed { changes, before } = step else { return Ok(()) };
     for change in *changes {
         match change {
@@ -255,6 +260,27 @@ fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A copy that went bad is not called registered for longer than a period, where nothing hindered anybody from reading it.
+fn what_went_bad_is_found(world: &World, since: Instant, everywhere: &[usize]) -> Result<(), String> {
+    let long = PERIOD + SOON;
+    let is_old = |at: Instant| at.elapsed() >= long;
+    if !is_old(since) || world.setup.jumps {
+        return Ok(());
+    }
+    let settled = world.settled_images(long);
+    let spoiled: Vec<Place> = {
+        let state = world.lock();
+        let old = state.witness.spoiled.iter().filter(|(_, at)| is_old(**at)).map(|(place, _)| place.clone());
+        old.filter(|(at, _)| everywhere.contains(at) && state.weather.calm_since(*at).is_some_and(is_old)).collect()
+    };
+    spoiled.iter().filter(|place| settled.iter().any(|image| image.id == place.1.image())).try_for_each(|place| {
+        let record = world.ledger.record(&place.1.image());
+        let replica = record.as_ref().and_then(|it| it.replicas.values().find(|replica| is_of(world, replica, place)));
+        let is_believed = replica.is_some_and(|replica| replica.state == ReplicaState::Registered);
+        ensure(!is_believed, || format!("{} went bad long ago, and is called registered", place.1))
+    })
 }
 
 /// The last looks but one are asked too: the sweeper may have looked in between.

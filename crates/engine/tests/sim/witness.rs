@@ -30,6 +30,10 @@ pub(crate) struct Witness {
     pub(crate) windows: Vec<ImageId>,
     /// Objects that somebody else put there, under names like Mimeo's.
     pub(crate) planted: BTreeSet<Place>,
+    /// Objects of which the bits went bad, or away, behind everybody's back, and since when.
+    pub(crate) spoiled: BTreeMap<Place, Instant>,
+    /// What was there when the ledger was lost, and a store that cannot be listed does not tell of.
+    pub(crate) forgotten: BTreeSet<Place>,
 }
 
 /// What one look showed; nothing where it found no image.
@@ -56,6 +60,17 @@ impl Witness {
         }
     }
 
+    /// When a copy of the image at this store last went bad by itself.
+    pub(crate) fn went_bad(&self, at: usize, image: &ImageId) -> Option<Instant> {
+        let its = self.spoiled.iter().filter(|((store, object), _)| *store == at && object.image() == *image);
+        its.map(|(_, at)| *at).max()
+    }
+
+    /// The store has said that it is not there.
+    pub(crate) fn missed(&mut self, place: &Place) {
+        self.suspects.insert(place.clone());
+    }
+
     pub(crate) fn is_suspect(&self, place: &Place) -> bool {
         self.suspects.contains(place)
     }
@@ -77,6 +92,12 @@ impl Witness {
 
     pub(crate) fn answered(&self, place: &Place) -> Option<Instant> {
         self.answered.get(place).copied()
+    }
+
+    /// The ledger knows nothing of these any more, nor of what was removed lately.
+    pub(crate) fn loses_ledger(&mut self, forgotten: Vec<Place>) {
+        self.forgotten.extend(forgotten);
+        self.removals.clear();
     }
 
     /// An operator lets through what is to go.

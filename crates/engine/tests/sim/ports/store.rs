@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
-    ObjectName, Result, StoreName,
-    ports::{ByteStream, Receipt, Sink, Store},
+    ObjectName, Reason, Result, StoreName,
+    ports::{ByteStream, Cursor, ObjectPage, Receipt, Sink, Store},
 };
 use mimeo_testkit::FakeStore;
 
@@ -109,7 +109,16 @@ impl Store for SimStore {
             self.life.world.step(&Step::Reads { place: &self.place(object) });
             self.stream(object, offset, offset == 0).await
         };
-        self.life.call(Part::Store(self.at), self.named("read", object), act).await
+        let read = self.life.call(Part::Store(self.at), self.named("read", object), act).await;
+        if read.as_ref().is_err_and(|error| error.reason == Reason::ObjectMissing) {
+            self.life.world.lock().witness.missed(&self.place(object));
+        }
+        read
+    }
+
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let name = || format!("{} list", self.store.name());
+        self.life.call(Part::Store(self.at), name, self.store.list(after)).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {

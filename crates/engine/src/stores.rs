@@ -110,10 +110,10 @@ impl Engine {
         if let Err(refusal) = self.enabled(store).and_then(|()| self.own(store)) {
             return Ok(Err(refusal));
         }
-        if let Some(url) = survey::survey(self).await?.get(store).and_then(survey::Found::removed_with_its_location) {
+        if let Some(url) = survey::survey(self).await?.get(store).and_then(survey::Found::perhaps_the_same) {
             return Ok(Err(format!(
-                "Glance removes the bits of a copy of {store} with its location ({url}), and they may be the very bits at \
-                 the new place. Give the new place a store of its own, and drain {store}"
+                "Glance removes the bits of a copy of {store} with its location ({url}), and at another server they may be \
+                 the very bits at the new place. Give the new place a store of its own, and drain {store}"
             )));
         }
         Ok(Ok(MoveReport { copies: orders::move_store(self, store).await? }))

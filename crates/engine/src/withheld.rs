@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mimeo_core::{Image, Location, Record, Replica, Result, is_removed_with_its_bits};
+use mimeo_core::{Image, Location, Record, Replica, Result, are_surely_two, is_removed_with_its_bits};
 
 use crate::{
     Engine,
@@ -45,12 +45,14 @@ fn named<'a>(
     names: &Names,
     image: &Image,
     location: &Location,
-    mut others: impl Iterator<Item = &'a Location>,
+    others: impl Iterator<Item = &'a Location>,
 ) -> Option<String> {
     let objects = names_in(location);
     if let Some(other) = objects.iter().find_map(|object| names.beside(object, &image.id)) {
         return Some(format!("image {other} names its bits too"));
     }
+    // A copy whose store was moved bears its name at both places.
+    let mut others = others.filter(|other| !are_surely_two(&location.url, &other.url));
     let is_named = others.any(|other| names_in(other).iter().any(|name| objects.contains(name)));
     is_named.then(|| "another of the image's locations names its bits".to_owned())
 }

@@ -91,7 +91,7 @@ impl FakeStore {
     /// The same store, of a kind of which Glance removes the bits with a location: see [`FakeRegistry::reaches`](crate::FakeRegistry::reaches).
     #[must_use]
     pub fn removed_with_its_locations(self) -> Self {
-        Self { scheme: "rbd", ..self }
+        Self { scheme: "s3+https", ..self }
     }
 
     /// The same place with the same objects, under another name.

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mimeo_core::{ImageId, StoreName, ports::{Ledger, Store}};
+use mimeo_core::{
+    ImageId, StoreName,
+    ports::{Ledger, Store},
+};
 use mimeo_engine::{Engine, came_back};
 use mimeo_testkit::LedgerBackup;
 

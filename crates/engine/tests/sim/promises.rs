@@ -159,7 +159,14 @@ fn another_answers(world: &World, place: &Place) -> Result<(), String> {
 /// Nor is it handed to the sweeper, unless the store has shown that it is bad.
 fn the_last_is_not_given_up(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Committed { changes, before: Some(before) } = step else { return Ok(()) };
-    let is_proven = |replica: &&Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
+    let is_proven = |replica: &&Replica| match replica.state {
+        ReplicaState::Proven | ReplicaState::Registered => true,
+        // One that nothing wanted may be wanted again.
+        ReplicaState::Retiring => {
+            replica.is_proven() && before.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
+        }
+        _ => false,
+    };
     let proven: Vec<&Replica> = before.replicas.values().filter(is_proven).collect();
     for change in *changes {
         let Change::Doom(store, object, _) = change else { continue };
@@ -218,7 +225,8 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
                 .is_some_and(|it| it.next_try.is_none() || it.reason == Reason::SourceMismatch);
             let mut places = image.locations.iter().filter_map(|location| world.object_at(&location.url));
             let is_there = places.any(|place| place.0 == *at && place.1.image() == image.id);
-            let went_bad = world.lock().witness.went_bad(*at, &image.id).is_some_and(|at| at.elapsed() < PERIOD + 2 * SOON);
+            let went_bad =
+                world.lock().witness.went_bad(*at, &image.id).is_some_and(|at| at.elapsed() < PERIOD + 2 * SOON);
             ensure(is_there || is_hopeless || went_bad, || {
                 format!("{} waits for its copy at {}", image.id, world.store_name(*at))
             })?;

@@ -1,6 +1,11 @@
 //! What a seed makes of the world and of Mimeo's configuration.
 
-use std::{collections::{BTreeMap, BTreeSet}, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use mimeo_core::{
     Backoff, Hours, Image, Limits, TimeZone, Visibility,
@@ -150,7 +155,13 @@ pub(crate) struct Rule {
 impl Configuration {
     /// Every image everywhere.
     pub(crate) fn plain(setup: &Setup) -> Self {
-        Self { enabled: (0..setup.stores.len()).collect(), glance: setup.glance, rule: None, narrow: None, drained: BTreeSet::new() }
+        Self {
+            enabled: (0..setup.stores.len()).collect(),
+            glance: setup.glance,
+            rule: None,
+            narrow: None,
+            drained: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn roll(setup: &Setup, dice: &mut Dice) -> Self {

@@ -113,7 +113,9 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
             |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let may_stay = |object: &mimeo_core::Object| {
             let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
-            !is_here(&object.store) || is_named(world, &(at, object.name.clone())) || is_borne(world, &object.name)
+            let place = (at, object.name.clone());
+            let is_anothers = object.state == ObjectState::Found && world.lock().witness.planted.contains(&place);
+            !is_here(&object.store) || is_anothers || is_named(world, &place) || is_borne(world, &object.name)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {

@@ -159,13 +159,9 @@ fn another_answers(world: &World, place: &Place) -> Result<(), String> {
 /// Nor is it handed to the sweeper, unless the store has shown that it is bad.
 fn the_last_is_not_given_up(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Committed { changes, before: Some(before) } = step else { return Ok(()) };
-    let is_proven = |replica: &&Replica| match replica.state {
-        ReplicaState::Proven | ReplicaState::Registered => true,
-        // One that nothing wanted may be wanted again.
-        ReplicaState::Retiring => {
-            replica.is_proven() && before.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
-        }
-        _ => false,
+    // One that nothing wanted, or that did not answer, may be a copy as any other by now.
+    let is_proven = |replica: &&Replica| {
+        replica.is_proven() && before.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
     };
     let proven: Vec<&Replica> = before.replicas.values().filter(is_proven).collect();
     for change in *changes {

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod error;
+mod family;
 mod history;
 mod id;
 mod image;
@@ -18,6 +19,7 @@ pub mod ports;
 
 pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
+pub use family::likeness;
 pub use history::{FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, follow};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{

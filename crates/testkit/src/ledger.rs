@@ -180,6 +180,18 @@ impl Ledger for MemoryLedger {
         })
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        self.read(|tables| {
+            let mut named: Vec<(&str, &ImageId)> =
+                tables.images.values().filter_map(|row| Some((row.name.as_deref()?, &row.id))).collect();
+            named.sort();
+            let (mut before, behind): (Vec<_>, Vec<_>) = named.into_iter().partition(|(other, _)| *other <= name);
+            before.sort_by(|a, b| b.0.cmp(a.0).then(a.1.cmp(b.1)));
+            let near = before.into_iter().take(limit).chain(behind.into_iter().take(limit));
+            near.map(|(_, id)| id.clone()).collect()
+        })
+    }
+
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.read(|tables| {
             let ids = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after)).take(limit);

@@ -13,6 +13,7 @@ mod resume;
 mod room;
 mod shared;
 mod sources;
+mod takes;
 mod uploads;
 mod windows;
 mod world;

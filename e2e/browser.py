@@ -37,8 +37,13 @@ class Visit:
         self.context.set_default_timeout(20_000)
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
-        self.page.on("console", lambda line: self.complaints.append(line.text) if line.type in ("error", "warning") else None)
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _hear(self, line) -> None:
+        # An answer that refuses is no complaint about the page.
+        if line.type in ("error", "warning") and "the server responded with a status of" not in line.text:
+            self.complaints.append(line.text)
 
     def sign_in(self, token: str) -> None:
         self.page.goto("/sign-in")

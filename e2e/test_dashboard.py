@@ -65,7 +65,7 @@ def cell(page, name: str, store: str):
 
 def test_signing_in_by_keystone_and_finding_an_image(mimeo, images, visit, reader):
     """An admin by Keystone comes back to where they wanted to go; a reader sees the same, and no button."""
-    mimeo.serve()
+    mimeo.serve(api={"reader_roles": ["reader"]})
     wanted, other = images.create(b"one", name="ubuntu-26.04"), images.create(b"two", name="debian-13")
     for image in (wanted, other):
         mimeo.wait_registered(image)

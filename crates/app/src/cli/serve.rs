@@ -1,6 +1,6 @@
 //! `mimeo serve`: the engine and its API, until a signal.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -9,13 +9,15 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, Outcome};
 use crate::{
-    api::{self, token::Token},
+    api::{self, auth::Authority, token::Token},
     config::Config,
     gateway::Gateway,
     lifetime::{END, Tasks, hangups, stop_on},
     logging,
     reload::Reload,
-    service_manager, wire,
+    service_manager,
+    tls::Tls,
+    wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -23,19 +25,22 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let mut config = Config::load(path)?;
     logging::start(config.log, LevelFilter::INFO);
     config.observe |= observe;
-    let (listen, token_file, observe) = (config.api.listen, config.api.token_file.clone(), config.observe);
+    let (api, observe) = (config.api.clone(), config.observe);
     let mut tasks = Tasks::default();
     let stop = stop_on(&END, &mut tasks)?;
     let hangups = hangups()?;
     // A login that cannot be is a mistake of the configuration, told before anything is made.
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
+    let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
-    let token = Token::load_or_create(&token_file)?;
-    let listener = listen_on(listen, "[api] listen").await?;
+    let token = Token::load_or_create(&api.token_file)?;
+    let authority = Authority::new(token, identity, api.roles, Arc::new(wire::SystemClock));
+    let tls = api.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
+    let listener = listen_on(api.listen, "[api] listen").await?;
     mimeo_crash::point("serve-listens");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %api.listen, observe, "mimeo serves");
     // The engine goes on until the gateway's last uploads are where they belong.
     let engine_stop = match gateway {
         None => stop.clone(),
@@ -53,8 +58,8 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
             token
         }
     };
-    tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
-    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
+    tasks.start("api", api::serve(listener, tls.clone(), engine.clone(), authority, stop.clone()));
+    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
     tasks.start("stopping", service_manager::stopping(stop.clone()));

@@ -138,6 +138,7 @@ def test_nginx_takes_it(block, tmp_path):
     run(["/usr/sbin/nginx", "-t", "-c", conf, "-p", tmp_path, "-e", tmp_path / "error.log"])
 
 
+@pytest.mark.timeout(600)
 def test_the_first_days(cloud, mimeo, images):
     """A new user of the guide does all that it says, chapter by chapter, with Glance, Keystone and Mimeo as it has them."""
     keystone, glance = cloud.keystone, cloud.glance

@@ -11,6 +11,7 @@ mod leaving;
 mod limits;
 mod resume;
 mod room;
+mod shared;
 mod sources;
 mod takes;
 mod uploads;

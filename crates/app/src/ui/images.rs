@@ -56,7 +56,7 @@ struct Tile {
 
 #[derive(Template)]
 #[template(path = "rows.html")]
-struct Rows {
+struct Matrix {
     stores: Vec<StoreName>,
     rows: Vec<Row>,
     filtered: bool,
@@ -89,7 +89,7 @@ pub(super) async fn page(
         shell: Shell::new(&dashboard, "/", visitor).live(filter.address("/live", &filter.after)),
         tiles,
         rows,
-        choices: choices(&dashboard, &filter).await?,
+        choices: choices(&dashboard, &filter),
         filtered: !filter.is_empty(),
         filter,
     };
@@ -107,17 +107,17 @@ pub(super) async fn live(
     })
 }
 
-async fn choices(dashboard: &Dashboard, filter: &Filter) -> Result<Vec<Choice>, Fault> {
+fn choices(dashboard: &Dashboard, filter: &Filter) -> Vec<Choice> {
     let of = |key, label, options: Vec<String>, chosen: &str| Choice { key, label, options, chosen: chosen.to_owned() };
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let states = ["registered", "replicating", "pending", "degraded", "failed", "retiring", "unmanaged"];
     let copies = ["wanted", "copying", "stored", "proven", "registered", "failed", "suspect", "retiring"];
     let stores = dashboard.engine.enabled_stores().iter().map(ToString::to_string).collect();
-    Ok(vec![
+    vec![
         of("state", "State", words(&states), &filter.state),
         of("store", "Store", stores, &filter.store),
         of("copy", "Copy there", words(&copies), &filter.copy),
-    ])
+    ]
 }
 
 async fn tiles(dashboard: &Dashboard) -> Result<Html, Fault> {
@@ -185,14 +185,14 @@ async fn rows(dashboard: &Dashboard, filter: &Filter) -> Result<Html, Fault> {
     let former: Vec<StoreName> = shown.into_iter().filter(|store| !stores.contains(store)).cloned().collect();
     stores.extend(former);
     let next = found.images.last().filter(|_| found.more).map(|last| filter.address("/", last.id.as_str()));
-    let rows = Rows {
+    let matrix = Matrix {
         rows: found.images.iter().map(|image| row(image, &stores)).collect(),
         stores,
         filtered: !filter.is_empty(),
         first: (!filter.after.is_empty()).then(|| filter.address("/", "")),
         next,
     };
-    Ok(Html::made(&rows)?)
+    Ok(Html::made(&matrix)?)
 }
 
 fn row(image: &ImageReport, stores: &[StoreName]) -> Row {

@@ -13,7 +13,13 @@ mod upstream;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue, RETRY_AFTER},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
@@ -22,16 +28,24 @@ use mimeo_engine::Engine;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::upstream::Upstreams;
-use crate::config::GatewaySettings;
+use self::{
+    headers::Client,
+    tls::Tls,
+    upstream::{AnyBody, Upstreams},
+};
+use crate::config::{GatewaySettings, TlsFiles};
 
 /// How long a client may take to send the head of a request, or stay without one.
-const HEAD: Duration = Duration::from_mins(2);
+const HEAD: Duration = Duration::from_mins(1);
+/// One that is only to be told that there are too many has less, and at most so many are told at a time: the others are
+/// closed without a word.
+const REFUSED_HEAD: Duration = Duration::from_secs(5);
+const REFUSED: usize = 128;
 /// What of a body is held at a time.
 const BUFFER: usize = 64 << 10;
 const MAX_HEADERS: usize = 200;
@@ -42,6 +56,10 @@ pub(crate) struct Gateway {
     engine: Arc<Engine>,
     settings: GatewaySettings,
     upstreams: Upstreams,
+    tls: Option<Tls>,
+    /// Places for connections that are served, and for those that are refused.
+    served: Arc<Semaphore>,
+    refused: Arc<Semaphore>,
     /// Copies of uploads, which outlive the answer to the client.
     copies: TaskTracker,
 }
@@ -49,12 +67,19 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn new(engine: Arc<Engine>, settings: GatewaySettings) -> anyhow::Result<Arc<Self>> {
         let upstreams = Upstreams::new(&settings.upstream)?;
-        Ok(Arc::new(Self { engine, settings, upstreams, copies: TaskTracker::new() }))
+        let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
+        let served = Arc::new(Semaphore::new(settings.connections.get()));
+        let refused = Arc::new(Semaphore::new(REFUSED));
+        Ok(Arc::new(Self { engine, settings, upstreams, tls, served, refused, copies: TaskTracker::new() }))
+    }
+
+    /// Connections from now on get the certificate that these files hold now. One that speaks plain HTTP goes on to.
+    pub(crate) fn renew(&self, files: &TlsFiles) -> anyhow::Result<()> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.renew(files))
     }
 
     /// Serves until `stop`; then takes no new requests, and gives those that run, and their copies, time to end.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-        let tls = self.settings.tls.as_ref().map(tls::acceptor).transpose()?;
         let (connections, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
         let gateway = Arc::clone(&self);
         tasks.spawn(async move { gateway.upstreams.watch().await });
@@ -72,8 +97,18 @@ impl Gateway {
                     continue;
                 }
             };
-            let (gateway, tls, watcher) = (Arc::clone(&self), tls.clone(), connections.watcher());
-            tasks.spawn(async move { gateway.connection(stream, peer, tls, watcher).await });
+            let (is_served, place) = match Arc::clone(&self.served).try_acquire_owned() {
+                Ok(place) => (true, place),
+                Err(_) => match Arc::clone(&self.refused).try_acquire_owned() {
+                    Ok(place) => (false, place),
+                    Err(_) => continue,
+                },
+            };
+            let (gateway, watcher) = (Arc::clone(&self), connections.watcher());
+            tasks.spawn(async move {
+                gateway.connection(stream, peer, is_served, watcher).await;
+                drop(place);
+            });
         }
         drop(listener);
         self.copies.close();
@@ -88,15 +123,16 @@ impl Gateway {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        tls: Option<TlsAcceptor>,
+        is_served: bool,
         watcher: Watcher,
     ) {
         // Small answers are not to wait for more.
         let _ = stream.set_nodelay(true);
-        match tls {
-            None => self.requests(stream, headers::Client { peer, scheme: "http" }, watcher).await,
-            Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.requests(stream, headers::Client { peer, scheme: "https" }, watcher).await,
+        let patience = if is_served { HEAD } else { REFUSED_HEAD };
+        match &self.tls {
+            None => self.requests(stream, Client { peer, scheme: "http" }, is_served, watcher).await,
+            Some(tls) => match tokio::time::timeout(patience, tls.current().accept(stream)).await {
+                Ok(Ok(stream)) => self.requests(stream, Client { peer, scheme: "https" }, is_served, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with this client"),
                 Err(_) => {}
             },
@@ -106,16 +142,22 @@ impl Gateway {
     async fn requests(
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        client: headers::Client,
+        client: Client,
+        is_served: bool,
         watcher: Watcher,
     ) {
         let service = service_fn(move |request: Request<Incoming>| {
             let gateway = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(gateway.answer(request, client).await) }
+            async move {
+                Ok::<_, Infallible>(match is_served {
+                    true => gateway.answer(request, client).await,
+                    false => too_many(),
+                })
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            .header_read_timeout(if is_served { HEAD } else { REFUSED_HEAD })
             .max_buf_size(BUFFER)
             .max_headers(MAX_HEADERS)
             .preserve_header_case(true)
@@ -125,4 +167,14 @@ impl Gateway {
             tracing::debug!(%error, "a connection broke off");
         }
     }
+}
+
+fn too_many() -> Response<AnyBody> {
+    let mut answer = forward::say(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "this gateway has as many connections as it may have ([gateway] connections); try again in a moment",
+    );
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }

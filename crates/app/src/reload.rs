@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Written},
+    gateway::Gateway,
     limits,
     wire::Renewals,
 };
@@ -18,13 +19,20 @@ pub(crate) struct Reload {
     path: PathBuf,
     engine: Arc<Engine>,
     renewals: Renewals,
+    gateway: Option<Arc<Gateway>>,
     /// What `serve` was started with.
     started: Written,
 }
 
 impl Reload {
-    pub(crate) fn new(path: PathBuf, engine: Arc<Engine>, renewals: Renewals, started: Written) -> Self {
-        Self { path, engine, renewals, started }
+    pub(crate) fn new(
+        path: PathBuf,
+        engine: Arc<Engine>,
+        renewals: Renewals,
+        gateway: Option<Arc<Gateway>>,
+        started: Written,
+    ) -> Self {
+        Self { path, engine, renewals, gateway, started }
     }
 
     /// Reloads at each of the signals, until `stop`.
@@ -50,6 +58,10 @@ impl Reload {
         let differences = self.started.differences(&config.written);
         for (section, error) in self.renewals.renew(&config, &differences) {
             tracing::error!("credentials of {section} not renewed, those in force stay: {}", error.chain());
+        }
+        let files = config.gateway.as_ref().and_then(|settings| settings.tls.as_ref());
+        if let Some(Err(error)) = self.gateway.as_ref().zip(files).map(|(gateway, files)| gateway.renew(files)) {
+            tracing::error!("the certificate of [gateway] is not renewed, the one in force stays: {error:#}");
         }
         limits::replace(&self.engine, config.limits);
         mimeo_crash::point("serve-reloaded");

@@ -7,6 +7,7 @@ mod glance;
 mod live;
 mod order;
 mod retire;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod withdraw;
@@ -213,7 +214,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         true => Vec::new(),
         false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
-    let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
+    let mut plan = Plan { stop: !has_bits(image), ..Plan::default() };
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
@@ -253,6 +254,11 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     };
     plan.changes.insert(0, Change::Image(row));
     plan
+}
+
+/// Whether copies that run may go on: of what is staged they are made before the image is.
+fn has_bits(image: &Image) -> bool {
+    matches!(image.status, ImageStatus::Active | ImageStatus::Uploading | ImageStatus::Importing)
 }
 
 /// The copies that nothing wants where they are.
@@ -358,6 +364,7 @@ fn replica_step(
     }
     replica.unwanted_since.take_if(|_| is_wanted);
     replica = adopt::shown(plan, seen, image, replica);
+    replica = staged::outdated(plan, seen, image, replica);
     if seen.elsewhere.contains(&replica.store) && kept(seen.record, &replica) {
         return moved_step(plan, seen, image, replica);
     }

@@ -1,8 +1,9 @@
 //! `mimeo serve`: the engine and its API, until a signal.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
+use mimeo_engine::Engine;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
@@ -10,9 +11,9 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Failure, Outcome};
 use crate::{
     api::{self, token::Token},
-    config::Config,
+    config::{Config, GatewaySettings},
     gateway::Gateway,
-    lifetime::{END, Tasks, hangups, stop_on},
+    lifetime::{END, Tasks, allow_open_files, hangups, stop_on},
     logging,
     reload::Reload,
     wire,
@@ -37,24 +38,13 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     mimeo_crash::point("serve-listens");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
     // The engine goes on until the gateway's last uploads are where they belong.
-    let engine_stop = match gateway {
-        None => stop.clone(),
-        Some(settings) => {
-            let listener = listen_on(settings.listen, "[gateway] listen").await?;
-            tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
-            let (token, stopped) = (CancellationToken::new(), stop.clone());
-            tasks.allow(settings.stop_timeout);
-            let gateway = Gateway::new(engine.clone(), settings)?;
-            let ended = token.clone().drop_guard();
-            tasks.start("gateway", async move {
-                let _ended = ended;
-                gateway.serve(listener, stopped).await
-            });
-            token
-        }
+    let engine_stop = if gateway.is_some() { CancellationToken::new() } else { stop.clone() };
+    let gateway = match gateway {
+        Some(settings) => Some(open(settings, &engine, &mut tasks, &stop, engine_stop.clone()).await?),
+        None => None,
     };
     tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
-    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
+    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, gateway, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
     let outcome = tasks.finish(stop).await;
@@ -64,6 +54,27 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
         tracing::info!("stopped");
     }
     Ok(outcome?)
+}
+
+/// Opens the gateway. `ended` is cancelled when the last of its uploads is over.
+async fn open(
+    settings: GatewaySettings,
+    engine: &Arc<Engine>,
+    tasks: &mut Tasks,
+    stop: &CancellationToken,
+    ended: CancellationToken,
+) -> anyhow::Result<Arc<Gateway>> {
+    allow_open_files(settings.connections.get());
+    let listener = listen_on(settings.listen, "[gateway] listen").await?;
+    tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
+    tasks.allow(settings.stop_timeout);
+    let gateway = Gateway::new(Arc::clone(engine), settings)?;
+    let (opened, stopped, ended) = (Arc::clone(&gateway), stop.clone(), ended.drop_guard());
+    tasks.start("gateway", async move {
+        let _ended = ended;
+        opened.serve(listener, stopped).await
+    });
+    Ok(gateway)
 }
 
 async fn listen_on(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -1,6 +1,6 @@
-//! The gateway's own certificate.
+//! The gateway's own certificate, which may be exchanged while it is open.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use rustls::{
@@ -12,8 +12,28 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsFiles;
 
+/// What new connections are begun with.
+pub(super) struct Tls(Mutex<TlsAcceptor>);
+
+impl Tls {
+    pub(super) fn new(files: &TlsFiles) -> anyhow::Result<Self> {
+        acceptor(files).map(|acceptor| Self(Mutex::new(acceptor)))
+    }
+
+    /// Reads the files again. Connections that there are stay as they are.
+    pub(super) fn renew(&self, files: &TlsFiles) -> anyhow::Result<()> {
+        let acceptor = acceptor(files)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = acceptor;
+        Ok(())
+    }
+
+    pub(super) fn current(&self) -> TlsAcceptor {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// From PEM files: the certificate with its chain, and its key.
-pub(super) fn acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
+fn acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
     let (certificate, key) = (&files.certificate, &files.key);
     let unreadable = |path: &std::path::Path| format!("{} cannot be read as PEM", path.display());
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)

@@ -78,7 +78,7 @@ pub(super) fn surplus(plan: &mut Plan, seen: &Observation<'_>, replica: &Replica
 }
 
 /// An image without a hash has nothing that would show that a copy is its own: such a copy is made anew.
-fn can_be_proven(image: &Image) -> bool {
+pub(super) fn can_be_proven(image: &Image) -> bool {
     image.hash.is_some() && image.size.is_some_and(|size| size > 0)
 }
 

@@ -5,6 +5,7 @@ mod adopt;
 mod glance;
 mod live;
 mod retire;
+mod staged;
 mod withdraw;
 
 use std::time::Duration;

@@ -23,7 +23,8 @@ from cloud.storage import Storage
 from mimeo import ROOT, Mimeo
 from places import Place, of_every_kind
 
-LOGS = ROOT / ".cache/e2e-logs"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+LOGS = ROOT / ".cache/e2e-logs" / WORKER
 
 
 def pytest_configure():

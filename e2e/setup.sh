@@ -104,9 +104,11 @@ install_venv() {
   wanted=$(cat "$here/requirements.txt" "$here/constraints.txt" | sha256sum)
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then return 0; fi
   say "installing Glance, Keystone and their clients into ${venv#"$root"/}"
-  rm -rf "$venv"
-  mkdir -p "$root/.cache"
-  python3 -m venv "$venv"
+  if ! "$venv/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$venv"
+    mkdir -p "$root/.cache"
+    python3 -m venv "$venv"
+  fi
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" -c "$here/constraints.txt" ||
     fail "pip could not install e2e/requirements.txt; see its message above (uwsgi needs gcc and Python's headers)"
   echo "$wanted" >"$stamp"

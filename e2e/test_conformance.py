@@ -129,7 +129,7 @@ def rbd_tests() -> Path:
     """The program of the unit tests that need a Ceph; Cargo knows its name."""
     if named := os.environ.get("MIMEO_RBD_TESTS"):
         return Path(named)
-    build = ["cargo", "test", "--package", "mimeo-adapters", "--test", "rbd_store", "--no-run"]
+    build = ["cargo", "test", "--workspace", "--test", "rbd_store", "--no-run"]
     done = subprocess.run(
         [*build, "--message-format", "json"], cwd=ROOT, capture_output=True, text=True, timeout=200
     )

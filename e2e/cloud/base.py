@@ -14,6 +14,9 @@ import subprocess
 import time
 from pathlib import Path
 
+# Of several test runs at once on a machine, each takes its ports from a range of its own (`gw0`, `gw1` …).
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = range(20000 + _worker % 4 * 3000, 23000 + _worker % 4 * 3000)
 _given_ports: set[int] = set()
 _live: list["Server"] = []
 
@@ -22,7 +25,7 @@ def free_port() -> int:
     """A port nobody listens on. From below the kernel's ephemeral range, where no outgoing connection can take it
     between this choice and the server's start."""
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.choice(_ports)
         if port in _given_ports:
             continue
         with socket.socket() as probe:

@@ -4,11 +4,16 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use mimeo_core::{Change, Object, Record, Result, StoreName, Timestamp, plan::Conditions};
 
-use crate::{Engine, scan::mark_those, survey};
+use crate::{
+    Engine,
+    scan::{mark_where, retry_where},
+    survey,
+};
 
 /// The beginnings of the bookmarks, each followed by a store's name.
 const DRAINING: &str = "draining:";
@@ -88,7 +93,7 @@ pub(crate) async fn move_store(engine: &Engine, store: &StoreName) -> Result<u64
     engine.orders.lock().moving.insert(store.clone(), now);
     tracing::info!(%store, copies = elsewhere, "the store's copies are proven at its new place");
     let is_elsewhere = |record: &Record| engine.elsewhere(record).contains(store);
-    mark_those(engine, is_elsewhere, true).await?;
+    retry_where(engine, is_elsewhere).await?;
     Ok(elsewhere)
 }
 
@@ -114,7 +119,8 @@ async fn write(engine: &Engine, kind: &str, store: &StoreName, since: Option<Tim
 
 /// Every image that has anything to do with the store is looked at again.
 pub(crate) async fn mark_store(engine: &Engine, store: &StoreName) -> Result<()> {
-    mark_those(engine, |record| record.image.wanted.contains(store) || concerns(record, store), false).await
+    let is_touched = |record: &Record| record.image.wanted.contains(store) || concerns(record, store);
+    mark_where(engine, is_touched, Duration::ZERO).await
 }
 
 /// Whether the image has, or had, anything at the store.

@@ -62,7 +62,8 @@ struct Before {
 }
 
 /// One scan, full if that is due, or if the token no longer sees what it saw at the last scan: a list that became
-/// shorter brings no events. Or sees it again: what was made meanwhile had its event, and is older than the bookmark. Answers whether it was full.
+/// shorter brings no events. Or sees it again: what was made meanwhile had its event, and is older than the bookmark.
+/// Answers whether it was full.
 async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
     let sees_all = engine.registry.sees_all().await?;
     let missed = engine.missed.load(Ordering::SeqCst);
@@ -140,46 +141,44 @@ pub(crate) async fn mark_waiting(engine: &Engine, reason: Reason) -> Result<()> 
     mark_where(engine, waits, Duration::ZERO).await
 }
 
-/// Marks the images whose record is such, with so much time between each two of them.
+/// Marks the images whose record is such, also where they have a turn now, with so much time between each two of them.
 pub(crate) async fn mark_where(
     engine: &Engine,
     is_such: impl Fn(&Record) -> bool + Send + Sync,
     between: Duration,
 ) -> Result<()> {
-    let mut walk = Records::all(engine.ledger.as_ref());
     let mut due = engine.clock.now();
-    while let Some(records) = walk.next().await? {
-        let mut marks = Vec::new();
-        for record in records.iter().filter(|record| is_such(record)) {
-            marks.push(Change::Dirty(DirtyMark { image: record.image.id.clone(), due }));
-            due = due.saturating_add(between).unwrap_or(due);
-        }
-        commit_marks(engine, &marks).await?;
-    }
+    let mark = |image: ImageId| {
+        let mark = DirtyMark { image, due };
+        due = due.saturating_add(between).unwrap_or(due);
+        vec![Change::Dirty(mark)]
+    };
+    change_where(engine, is_such, mark).await?;
     Ok(())
 }
 
-/// Marks these images, also where they have a turn now. With `anew` what failed of them is tried again.
-pub(crate) async fn mark_those(
+/// As [`mark_where`], and what failed of them is tried again now. Gives how many they are.
+pub(crate) async fn retry_where(engine: &Engine, is_such: impl Fn(&Record) -> bool + Send + Sync) -> Result<usize> {
+    let now = engine.clock.now();
+    let again = |image: ImageId| vec![Change::TryAt(image.clone(), now), Change::Dirty(DirtyMark { image, due: now })];
+    change_where(engine, is_such, again).await
+}
+
+async fn change_where(
     engine: &Engine,
-    which: impl Fn(&Record) -> bool + Send + Sync,
-    anew: bool,
-) -> Result<()> {
-    let mut walk = Records::all(engine.ledger.as_ref());
+    is_such: impl Fn(&Record) -> bool + Send + Sync,
+    mut change: impl FnMut(ImageId) -> Vec<Change> + Send,
+) -> Result<usize> {
+    let (mut walk, mut changed) = (Records::all(engine.ledger.as_ref()), 0);
     while let Some(records) = walk.next().await? {
-        let ids: Vec<ImageId> =
-            records.iter().filter(|record| which(record)).map(|record| record.image.id.clone()).collect();
-        if anew && !ids.is_empty() {
-            let now = engine.clock.now();
-            let changes: Vec<Change> = ids.iter().map(|id| Change::TryAt(id.clone(), now)).collect();
-            engine.ledger.commit(&changes).await?;
-        }
-        mark(engine, ids.clone()).await?;
-        for id in &ids {
-            engine.turns.poke(id);
-        }
+        let ids = records.iter().filter(|record| is_such(record)).map(|record| record.image.id.clone());
+        let ids: Vec<ImageId> = ids.collect();
+        let changes: Vec<Change> = ids.iter().cloned().flat_map(&mut change).collect();
+        commit_marks(engine, &changes).await?;
+        ids.iter().for_each(|id| engine.turns.poke(id));
+        changed += ids.len();
     }
-    Ok(())
+    Ok(changed)
 }
 
 pub(crate) async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Change, DirtyMark, Failure, Record, Result, Timestamp};
+use mimeo_core::{Failure, Record, Result, Timestamp};
 use tokio::time::Instant;
 
-use crate::{Engine, walk::Records};
+use crate::{Engine, scan};
 
 /// A clock that is merely adjusted is none of our business.
 const LEAST: Duration = Duration::from_secs(5);
@@ -35,21 +35,13 @@ pub(crate) async fn retry(engine: &Engine, may_wait: Option<Duration>) -> Result
     let now = engine.clock.now();
     let latest = may_wait.map(|longest| now.saturating_add(longest).unwrap_or(Timestamp::MAX));
     let is_later = |failure: &Failure| failure.next_try.is_some_and(|at| Some(at) > latest);
-    let waits_too_long = |record: &&Record| {
+    let waits_too_long = |record: &Record| {
         let failures = record.replicas.values().filter_map(|replica| replica.failure.as_ref());
         latest.is_none() || failures.chain(&record.image.trouble).any(is_later)
     };
-    let mut walk = Records::all(engine.ledger.as_ref());
-    while let Some(records) = walk.next().await? {
-        let images = records.iter().filter(waits_too_long).map(|record| record.image.id.clone());
-        let again = |image: mimeo_core::ImageId| {
-            [Change::TryAt(image.clone(), now), Change::Dirty(DirtyMark { image, due: now })]
-        };
-        let changes: Vec<Change> = images.flat_map(again).collect();
-        if !changes.is_empty() {
-            tracing::warn!(images = changes.len() / 2, "the clock was set back: what waits is tried now");
-            engine.ledger.commit(&changes).await?;
-        }
+    let images = scan::retry_where(engine, waits_too_long).await?;
+    if images > 0 {
+        tracing::warn!(images, "the clock was set back: what waits is tried now");
     }
     Ok(())
 }

@@ -198,11 +198,14 @@ async fn what_an_import_made_other_bits_of_is_copied_anew() {
     let world = world();
     let id = queued(&world);
     stage(&world, &id, &sample::bits(SIZE)).await;
+    let staged = world.stores[0].objects()[0].clone();
     let converted = sample::bits(SIZE / 2);
     active(&world, &id, &converted);
     world.changed(&id);
     world.registered(&id).await;
     assert_registered_as(&world, &id, &converted);
+    let is_read = |call: &StoreCall| matches!(call, StoreCall::Read(object, _) if *object == staged);
+    assert!(!world.stores[0].calls().iter().any(is_read), "no store is to blame for it");
     world.until("the others are gone", async || world.objects() == 3).await;
 }
 

@@ -148,12 +148,13 @@ impl Gateway {
     ) {
         let service = service_fn(move |request: Request<Incoming>| {
             let gateway = Arc::clone(&self);
-            async move {
+            // On the heap, so that a connection without a request is small.
+            Box::pin(async move {
                 Ok::<_, Infallible>(match is_served {
                     true => gateway.answer(request, client).await,
                     false => too_many(),
                 })
-            }
+            })
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

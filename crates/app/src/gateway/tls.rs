@@ -39,6 +39,7 @@ fn acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect)
         .with_context(|| unreadable(certificate))?;
+    anyhow::ensure!(!chain.is_empty(), "{} holds no certificate in PEM", certificate.display());
     let private = PrivateKeyDer::from_pem_file(key).with_context(|| unreadable(key))?;
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()

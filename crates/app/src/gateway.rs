@@ -11,7 +11,15 @@ mod tls;
 mod upload;
 mod upstream;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::{
     Request, Response, StatusCode,
@@ -60,6 +68,7 @@ pub(crate) struct Gateway {
     /// Places for connections that are served, and for those that are refused.
     served: Arc<Semaphore>,
     refused: Arc<Semaphore>,
+    stopping: CancellationToken,
     /// Copies of uploads, which outlive the answer to the client.
     copies: TaskTracker,
 }
@@ -70,7 +79,8 @@ impl Gateway {
         let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
         let served = Arc::new(Semaphore::new(settings.connections.get()));
         let refused = Arc::new(Semaphore::new(REFUSED));
-        Ok(Arc::new(Self { engine, settings, upstreams, tls, served, refused, copies: TaskTracker::new() }))
+        let (stopping, copies) = (CancellationToken::new(), TaskTracker::new());
+        Ok(Arc::new(Self { engine, settings, upstreams, tls, served, refused, stopping, copies }))
     }
 
     /// Connections from now on get the certificate that these files hold now. One that speaks plain HTTP goes on to.
@@ -111,6 +121,7 @@ impl Gateway {
             });
         }
         drop(listener);
+        self.stopping.cancel();
         self.copies.close();
         let ended = async { tokio::join!(connections.shutdown(), self.copies.wait()) };
         if tokio::time::timeout(self.settings.stop_timeout, ended).await.is_err() {
@@ -146,8 +157,11 @@ impl Gateway {
         is_served: bool,
         watcher: Watcher,
     ) {
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let (begun, gateway) = (Arc::clone(&has_begun), Arc::clone(&self));
         let service = service_fn(move |request: Request<Incoming>| {
-            let gateway = Arc::clone(&self);
+            begun.store(true, Ordering::Relaxed);
+            let gateway = Arc::clone(&gateway);
             // On the heap, so that a connection without a request is small.
             Box::pin(async move {
                 Ok::<_, Infallible>(match is_served {
@@ -164,8 +178,19 @@ impl Gateway {
             .preserve_header_case(true)
             .auto_date_header(false)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
-            tracing::debug!(%error, "a connection broke off");
+        // One that sent no more than a part of its first request's head is not waited for at the end.
+        let is_left = async {
+            self.stopping.cancelled().await;
+            if has_begun.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = watcher.watch(connection) => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke off");
+            },
+            () = is_left => {}
         }
     }
 }

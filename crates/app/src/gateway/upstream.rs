@@ -16,8 +16,9 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode, Uri,
+    Request, Response, StatusCode, Uri, Version,
     body::{Body, Frame, Incoming, SizeHint},
+    http::{request::Parts, uri::PathAndQuery},
 };
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -45,6 +46,15 @@ struct Upstream {
     /// Without the slash at its end.
     base: String,
     is_well: AtomicBool,
+}
+
+/// It could not be connected to, and has taken nothing.
+struct Unreached;
+
+impl Upstream {
+    fn uri(&self, target: Option<&PathAndQuery>) -> Option<Uri> {
+        format!("{}{}", self.base, target.map_or("/", PathAndQuery::as_str)).parse().ok()
+    }
 }
 
 impl Upstreams {
@@ -76,25 +86,36 @@ impl Upstreams {
     pub(super) async fn send(&self, request: Request<AnyBody>, image: Option<&str>) -> Option<Response<Incoming>> {
         let (parts, body) = request.into_parts();
         let held = Held::new(body);
-        for upstream in self.in_order(image) {
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = format!("{}{target}", upstream.base).parse::<Uri>().ok()?;
-            let mut request = Request::new(held.clone());
-            (*request.method_mut(), *request.uri_mut()) = (parts.method.clone(), uri);
-            *request.headers_mut() = parts.headers.clone();
-            request.extensions_mut().clone_from(&parts.extensions);
-            match self.client.request(request).await {
-                Ok(response) => return Some(response),
-                Err(error) => {
-                    tracing::warn!(upstream = upstream.base, error = chain(&error), "this glance-api did not answer");
-                    if !error.is_connect() {
-                        return None;
-                    }
-                    upstream.is_well.store(false, Ordering::Relaxed);
-                }
+        let order = self.in_order(image);
+        let (last, others) = order.split_last()?;
+        for upstream in others {
+            if let Ok(ended) = self.ask(upstream, parts.clone(), held.clone()).await {
+                return ended;
             }
         }
-        None
+        self.ask(last, parts, held).await.ok().flatten()
+    }
+
+    /// `None`: it took the request, and gave no answer.
+    async fn ask(
+        &self,
+        upstream: &Upstream,
+        mut parts: Parts,
+        body: Held,
+    ) -> Result<Option<Response<Incoming>>, Unreached> {
+        let Some(uri) = upstream.uri(parts.uri.path_and_query()) else { return Ok(None) };
+        parts.uri = uri;
+        parts.version = Version::HTTP_11;
+        let error = match self.client.request(Request::from_parts(parts, body)).await {
+            Ok(response) => return Ok(Some(response)),
+            Err(error) => error,
+        };
+        tracing::warn!(upstream = upstream.base, error = chain(&error), "this glance-api did not answer");
+        if !error.is_connect() {
+            return Ok(None);
+        }
+        upstream.is_well.store(false, Ordering::Relaxed);
+        Err(Unreached)
     }
 
     /// All of them, those that are well first.
@@ -125,7 +146,7 @@ impl Upstreams {
     }
 
     async fn look(&self, upstream: &Upstream) {
-        let Ok(uri) = format!("{}/healthcheck", upstream.base).parse::<Uri>() else { return };
+        let Some(uri) = upstream.uri(Some(&PathAndQuery::from_static("/healthcheck"))) else { return };
         let mut request = Request::new(Held::new(Empty::new().map_err(|never| match never {}).boxed_unsync()));
         *request.uri_mut() = uri;
         let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;

@@ -39,6 +39,11 @@ needs=(
   /usr/bin/rsync=rsync
   /usr/bin/rclone=rclone
   /usr/bin/openssl=openssl
+  /usr/bin/curl=curl
+  /usr/bin/dpkg-shlibdeps=dpkg-dev
+  /usr/bin/strip=binutils
+  /usr/bin/systemd-analyze=systemd
+  /usr/bin/ps=procps
 )
 nextest=yes
 for argument; do

@@ -9,6 +9,7 @@ mod failure;
 mod gc;
 mod images;
 mod ledger;
+mod manual;
 mod output;
 mod plan;
 mod replicate;
@@ -20,7 +21,7 @@ mod watch;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mimeo_core::StoreName;
 
 pub(crate) use self::{
@@ -139,6 +140,9 @@ enum Command {
     ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     Demo(demo::Options),
+    /// Write the man pages and shell completions into a directory, laid out as below /usr/share: for packages
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,6 +219,7 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         Command::Ledger { action } => ledger::run(&load()?, action).await,
         Command::ImportConfig(options) => import::import(&options),
         Command::Demo(options) => demo::demo(options).await,
+        Command::Manual { directory } => Ok(manual::write(Arguments::command(), &directory)?),
     }
 }
 
@@ -225,8 +230,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -13,6 +13,7 @@ mod limits;
 mod logging;
 mod reload;
 mod sample;
+mod service_manager;
 mod wire;
 
 #[cfg(fuzzing)]

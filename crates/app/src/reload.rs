@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Written},
     gateway::Gateway,
-    limits,
+    limits, service_manager,
     wire::Renewals,
 };
 
@@ -38,7 +38,9 @@ impl Reload {
     /// Reloads at each of the signals, until `stop`.
     pub(crate) async fn run(self, mut hangups: Signal, stop: CancellationToken) -> anyhow::Result<()> {
         while let Some(Some(())) = stop.run_until_cancelled(hangups.recv()).await {
+            service_manager::reloading();
             self.reload();
+            service_manager::ready();
         }
         Ok(())
     }

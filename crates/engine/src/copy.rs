@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::select_all;
 use mimeo_core::{
-    Error, Image, ImageId, Reason, Replica, ReplicaState, Result, StoreName, Timestamp,
+    Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
     plan::{Plan, Sight, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
@@ -20,10 +20,10 @@ use crate::{
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
-    note::{postpone, update},
+    note::{doubt, postpone},
     places::Place,
     prove::Haste,
-    register, scrub,
+    register, scrub, take,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
     verify::{self, Verified},
@@ -141,6 +141,15 @@ impl Copies<'_> {
         }
         for Verification { store, asked } in &plan.verify {
             self.verify(store, *asked);
+        }
+        for (store, giver) in plan.take.clone() {
+            self.running.insert(store.clone());
+            let (engine, image) = (Arc::clone(self.engine), self.image.clone());
+            let taking = async move {
+                let proven = take::run(&engine, &image, &store, &giver).await;
+                Done::Copied(store, proven)
+            };
+            self.work.spawn(taking.in_current_span());
         }
         for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
             match self.engine.health.last_failure(store) {
@@ -282,11 +291,11 @@ impl Copies<'_> {
         let (engine, id) = (self.engine, &self.image.id.clone());
         let result = async {
             let look = look(engine, id, &self.running).await?;
-            if let Sight::Present(image) = look.sight {
-                self.image = *image;
+            if let Sight::Present(image) = &look.sight {
+                self.image.clone_from(image);
             }
             if !look.plan.stop {
-                arrange::arrange(engine, id, &look.plan).await?;
+                arrange::arrange(engine, &look).await?;
             }
             if !look.plan.register.is_empty() && !look.plan.stop {
                 register::register(engine, &look.record, &look.plan.register).await?;
@@ -455,14 +464,4 @@ fn known_slow(engine: &Engine, stores: &[StoreName]) -> BTreeSet<StoreName> {
         rate(store).is_some_and(|rate| rate < fastest / 2) || (limit(store).is_some() && without_measure && unlimited)
     };
     stores.iter().filter(is_slow).cloned().collect()
-}
-
-/// The copy was read and did not have the image's hash: it is to be proven anew.
-async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
-    tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
-    let doubted =
-        update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });
-    if let Err(error) = doubted.await {
-        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
-    }
 }

@@ -23,6 +23,8 @@ use crate::{
     gate::Gate,
     guard::{self, Guard},
     health::Health,
+    leftovers::Leftovers,
+    names::Naming,
     orders::{self, Orders},
     pace::Paces,
     places::Places,
@@ -149,6 +151,8 @@ pub struct Engine {
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
+    pub(crate) naming: Naming,
+    pub(crate) leftovers: Leftovers,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -188,6 +192,8 @@ impl Engine {
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
+            naming: Naming::default(),
+            leftovers: Leftovers::default(),
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),
@@ -250,6 +256,7 @@ impl Engine {
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
         let mut conditions = Conditions {
             closed,
+            takes: self.takes(),
             unwanted_before: self.guard.unwanted_before(now, self.settings.gc.grace),
             scrub: self.settings.scrub.period,
             scrubbing: self.scrubs.full(),
@@ -262,6 +269,18 @@ impl Engine {
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
         }
         conditions
+    }
+
+    /// Which stores take objects by themselves, and from which.
+    fn takes(&self) -> BTreeMap<StoreName, BTreeSet<StoreName>> {
+        let areas = self.stores.iter().filter_map(|(name, part)| Some((name, part.store.area()?)));
+        let areas: Vec<(&StoreName, String)> = areas.collect();
+        let givers = |(name, part): (&StoreName, &StorePart)| {
+            let near = areas.iter().filter(|(giver, area)| *giver != name && part.store.takes_from(area));
+            let givers: BTreeSet<StoreName> = near.map(|(giver, _)| (*giver).clone()).collect();
+            (!givers.is_empty()).then(|| (name.clone(), givers))
+        };
+        self.stores.iter().filter_map(givers).collect()
     }
 
     /// What is to be done about the image as it is seen now.

@@ -16,6 +16,8 @@ mod gate;
 mod guard;
 mod health;
 mod intake;
+mod leftovers;
+mod like;
 mod look;
 mod names;
 mod nearest;
@@ -40,11 +42,13 @@ mod set_back;
 mod stores;
 mod survey;
 mod sweep;
+mod take;
 mod transfer;
 mod turn;
 mod upload;
 mod verify;
 mod walk;
+mod withheld;
 
 #[cfg(feature = "sabotage")]
 pub mod sabotage;

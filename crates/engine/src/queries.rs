@@ -64,6 +64,9 @@ impl Engine {
         self.ledger.commit(&[Change::TryAt(id.clone(), due), Change::Dirty(mark)]).await?;
         self.turns.poke(id);
         self.wake.notify_one();
+        if self.leftovers.asked(id) {
+            self.sweep.notify_one();
+        }
         Ok(())
     }
 
@@ -140,7 +143,13 @@ impl Engine {
     }
 
     fn report(&self, record: &Record) -> ImageReport {
-        ImageReport::new(record, |store| self.board.get(&record.image.id, store))
+        let mut report = ImageReport::new(record, |store| self.board.get(&record.image.id, store));
+        for told in report.replicas.iter_mut().filter(|told| told.state == ReplicaState::Retiring) {
+            let object = record.replicas.get(&told.store).and_then(|replica| replica.object.as_ref());
+            let left = object.and_then(|object| self.leftovers.why(&told.store, object));
+            told.reason = left.or(told.reason.take());
+        }
+        report
     }
 
     /// An image that the ledger does not know yet, as its first look will record it.
@@ -198,6 +207,8 @@ fn action(
     let is_after_others = failure.is_some_and(|failure| failure.reason == mimeo_core::Reason::AfterOthers);
     if plan.copy.contains(store) {
         ("copy", format!("wanted there, and not there yet{}", again()))
+    } else if let Some((_, giver)) = plan.take.iter().find(|(taker, _)| taker == store) {
+        ("copy", format!("wanted there, and not there yet; the store takes it from {giver} by itself{}", again()))
     } else if is_after_others {
         ("ask", "wanted there, and only Glance can copy it there, after Mimeo's own copies".into())
     } else if plan.ask.contains(store) {

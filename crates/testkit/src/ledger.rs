@@ -180,6 +180,18 @@ impl Ledger for MemoryLedger {
         })
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        self.read(|tables| {
+            let mut named: Vec<(&str, &ImageId)> =
+                tables.images.values().filter_map(|row| Some((row.name.as_deref()?, &row.id))).collect();
+            named.sort();
+            let (mut before, behind): (Vec<_>, Vec<_>) = named.into_iter().partition(|(other, _)| *other <= name);
+            before.sort_by(|a, b| b.0.cmp(a.0).then(a.1.cmp(b.1)));
+            let near = before.into_iter().take(limit).chain(behind.into_iter().take(limit));
+            near.map(|(_, id)| id.clone()).collect()
+        })
+    }
+
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.read(|tables| {
             let ids = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after)).take(limit);
@@ -257,7 +269,10 @@ impl Tables {
             Change::ReplicaGone(id, store) => drop(self.replicas.remove(&(id.clone(), store.clone()))),
             Change::Object(object) => {
                 self.image(&object.name.image());
-                self.objects.insert(key(&object.store, &object.name), object.clone());
+                let key = key(&object.store, &object.name);
+                if object.state != ObjectState::Found || !self.objects.contains_key(&key) {
+                    self.objects.insert(key, object.clone());
+                }
             }
             Change::Doom(store, name, at) => {
                 if let Some(object) = self.objects.get_mut(&key(store, name)) {

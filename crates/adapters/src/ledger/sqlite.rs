@@ -165,6 +165,17 @@ impl Ledger for SqliteLedger {
         rows::ids(&found)
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        let before = "SELECT id FROM images WHERE name <= ?1 ORDER BY name DESC, id LIMIT ?2";
+        let behind = "SELECT id FROM images WHERE name > ?1 ORDER BY name, id LIMIT ?2";
+        let mut found: Vec<String> = Vec::new();
+        for query in [before, behind] {
+            let query = sqlx::query_scalar(query).bind(name).bind(rows::limit(limit));
+            found.extend(query.fetch_all(&self.readers).await.map_err(unavailable)?);
+        }
+        rows::ids(&found)
+    }
+
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
         let found: Vec<String> = sqlx::query_scalar("SELECT id FROM images WHERE id > ?1 ORDER BY id LIMIT ?2")

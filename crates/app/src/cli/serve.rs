@@ -16,7 +16,7 @@ use crate::{
     lifetime::{END, Tasks, allow_open_files, hangups, stop_on},
     logging,
     reload::Reload,
-    wire,
+    service_manager, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -47,6 +47,9 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, gateway, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
+    tasks.start("stopping", service_manager::stopping(stop.clone()));
+    tasks.watch(service_manager::watchdog());
+    service_manager::ready();
     let outcome = tasks.finish(stop).await;
     mimeo_crash::point("serve-stopped");
     drop(claim);

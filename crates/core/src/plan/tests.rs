@@ -6,12 +6,13 @@ mod glance;
 mod live;
 mod retire;
 mod staged;
+mod take;
 mod withdraw;
 
 use std::time::Duration;
 
 use super::*;
-use crate::{CHUNK, ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
+use crate::{CHUNK, ContentHash, Digest, Error, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
 
 struct World {
     record: Record,

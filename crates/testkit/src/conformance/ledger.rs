@@ -19,6 +19,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     settles_only_what_was_not_marked_again(&make().await).await;
     gives_due_marks_in_order_without_the_busy(&make().await).await;
     finds_by_name_and_by_id(&make().await).await;
+    finds_names_near_a_name(&make().await).await;
     lists_in_pages(&make().await).await;
     finds_what_is_to_be_swept(&make().await).await;
     drops_one_replica(&make().await).await;
@@ -151,6 +152,18 @@ async fn finds_by_name_and_by_id(ledger: &impl Ledger) {
     assert!(ledger.find("deb%").await.unwrap().is_empty());
 }
 
+async fn finds_names_near_a_name(ledger: &impl Ledger) {
+    let names = [Some("deb-12"), Some("deb-11"), Some("deb-12"), None, Some("arch"), Some("deb-13"), Some("ubuntu")];
+    for (n, name) in (1..).zip(names) {
+        let row = ImageRow { name: name.map(Into::into), ..ImageRow::new(id(n)) };
+        ledger.commit(&[Change::Image(row)]).await.unwrap();
+    }
+    assert_eq!(ledger.named_near("deb-12", 3).await.unwrap(), [id(1), id(3), id(2), id(6), id(7)]);
+    assert_eq!(ledger.named_near("deb-12b", 1).await.unwrap(), [id(1), id(6)]);
+    assert_eq!(ledger.named_near("Arch", 2).await.unwrap(), [id(5), id(2)]);
+    assert!(ledger.named_near("deb%", 0).await.unwrap().is_empty());
+}
+
 async fn lists_in_pages(ledger: &impl Ledger) {
     let rows = [3, 1, 5, 2, 4].map(|n| Change::Image(ImageRow::new(id(n))));
     ledger.commit(&rows).await.unwrap();
@@ -173,7 +186,11 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     assert_eq!(found, [(id(1), 1), (id(2), 0)]);
     assert_eq!(ledger.sweepable(None, 1).await.unwrap().len(), 1);
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
-    ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
+    // A listing is late: what the ledger has come to know meanwhile stands.
+    ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept.clone() })]).await.unwrap();
+    assert_eq!(ledger.load(&id(3)).await.unwrap().unwrap().objects, [kept.clone()]);
+    let gone = Change::ObjectGone(kept.store.clone(), kept.name.clone());
+    ledger.commit(&[gone, Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
     assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].objects[0].state, ObjectState::Found);
     let kept = Object { name: ObjectName::new(&id(2), 1), state: ObjectState::Kept, ..open_object(1) };
     ledger.commit(&[Change::Object(kept)]).await.unwrap();

@@ -62,6 +62,11 @@ impl Ledger for SimLedger {
         self.0.world.ledger.find(name_or_id).await
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        let near = self.0.world.ledger.named_near(name, limit);
+        self.0.call(Part::Ledger, || format!("named near {name}"), near).await
+    }
+
     async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.0.call(Part::Ledger, || "list".into(), self.0.world.ledger.list(after, limit)).await
     }

@@ -130,13 +130,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        is_served: bool,
-        watcher: Watcher,
-    ) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, is_served: bool, watcher: Watcher) {
         // Small answers are not to wait for more.
         let _ = stream.set_nodelay(true);
         let patience = if is_served { HEAD } else { REFUSED_HEAD };

@@ -131,12 +131,7 @@ pub struct Copying {
 impl Engine {
     /// Prepares to copy an upload of `size` bytes, where that is known, to the stores that the rules want for the image.
     /// `None`: there is nothing to copy, or not now.
-    pub async fn upload(
-        self: &Arc<Self>,
-        id: &ImageId,
-        becomes: Becomes,
-        size: Option<u64>,
-    ) -> Result<Option<Upload>> {
+    pub async fn upload(self: &Arc<Self>, id: &ImageId, becomes: Becomes, size: Option<u64>) -> Result<Option<Upload>> {
         if self.settings.observe {
             return Ok(None);
         }
@@ -276,12 +271,7 @@ impl Copying {
 }
 
 /// The image that the upload has become, once the image service said that it took it.
-async fn became(
-    engine: &Engine,
-    before: &Image,
-    becomes: Becomes,
-    outcome: oneshot::Receiver<()>,
-) -> Result<Image> {
+async fn became(engine: &Engine, before: &Image, becomes: Becomes, outcome: oneshot::Receiver<()>) -> Result<Image> {
     let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
     outcome.await.map_err(refused)?;
     mimeo_crash::point("upload-taken");

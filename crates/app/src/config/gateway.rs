@@ -14,17 +14,8 @@ use super::{
     sections::{above_zero, list},
 };
 
-const KEYS: &[&str] = &[
-    "listen",
-    "upstream",
-    "ack",
-    "ack_timeout",
-    "reads",
-    "connections",
-    "stop_timeout",
-    "certificate",
-    "key",
-];
+const KEYS: &[&str] =
+    &["listen", "upstream", "ack", "ack_timeout", "reads", "connections", "stop_timeout", "certificate", "key"];
 const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 #[derive(Debug, Clone)]

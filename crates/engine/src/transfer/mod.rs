@@ -181,11 +181,7 @@ impl Transfer {
     }
 
     /// Takes what passes, all of it, and gives its length and what it has become.
-    async fn take_all(
-        &self,
-        bits: impl Stream<Item = Bytes>,
-        told: oneshot::Receiver<Image>,
-    ) -> Result<(u64, Image)> {
+    async fn take_all(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Result<(u64, Image)> {
         let mut bits = pin!(bits);
         let mut size = 0_u64;
         while let Some(chunk) = self.meanwhile(bits.next()).await {
@@ -256,7 +252,9 @@ async fn verify_passed(hashes: Hashes, size: u64, image: &Image) -> Result<Verif
     }
     // Nothing is wrong with the image: Glance converts some.
     hashes.verify(size, hash).await.map_err(|error| match error.reason {
-        Reason::SourceMismatch => Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied"),
+        Reason::SourceMismatch => {
+            Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied")
+        }
         _ => error,
     })
 }

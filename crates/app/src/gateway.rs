@@ -7,7 +7,6 @@ mod download;
 mod forward;
 mod headers;
 mod target;
-mod tls;
 mod upload;
 mod upstream;
 
@@ -43,10 +42,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     headers::Client,
-    tls::Tls,
     upstream::{AnyBody, Upstreams},
 };
-use crate::config::{GatewaySettings, TlsFiles};
+use crate::{config::GatewaySettings, tls::Tls};
 
 /// How long a client may take to send the head of a request, or stay without one.
 const HEAD: Duration = Duration::from_mins(1);
@@ -64,7 +62,7 @@ pub(crate) struct Gateway {
     engine: Arc<Engine>,
     settings: GatewaySettings,
     upstreams: Upstreams,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
     /// Places for connections that are served, and for those that are refused.
     served: Arc<Semaphore>,
     refused: Arc<Semaphore>,
@@ -74,18 +72,16 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(engine: Arc<Engine>, settings: GatewaySettings) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        settings: GatewaySettings,
+        tls: Option<Arc<Tls>>,
+    ) -> anyhow::Result<Arc<Self>> {
         let upstreams = Upstreams::new(&settings.upstream)?;
-        let tls = settings.tls.as_ref().map(Tls::new).transpose()?;
         let served = Arc::new(Semaphore::new(settings.connections.get()));
         let refused = Arc::new(Semaphore::new(REFUSED));
         let (stopping, copies) = (CancellationToken::new(), TaskTracker::new());
         Ok(Arc::new(Self { engine, settings, upstreams, tls, served, refused, stopping, copies }))
-    }
-
-    /// Connections from now on get the certificate that these files hold now. One that speaks plain HTTP goes on to.
-    pub(crate) fn renew(&self, files: &TlsFiles) -> anyhow::Result<()> {
-        self.tls.as_ref().map_or(Ok(()), |tls| tls.renew(files))
     }
 
     /// Serves until `stop`; then takes no new requests, and gives those that run, and their copies, time to end.

@@ -256,6 +256,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         name: image.name.clone(),
         status: Some(image.status.to_string()),
         size: image.size,
+        owner: image.owner.clone(),
         wanted,
         trouble,
         observed_at: Some(seen.now),

@@ -165,7 +165,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
             object = anew.into_iter().next().ok_or_else(gone)?.object;
         } else {
             tracing::info!(%store, from, "going on with what was kept");
-            line.advance(usize::try_from(from).unwrap_or(usize::MAX));
+            line.begin_at(from);
         }
     }
     engine.gates(store).room.take(part, &line).await?;

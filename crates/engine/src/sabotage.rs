@@ -6,6 +6,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     UnprovenIsRegistered,
+    UploadIsNotCompared,
     NamesAreNotRead,
     BitsGoWithTheirLocation,
     WhatIsOutOfReachIsBad,
@@ -29,8 +30,9 @@ pub enum Bug {
 
 impl Bug {
     /// Each with the number of the promise that it breaks.
-    pub const ALL: [(Self, usize); 20] = [
+    pub const ALL: [(Self, usize); 21] = [
         (Self::UnprovenIsRegistered, 1),
+        (Self::UploadIsNotCompared, 1),
         (Self::NamesAreNotRead, 2),
         (Self::BitsGoWithTheirLocation, 2),
         (Self::WhatIsOutOfReachIsBad, 2),

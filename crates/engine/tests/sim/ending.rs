@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Image, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store};
+use mimeo_core::{
+    Image, ImageFilter, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store,
+};
 
 use crate::{
     operators,
@@ -76,12 +78,22 @@ async fn help(story: &mut Story) {
         }
     }
     for record in story.world.ledger.records() {
+        // Glance has removed it with another image that named it: somebody has the copies read again.
+        let is_missing = |replica: &Replica| {
+            let at = story.world.stores.iter().position(|store| *store.name() == replica.store);
+            let object = at.zip(replica.object.as_ref()).filter(|(at, _)| story.world.setup.stores[*at].reached);
+            object.is_some_and(|(at, object)| !story.world.stores[at].holds(object))
+        };
+        let registered = record.replicas.values().filter(|replica| replica.state == ReplicaState::Registered);
+        if registered.into_iter().any(is_missing) {
+            let _ = engine.verify(&record.image.id).await;
+        }
         let waits = |replica: &mimeo_core::Replica| replica.failure.as_ref().is_some_and(|it| it.next_try.is_none());
         if record.image.gone_at.is_none() && record.replicas.values().any(waits) {
             let _ = engine.replicate(&record.image.id).await;
         }
     }
-    if let Ok(reports) = engine.list(None, 100).await {
+    if let Ok(reports) = engine.list(&ImageFilter::default(), None, 100).await {
         story.world.step(&Step::Told { text: &format!("{reports:?}") });
     }
 }
@@ -100,7 +112,11 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
         };
         let is_enabled = |store: &StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let is_active = world.image(&record.image.id).is_some_and(|image| image.status == ImageStatus::Active);
-        if let Some(going) = record.replicas.values().find(|it| is_active && is_going(it) && is_enabled(&it.store)) {
+        // It has no other place.
+        let has_place = world.image(&record.image.id).is_some_and(|image| !configuration.wanted(&image).0.is_empty());
+        if let Some(going) =
+            record.replicas.values().find(|it| is_active && has_place && is_going(it) && is_enabled(&it.store))
+        {
             return Err(format!("{} at {} {IS_TO_GO}", record.image.id, going.store));
         }
     }

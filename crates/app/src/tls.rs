@@ -1,4 +1,4 @@
-//! The gateway's own certificate, which may be exchanged while it is open.
+//! A server's own certificate, which may be exchanged while it is open.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,21 +13,21 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::TlsFiles;
 
 /// What new connections are begun with.
-pub(super) struct Tls(Mutex<TlsAcceptor>);
+pub(crate) struct Tls(Mutex<TlsAcceptor>);
 
 impl Tls {
-    pub(super) fn new(files: &TlsFiles) -> anyhow::Result<Self> {
+    pub(crate) fn new(files: &TlsFiles) -> anyhow::Result<Self> {
         acceptor(files).map(|acceptor| Self(Mutex::new(acceptor)))
     }
 
     /// Reads the files again. Connections that there are stay as they are.
-    pub(super) fn renew(&self, files: &TlsFiles) -> anyhow::Result<()> {
+    pub(crate) fn renew(&self, files: &TlsFiles) -> anyhow::Result<()> {
         let acceptor = acceptor(files)?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = acceptor;
         Ok(())
     }
 
-    pub(super) fn current(&self) -> TlsAcceptor {
+    pub(crate) fn current(&self) -> TlsAcceptor {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

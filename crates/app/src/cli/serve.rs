@@ -17,7 +17,7 @@ use crate::{
     reload::{Certificates, Reload},
     service_manager,
     tls::Tls,
-    wire,
+    ui, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -55,7 +55,10 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
             gateway.serve(listener, stopped).await
         });
     }
-    tasks.start("api", api::serve(listener, tls.api.clone(), engine.clone(), authority, stop.clone()));
+    let clock = Arc::new(wire::SystemClock);
+    let dashboard = ui::start(&mut tasks, engine.clone(), Arc::clone(&authority), clock, tls.api.is_some(), &stop);
+    let api = api::serve(listener, tls.api.clone(), engine.clone(), authority, dashboard, stop.clone());
+    tasks.start("api", api);
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });

@@ -1,4 +1,4 @@
-//! The API of `serve`: what the commands and the dashboard, and whoever else may, ask the engine.
+//! The API of `serve`: what the commands and other programs ask the engine.
 //!
 //! Owns HTTP: routes, who may call them, problems. Decides nothing: each route is one call of the engine.
 
@@ -14,19 +14,22 @@ mod routes;
 mod rules;
 mod stores;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod token;
 
 use std::sync::Arc;
 
-use axum::extract::FromRef;
+use axum::{Router, extract::FromRef};
 use mimeo_engine::Engine;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
-pub(crate) use self::events::{Changes, Numbered};
+pub(crate) use self::{
+    events::{Changes, Numbered},
+    problem::Problem,
+};
 use crate::{listener, tls::Tls};
 
 /// Listeners to events at a time.
@@ -47,17 +50,18 @@ impl FromRef<Api> for Arc<Engine> {
     }
 }
 
-/// Answers on `listener` until `stop`; then ends the requests under way.
+/// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
+    beside: Router,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
     let api = Api { engine, listeners, stop: stop.clone() };
-    listener::serve(listener, tls, routes::router(api, &authority), stop).await
+    listener::serve(listener, tls, routes::router(api, &authority).merge(beside), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

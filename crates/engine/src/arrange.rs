@@ -86,6 +86,7 @@ async fn patch(engine: &Engine, before: &Image, keep: &[Location], remove: &[Loc
     if !matches!(&outcome, Err(error) if error.reason == Reason::ImageServiceUnreachable) {
         engine.recent.close(&window);
     }
+    mimeo_crash::point("locations-arranged");
     outcome?;
     engine.registry.look(&before.id).await
 }

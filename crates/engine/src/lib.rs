@@ -60,4 +60,4 @@ pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 pub use progress::{Phase, Progress, Running, Traffic};
 pub use stores::Refusal;
 pub use survey::notes;
-pub use upload::{Bits, Copying, Outcome, Upload};
+pub use upload::{Becomes, Bits, Copying, Outcome, Upload};

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
 use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
@@ -48,17 +49,18 @@ async fn api() -> Api {
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
     let authority = Authority::new(token, Some(identity), roles, clock);
-    serving.spawn(serve(listener, None, engine(registry.clone()), authority, CancellationToken::new()));
+    let engine = engine(registry.clone(), Arc::default());
+    serving.spawn(serve(listener, None, engine, authority, Router::new(), CancellationToken::new()));
     let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default(), tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 
-fn engine(registry: FakeRegistry) -> Arc<Engine> {
+pub(crate) fn engine(registry: FakeRegistry, ledger: Arc<MemoryLedger>) -> Arc<Engine> {
     let store = FakeStore::new("http1");
     let facts = StoreFacts::new("http1".parse().unwrap());
     let parts = Parts {
         registry: Arc::new(registry),
-        ledger: Arc::new(MemoryLedger::default()),
+        ledger,
         clock: Arc::new(FakeClock::at(sample::time(0))),
         stores: vec![StorePart { store: Arc::new(store), timeout: LONG, backend: None }],
     };

@@ -9,6 +9,7 @@ mod config;
 #[doc(hidden)]
 pub mod fuzzing;
 mod glance;
+mod identity;
 mod session;
 mod source;
 #[cfg(feature = "swift")]
@@ -21,6 +22,7 @@ pub use config::OpenstackConfig;
 #[cfg(feature = "swift")]
 pub(crate) use config::{Endpoint, Login, named_cloud, trust};
 pub use glance::Glance;
+pub use identity::Keystone;
 #[cfg(feature = "swift")]
 pub(crate) use session::{Access, Session};
 #[cfg(feature = "swift")]

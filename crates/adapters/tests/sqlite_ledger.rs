@@ -4,7 +4,9 @@
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
 use mimeo_adapters::ledger::sqlite::SqliteLedger;
-use mimeo_core::{Change, Digest, DirtyMark, ImageRow, Object, ObjectName, ObjectState, Reason, ports::Ledger};
+use mimeo_core::{
+    Change, Digest, DirtyMark, ImageFilter, ImageRow, Object, ObjectName, ObjectState, Reason, ports::Ledger,
+};
 use mimeo_testkit::{
     conformance,
     sample::{id, time},
@@ -98,7 +100,7 @@ async fn readers_and_writers_at_once_all_succeed() {
         }
     });
     futures::future::join_all(work).await;
-    assert_eq!(ledger.list(None, 100).await.unwrap().len(), 20);
+    assert_eq!(ledger.page(&ImageFilter::default(), None, 100).await.unwrap().len(), 20);
 }
 
 #[tokio::test]
@@ -168,7 +170,7 @@ async fn a_restored_backup_is_the_ledger_and_the_one_before_stays_whole_beside_i
     let before = SqliteLedger::restore(&path, &to, &[noted]).await.unwrap().unwrap();
     drop(ledger);
     let images = async |path: &Path| {
-        let records = SqliteLedger::open(path).await.unwrap().list(None, 9).await.unwrap();
+        let records = SqliteLedger::open(path).await.unwrap().page(&ImageFilter::default(), None, 9).await.unwrap();
         records.into_iter().map(|record| record.image.id).collect::<Vec<_>>()
     };
     assert_eq!(images(&path).await, [id(1)]);
@@ -188,6 +190,9 @@ async fn what_is_no_backup_does_not_become_the_ledger() {
     ledger.close().await;
     for from in [text, folder.path().join("nowhere")] {
         assert_eq!(SqliteLedger::restore(&path, &from, &[]).await.unwrap_err().reason, Reason::Ledger);
-        assert_eq!(SqliteLedger::open(&path).await.unwrap().list(None, 9).await.unwrap().len(), 1);
+        assert_eq!(
+            SqliteLedger::open(&path).await.unwrap().page(&ImageFilter::default(), None, 9).await.unwrap().len(),
+            1
+        );
     }
 }

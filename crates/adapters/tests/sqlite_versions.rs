@@ -1,11 +1,14 @@
 //! Ledgers of earlier releases, as their own schema made them (`tests/ledgers`): each is opened, and holds what it held.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use mimeo_adapters::ledger::sqlite::SqliteLedger;
 use mimeo_core::{
-    Change, Digest, Failure, ImageRow, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Replica,
+    Change, Digest, Failure, ImageRow, ImageState, Object, ObjectName, ObjectState, Proof, ProofKind, Reason, Replica,
     ReplicaState, ports::Ledger,
 };
 use mimeo_testkit::sample::{id, time};
@@ -37,9 +40,15 @@ async fn a_ledger_of_every_earlier_version_is_opened_with_all_that_it_held() {
         older.close().await.unwrap();
         let ledger = SqliteLedger::open(&path).await.unwrap();
         holds_what_it_held(&ledger, version).await;
+        let tally = ledger.tally().await.unwrap();
+        assert_eq!(tally.images, BTreeMap::from([(ImageState::Degraded, 1), (ImageState::Retiring, 1)]));
+        let of = |name: &str, state| (name.parse().unwrap(), BTreeMap::from([(state, 1)]));
+        let replicas = [of("http1", ReplicaState::Registered), of("http2", ReplicaState::Failed)];
+        assert_eq!(tally.replicas, BTreeMap::from(replicas));
         // And it is as good as a new one.
         ledger.commit(&[Change::Replica(id(1), Replica::wanted("http3".parse().unwrap()))]).await.unwrap();
-        assert!(!ledger.history(&id(1)).await.unwrap().is_empty());
+        assert_eq!(ledger.history(&id(1)).await.unwrap().len(), if version < 5 { 1 } else { 2 });
+        assert_eq!(ledger.told(0, 9).await.unwrap().len(), 1, "what is from before has no number");
     }
 }
 
@@ -96,7 +105,7 @@ async fn every_version_before_the_newest_has_its_dump() {
         .fetch_all(&mut connect(&path).await)
         .await
         .unwrap();
-    // 3 to 5 come with one release.
+    // 3 to 5 came with one release.
     let released: Vec<i64> =
         versions[..versions.len() - 1].iter().copied().filter(|version| !(3..5).contains(version)).collect();
     let kept: Vec<i64> = dumps().into_iter().map(|(version, _)| version).collect();

@@ -1,35 +1,75 @@
-//! The API of `serve`: what the commands, and later the dashboard, ask the engine.
+//! The API of `serve`: what the commands and the dashboard, and whoever else may, ask the engine.
 //!
-//! Owns HTTP: routes, the bearer token, problems. Decides nothing: each route is one call of the engine.
+//! Owns HTTP: routes, who may call them, problems. Decides nothing: each route is one call of the engine.
 
+pub(crate) mod auth;
+mod etag;
+mod events;
+mod health;
+mod images;
+mod input;
+mod openapi;
 mod problem;
 mod routes;
+mod rules;
+mod stores;
 #[cfg(test)]
 mod tests;
 pub(crate) mod token;
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use mimeo_engine::Engine;
-use serde::Deserialize;
-use tokio::net::TcpListener;
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::token::Token;
-use crate::lifetime;
+use self::auth::Authority;
+pub(crate) use self::events::{Changes, Numbered};
+use crate::{listener, tls::Tls};
+
+/// Listeners to events at a time.
+const LISTENERS: usize = 64;
+
+/// What the answers are made from.
+#[derive(Clone)]
+struct Api {
+    engine: Arc<Engine>,
+    listeners: Arc<Semaphore>,
+    /// What would go on for ever ends with this.
+    stop: CancellationToken,
+}
+
+impl FromRef<Api> for Arc<Engine> {
+    fn from_ref(api: &Api) -> Self {
+        Arc::clone(&api.engine)
+    }
+}
 
 /// Answers on `listener` until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
-    token: Token,
+    authority: Arc<Authority>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    lifetime::serve_until(listener, routes::router(engine, token), stop).await
+    let listeners = Arc::new(Semaphore::new(LISTENERS));
+    let api = Api { engine, listeners, stop: stop.clone() };
+    listener::serve(listener, tls, routes::router(api, &authority), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ProblemBody {
     pub detail: String,
+}
+
+/// Images that were asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Page<T> {
+    pub images: Vec<T>,
+    /// Where the next ones are; null after the last.
+    pub next: Option<String>,
 }

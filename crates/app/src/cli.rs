@@ -5,14 +5,18 @@
 
 mod client;
 mod drain;
+mod events;
+mod examples;
 mod failure;
 mod gc;
 mod images;
 mod ledger;
 mod manual;
 mod output;
+mod pinned;
 mod plan;
 mod replicate;
+mod rules;
 mod serve;
 mod stores;
 mod table;
@@ -37,6 +41,12 @@ use crate::{
     demo, import,
 };
 
+use self::examples::{
+    CHECK_EXAMPLES, DEMO_EXAMPLES, DRAIN_EXAMPLES, EVENTS_EXAMPLES, GC_EXAMPLES, IMPORT_EXAMPLES, LEDGER_EXAMPLES,
+    PLAN_EXAMPLES, REPLICATE_EXAMPLES, RULES_EXAMPLES, SERVE_EXAMPLES, STATUS_EXAMPLES, STORES_EXAMPLES,
+    VERIFY_EXAMPLES,
+};
+
 const CONFIG_HELP: &str = "The configuration file [default: $MIMEO_CONFIG, ./mimeo.toml, /etc/mimeo/mimeo.toml]";
 
 #[derive(Debug, Parser)]
@@ -51,12 +61,14 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Replicate: listen, scan, copy, prove, register, until stopped
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve {
         /// Only plan and report: write to no store and no image
         #[arg(long)]
         observe: bool,
     },
-    /// Show one image's replicas, or all images
+    /// Show one image's replicas; or how everything stands, and the images
+    #[command(after_help = STATUS_EXAMPLES)]
     Status {
         /// A name or an id
         image: Option<String>,
@@ -64,9 +76,40 @@ enum Command {
         #[arg(long, requires = "image")]
         history: bool,
         #[command(flatten)]
+        which: images::Which,
+        #[command(flatten)]
+        style: StyleArguments,
+    },
+    /// Show what became of images and copies lately, and follow what happens
+    #[command(after_help = EVENTS_EXAMPLES)]
+    Events {
+        /// Go on as it happens
+        #[arg(short, long)]
+        follow: bool,
+        /// A JSON object in each line
+        #[arg(long)]
+        json: bool,
+        /// Begin with so many of the latest
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+    },
+    /// Show the rules and how many images match each, or what another rule would do
+    #[command(after_help = RULES_EXAMPLES)]
+    Rules {
+        /// A CEL expression over `image`: which images would it match, and where would they go? Writes nothing
+        #[arg(long = "try", value_name = "WHEN")]
+        when: Option<String>,
+        /// With --try: one of its stores, may be given several times [default: every enabled store]
+        #[arg(long = "store", value_name = "STORE", requires = "when")]
+        stores: Vec<StoreName>,
+        /// With --try: any so many of its stores [default: all of them]
+        #[arg(long, value_name = "K", requires = "when")]
+        copies: Option<usize>,
+        #[command(flatten)]
         style: StyleArguments,
     },
     /// Look at an image now, and try again what failed
+    #[command(after_help = REPLICATE_EXAMPLES)]
     Replicate {
         /// A name or an id
         image: String,
@@ -78,6 +121,7 @@ enum Command {
         timeout: Option<Duration>,
     },
     /// Read all copies of an image again, now: what is bad is withdrawn and made anew
+    #[command(after_help = VERIFY_EXAMPLES)]
     Verify {
         /// A name or an id
         image: String,
@@ -89,6 +133,7 @@ enum Command {
         timeout: Option<Duration>,
     },
     /// Show what would be done; works without a running `serve`
+    #[command(after_help = PLAN_EXAMPLES)]
     Plan {
         /// A name or an id [default: every image]
         image: Option<String>,
@@ -96,12 +141,13 @@ enum Command {
         style: StyleArguments,
     },
     /// Try everything end to end with a tiny image, and name the cure of each fault; works without `serve`
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         #[command(flatten)]
         style: StyleArguments,
     },
     /// Show the stores, or tell Mimeo that one was renamed or moved
-    #[command(args_conflicts_with_subcommands = true)]
+    #[command(args_conflicts_with_subcommands = true, after_help = STORES_EXAMPLES)]
     Stores {
         #[command(subcommand)]
         change: Option<StoreChange>,
@@ -109,6 +155,7 @@ enum Command {
         style: StyleArguments,
     },
     /// Empty a store: its copies go once others are registered, and it takes no new ones
+    #[command(after_help = DRAIN_EXAMPLES)]
     Drain {
         store: StoreName,
         /// Wait until the store is empty
@@ -124,6 +171,7 @@ enum Command {
         style: StyleArguments,
     },
     /// Show which copies wait for their removal: of deleted images, or unwanted
+    #[command(after_help = GC_EXAMPLES)]
     Gc {
         /// Let the removals go through that the guard holds
         #[arg(long)]
@@ -132,13 +180,16 @@ enum Command {
         style: StyleArguments,
     },
     /// Back the ledger up, or put a backup back
+    #[command(after_help = LEDGER_EXAMPLES)]
     Ledger {
         #[command(subcommand)]
         action: ledger::Action,
     },
     /// Write a configuration from Glance's own
+    #[command(after_help = IMPORT_EXAMPLES)]
     ImportConfig(import::Options),
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(demo::Options),
     /// Write the man pages and shell completions into a directory, laid out as below /usr/share: for packages
     #[command(hide = true)]
@@ -189,11 +240,18 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
     let connect = || load().and_then(|config| Client::new(&config.api));
     match command {
         Command::Serve { observe } => serve::serve(&locate()?, observe).await,
-        Command::Status { image: Some(image), history: true, style } => {
+        Command::Status { image: Some(image), history: true, style, .. } => {
             images::history(&connect()?, &image, &style.into()).await
         }
         Command::Status { image: Some(image), style, .. } => images::show(&connect()?, &image, &style.into()).await,
-        Command::Status { image: None, style, .. } => images::list(&connect()?, &style.into()).await,
+        Command::Status { image: None, which, style, .. } => images::list(&connect()?, &which, &style.into()).await,
+        Command::Events { follow, json, limit } => {
+            events::events(&connect()?, events::How { follow, json, limit: limit.into() }).await
+        }
+        Command::Rules { when: None, style, .. } => rules::list(&connect()?, &style.into()).await,
+        Command::Rules { when: Some(when), stores, copies, style } => {
+            rules::try_rule(&connect()?, &when, &stores, copies, &style.into()).await
+        }
         Command::Replicate { image, wait, timeout } => {
             let wait = wait.then_some(watch::Wait { timeout });
             replicate::replicate(&connect()?, &image, wait).await
@@ -235,6 +293,33 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_has_examples_and_each_is_one_that_it_takes() {
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+            assert!(help.starts_with("Examples:\n") && !examples.is_empty(), "{name}");
+            for example in examples {
+                let line = example.split("  #").next().unwrap_or_default().trim();
+                let words: Vec<String> = words(line);
+                assert_eq!(words.get(1).map(String::as_str), Some(name), "{line}");
+                Arguments::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+            }
+        }
+    }
+
+    /// As a shell would, but for what these examples do not have.
+    fn words(line: &str) -> Vec<String> {
+        let parts = line.split('\'').enumerate();
+        parts
+            .flat_map(|(at, part)| match at % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) mod units;
 mod written;
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     num::NonZeroU64,
@@ -140,6 +141,17 @@ pub(crate) struct ScrubSettings {
 pub(crate) struct ApiSettings {
     pub listen: SocketAddr,
     pub token_file: PathBuf,
+    /// Which of Keystone's roles may do what.
+    pub roles: RoleNames,
+    /// None: plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Which of Keystone's roles make an admin of Mimeo, and which a reader. None at all: Keystone is not asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RoleNames {
+    pub admin: BTreeSet<String>,
+    pub reader: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,20 +11,34 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{Config, Written},
     limits, service_manager,
+    tls::Tls,
     wire::Renewals,
 };
+
+/// Of those of its servers that speak TLS.
+pub(crate) struct Certificates {
+    pub(crate) api: Option<Arc<Tls>>,
+    pub(crate) gateway: Option<Arc<Tls>>,
+}
 
 pub(crate) struct Reload {
     path: PathBuf,
     engine: Arc<Engine>,
     renewals: Renewals,
+    tls: Certificates,
     /// What `serve` was started with.
     started: Written,
 }
 
 impl Reload {
-    pub(crate) fn new(path: PathBuf, engine: Arc<Engine>, renewals: Renewals, started: Written) -> Self {
-        Self { path, engine, renewals, started }
+    pub(crate) fn new(
+        path: PathBuf,
+        engine: Arc<Engine>,
+        renewals: Renewals,
+        tls: Certificates,
+        started: Written,
+    ) -> Self {
+        Self { path, engine, renewals, tls, started }
     }
 
     /// Reloads at each of the signals, until `stop`.
@@ -52,6 +66,14 @@ impl Reload {
         let differences = self.started.differences(&config.written);
         for (section, error) in self.renewals.renew(&config, &differences) {
             tracing::error!("credentials of {section} not renewed, those in force stay: {}", error.chain());
+        }
+        let gateway = config.gateway.as_ref().and_then(|settings| settings.tls.as_ref());
+        for (section, tls, files) in
+            [("[api]", &self.tls.api, config.api.tls.as_ref()), ("[gateway]", &self.tls.gateway, gateway)]
+        {
+            if let Some(Err(error)) = tls.as_ref().zip(files).map(|(tls, files)| tls.renew(files)) {
+                tracing::error!("the certificate of {section} is not renewed, the one in force stays: {error:#}");
+            }
         }
         limits::replace(&self.engine, config.limits);
         mimeo_crash::point("serve-reloaded");

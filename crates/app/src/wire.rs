@@ -12,11 +12,12 @@ pub(crate) use mimeo_adapters::ledger::sqlite::Claim;
 use mimeo_adapters::{
     events::rabbitmq::{RabbitConfig, RabbitEvents},
     ledger::sqlite::SqliteLedger,
-    openstack::{Glance, OpenstackConfig},
+    openstack::{Glance, Keystone, OpenstackConfig},
     stores::http::HttpStore,
 };
 use mimeo_core::{
     CHUNK, Result, TimeZone, Timestamp,
+    identity::Identity,
     plan::Policy,
     ports::{Clock, Events, Ledger, Store},
 };
@@ -149,6 +150,11 @@ fn made(config: &StoreConfig) -> Result<Option<Made>> {
 /// Logs in at the first use.
 pub(crate) fn glance(config: &OpenstackConfig) -> Result<Glance> {
     Glance::connect(config)
+}
+
+/// Who tells whose a token is; `None` where Mimeo itself logs in nowhere.
+pub(crate) fn identity(config: &OpenstackConfig) -> Result<Option<Arc<dyn Identity>>> {
+    Ok(Keystone::of(config)?.map(|keystone| Arc::new(keystone) as Arc<dyn Identity>))
 }
 
 /// The ledger beside a running `serve`: for rows of one's own.

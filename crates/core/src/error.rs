@@ -77,6 +77,13 @@ macro_rules! reasons {
                 Self::ALL.iter().copied().find(|reason| reason.code() == code)
             }
 
+            /// What it means, and what to do: its row in the guide.
+            pub fn cure(self) -> &'static str {
+                let row = format!("| `{}` | ", self.code());
+                let text = GUIDE.lines().find_map(|line| line.strip_prefix(&row)?.split_once("| "));
+                text.map_or("", |(_, text)| text.trim_end_matches(['|', ' ']))
+            }
+
             /// Whether waiting alone cannot cure it: somebody has to change something first.
             pub fn is_permanent(self) -> bool {
                 match self { $(Reason::$variant => $permanent,)* }
@@ -84,6 +91,9 @@ macro_rules! reasons {
         }
     };
 }
+
+/// One text for the guide, the API and the dashboard.
+const GUIDE: &str = include_str!("../../../docs/reasons.md");
 
 reasons! {
     /// Glance does not register a location of size 0. Never tried again.
@@ -196,11 +206,11 @@ mod tests {
 
     #[test]
     fn every_reason_is_in_the_guide_with_the_same_verdict() {
-        let guide = include_str!("../../../docs/reasons.md");
         for reason in Reason::ALL {
             let verdict = if reason.is_permanent() { "yes " } else { "" };
             let row = format!("| `{}` | {verdict}|", reason.code());
-            assert!(guide.contains(&row), "docs/reasons.md has no row {row:?}");
+            assert!(GUIDE.contains(&row), "docs/reasons.md has no row {row:?}");
+            assert!(reason.cure().ends_with('.') && !reason.cure().contains(" | "), "{:?}", reason.cure());
         }
     }
 

@@ -10,9 +10,11 @@ mod history;
 mod id;
 mod image;
 mod limits;
+mod query;
 mod record;
 mod replica;
 
+pub mod identity;
 pub mod plan;
 pub mod policy;
 pub mod ports;
@@ -27,6 +29,7 @@ pub use image::{
     is_removed_with_its_bits, place, without_credentials,
 };
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
+pub use query::{CONTESTED, ImageFilter, Place, Tally, Told};
 pub use record::{CHUNK, Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
 pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};
 

@@ -38,6 +38,15 @@ pub struct RuleSpec {
     pub copies: Option<usize>,
 }
 
+/// What a rule says of one image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Matches,
+    Passes,
+    /// The expression cannot be answered for this image, which is as if it did not match. The text is CEL's own.
+    Fails(String),
+}
+
 /// A `when` that is no CEL. The text is the parser's own.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -60,6 +69,17 @@ impl Rules {
             Ok(Rule { spec, program })
         };
         specs.into_iter().enumerate().map(compile).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// In the order in which they were written.
+    pub fn specs(&self) -> impl Iterator<Item = &RuleSpec> {
+        self.0.iter().map(|rule| &rule.spec)
+    }
+
+    /// What each rule says of the image, in the same order.
+    pub fn verdicts(&self, image: &Image) -> Vec<Verdict> {
+        let context = LazyCell::new(|| context(image));
+        self.0.iter().map(|rule| rule.verdict(&context)).collect()
     }
 
     /// The stores that should hold the image, in the order of `enabled`, and none that is drained. All rules that match
@@ -99,7 +119,19 @@ impl Rule {
         &self,
         context: &LazyCell<Context<'static, 'static>, F>,
     ) -> bool {
-        self.program.as_ref().is_none_or(|program| matches!(program.execute(context), Ok(Value::Bool(true))))
+        self.verdict(context) == Verdict::Matches
+    }
+
+    fn verdict<F: FnOnce() -> Context<'static, 'static>>(
+        &self,
+        context: &LazyCell<Context<'static, 'static>, F>,
+    ) -> Verdict {
+        match self.program.as_ref().map(|program| program.execute(context)) {
+            None | Some(Ok(Value::Bool(true))) => Verdict::Matches,
+            Some(Ok(Value::Bool(false))) => Verdict::Passes,
+            Some(Ok(_)) => Verdict::Fails("the expression gives no true or false".into()),
+            Some(Err(error)) => Verdict::Fails(error.to_string()),
+        }
     }
 
     /// Of this rule's stores, those that it asks for: where copies are first, where they failed last.
@@ -298,6 +330,16 @@ mod tests {
             let matches = |image| !wanted(vec![rule(Some(when), &["a"], None)], image).is_empty();
             assert_ne!(matches(&sample()), matches(&other), "{when}");
         }
+    }
+
+    #[test]
+    fn each_rule_says_whether_it_matches_and_why_it_cannot_tell() {
+        let specs = ["image.size < 10", "image.size > 10", "image.properties.tier == 'gold'"];
+        let rules = Rules::compile(specs.map(|when| rule(Some(when), &["a"], None)).into()).unwrap();
+        assert_eq!(rules.specs().map(|spec| spec.when.as_deref().unwrap()).collect::<Vec<_>>(), specs);
+        let verdicts = rules.verdicts(&sample());
+        assert_eq!(verdicts[..2], [Verdict::Matches, Verdict::Passes]);
+        assert!(matches!(&verdicts[2], Verdict::Fails(why) if why.contains("tier")), "{verdicts:?}");
     }
 
     #[test]

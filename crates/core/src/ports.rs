@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageId, Location, ObjectName, Reason, Record, Result,
-    Snapshot, StoreName, Timestamp, Visibility,
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Place,
+    Reason, Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
@@ -328,10 +328,16 @@ pub trait Ledger: Send + Sync {
     /// before it, the nearest first, then up to `limit` behind it.
     async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>>;
 
-    /// Up to `limit` records in order of their ids, those after `after`.
-    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
+    /// Up to `limit` of the records that fit, in order of their ids, those after `after`.
+    async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
-    /// As [`list`](Ledger::list), but only the records that have a tombstone, a doomed object or an unwanted replica.
+    /// What it holds, in numbers; as quick for many images as for few, or nearly.
+    async fn tally(&self) -> Result<Tally>;
+
+    /// Where the objects are, as quick as [`tally`](Ledger::tally): one for each store and each URL without its object's name.
+    async fn places(&self) -> Result<Vec<Place>>;
+
+    /// As [`page`](Ledger::page), but only the records that have a tombstone, a doomed object or an unwanted replica.
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
     /// How many images the ledger knows.
@@ -351,4 +357,11 @@ pub trait Ledger: Send + Sync {
     /// [`HISTORY_LINES`]: crate::HISTORY_LINES
     /// [`HISTORY_KEPT`]: crate::HISTORY_KEPT
     async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>>;
+
+    /// Up to `limit` lines of every image's history, in order of their numbers, those after `after`. What is no longer
+    /// in the history, because it came again or is too old, is not here either.
+    async fn told(&self, after: u64, limit: usize) -> Result<Vec<Told>>;
+
+    /// The highest number that a line was ever given; 0: none yet.
+    async fn last_told(&self) -> Result<u64>;
 }

@@ -37,6 +37,8 @@ pub struct ImageRow {
     /// Glance's status, as text: what was last seen.
     pub status: Option<String>,
     pub size: Option<u64>,
+    /// Glance's id of the project that it belongs to.
+    pub owner: Option<String>,
     /// The stores that the rules wanted at the last look, in order.
     pub wanted: Vec<StoreName>,
     /// What stands in the way of the whole image, if anything does.
@@ -57,6 +59,7 @@ impl ImageRow {
             name: None,
             status: None,
             size: None,
+            owner: None,
             wanted: Vec::new(),
             trouble: None,
             observed_at: None,

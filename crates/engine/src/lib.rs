@@ -33,6 +33,7 @@ mod recent;
 mod reconcile;
 mod register;
 mod room;
+mod rules;
 #[cfg(not(feature = "sabotage"))]
 mod sabotage;
 mod scan;
@@ -56,7 +57,7 @@ pub mod status;
 
 pub use adopt::came_back;
 pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
-pub use progress::{Phase, Progress};
+pub use progress::{Phase, Progress, Running, Traffic};
 pub use stores::Refusal;
 pub use survey::notes;
-pub use upload::{Bits, Copying, Outcome, Upload};
+pub use upload::{Becomes, Bits, Copying, Outcome, Upload};

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    Change, DirtyMark, Error, Image, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result, StoreName,
-    Timestamp,
+    Change, DirtyMark, Error, Image, ImageFilter, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result,
+    StoreName, Timestamp, Told,
     plan::{self, Plan, Sight},
 };
 
 use crate::{
-    Engine, guard,
-    status::{EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
+    Engine, Running, Traffic, guard,
+    status::{ChangeReport, EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
 };
@@ -44,9 +44,30 @@ impl Engine {
         Ok(self.registry.look(id).await?.map(|image| self.report(&self.preview(&image))))
     }
 
-    pub async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<ImageReport>> {
-        let records = self.ledger.list(after, limit).await?;
+    /// Images that fit, in order of their ids.
+    pub async fn list(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<ImageReport>> {
+        let records = self.ledger.page(filter, after, limit).await?;
         Ok(records.iter().map(|record| self.report(record)).collect())
+    }
+
+    /// What became of all images and copies, in the order in which it was written down: what came after line `after`.
+    /// Each comes with its number.
+    pub async fn told(&self, after: u64, limit: usize) -> Result<Vec<(u64, ChangeReport)>> {
+        let (mut reports, mut states) = (Vec::new(), BTreeMap::new());
+        for Told { number, image, line } in self.ledger.told(after, limit).await? {
+            if !states.contains_key(&image) {
+                let record = self.ledger.load(&image).await?;
+                states.insert(image.clone(), record.as_ref().map(plan::state));
+            }
+            let image_state = states.get(&image).copied().flatten();
+            reports.push((number, ChangeReport { image, image_state, line: line.into() }));
+        }
+        Ok(reports)
+    }
+
+    /// The number of the newest of those lines.
+    pub async fn last_told(&self) -> Result<u64> {
+        self.ledger.last_told().await
     }
 
     /// What became of the image and its copies, the oldest first; of one that was forgotten too, for a while.
@@ -99,28 +120,43 @@ impl Engine {
     }
 
     pub async fn overview(&self) -> Result<Overview> {
-        let (mut states, mut hidden, mut contested) = (BTreeMap::new(), None, 0);
-        self.each_record(|record| {
-            *states.entry(plan::state(record)).or_default() += 1;
-            contested += u64::from(record.replicas.values().any(is_contested));
-            let trouble = record.image.trouble.as_ref().filter(|trouble| trouble.reason == Reason::ImageNotVisible);
-            hidden = hidden.take().or(trouble.map(ReasonReport::from));
-        })
-        .await?;
+        let tally = self.ledger.tally().await?;
+        let hidden = tally.hidden.as_ref().map(ReasonReport::from);
         let seen = self.health.lock();
         Ok(Overview {
             version: env!("CARGO_PKG_VERSION").into(),
             observe: self.settings.observe,
-            images: states.values().sum(),
-            states,
+            images: tally.images.values().sum(),
+            states: tally.images,
             events: seen.events.as_ref().map(|health| EventsReport::from(health.state())),
             last_scan: seen.last_scan,
             // While the ledger takes nothing, nothing is done.
             trouble: seen.ledger.clone().or_else(|| seen.trouble.clone()).or(hidden),
             stores_down: self.stores.keys().filter(|store| self.breakers.is_down(store)).cloned().collect(),
-            contested,
+            contested: tally.contested,
             held_deletes: seen.held_deletes,
         })
+    }
+
+    /// The copies that run now.
+    pub fn running(&self) -> Vec<Running> {
+        self.board.running()
+    }
+
+    /// What was moved to and from each store since this process began.
+    pub fn traffic(&self) -> BTreeMap<StoreName, Traffic> {
+        self.board.traffic()
+    }
+
+    /// Why this process is not up to its work yet, if so: the image service was not looked at, or the ledger takes nothing.
+    pub fn not_ready(&self) -> Option<ReasonReport> {
+        let seen = self.health.lock();
+        let unseen = || ReasonReport {
+            code: Reason::ImageServiceUnreachable.code().into(),
+            message: "Glance has not been looked at yet".into(),
+            permanent: false,
+        };
+        seen.ledger.clone().or_else(|| seen.last_scan.is_none().then(|| seen.trouble.clone().unwrap_or_else(unseen)))
     }
 
     pub async fn gc(&self) -> Result<GcReport> {
@@ -186,14 +222,6 @@ impl Engine {
         };
         Ok(row.wanted.iter().map(describe).collect())
     }
-}
-
-/// From so many losses in a row on it is no accident.
-const CONTESTED: u32 = 3;
-
-fn is_contested(replica: &Replica) -> bool {
-    let losses = replica.failure.as_ref().filter(|failure| failure.reason == Reason::LocationLost);
-    losses.is_some_and(|failure| failure.tries >= CONTESTED)
 }
 
 fn action(

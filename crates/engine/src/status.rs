@@ -308,3 +308,64 @@ pub struct PlannedAction {
     pub action: String,
     pub why: String,
 }
+
+/// The rules, and what each says of the cloud's images (`mimeo rules`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesReport {
+    /// Images that they were asked about.
+    pub images: u64,
+    /// False: there are more images than are looked at for this.
+    pub complete: bool,
+    /// None at all: every image goes to every enabled store.
+    pub rules: Vec<RuleReport>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleReport {
+    pub name: String,
+    /// A CEL expression; null matches every image.
+    pub when: Option<String>,
+    pub stores: Vec<StoreName>,
+    /// Any so many of the stores; null: all of them.
+    pub copies: Option<usize>,
+    /// Images that match.
+    pub matches: u64,
+    /// Images for which the expression cannot be answered, which is as if they did not match.
+    pub fails: u64,
+    /// Why not, of one of those.
+    pub failure: Option<String>,
+}
+
+/// What a rule would do, if it stood beside the others (`POST /v1/rules/try`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialReport {
+    /// Images that it was asked about.
+    pub images: u64,
+    /// False: there are more images than are looked at for this.
+    pub complete: bool,
+    pub matches: u64,
+    pub fails: u64,
+    pub failure: Option<String>,
+    /// The first of the images that match.
+    pub matching: Vec<TrialEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialEntry {
+    pub image: ImageId,
+    pub name: Option<String>,
+    /// Where the rule would have it.
+    pub stores: Vec<StoreName>,
+    /// Those of them where no rule wants it now.
+    pub new: Vec<StoreName>,
+}
+
+/// A line of an image's history, as it is told to those who listen (`GET /v1/events`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReport {
+    pub image: ImageId,
+    /// The image's own state by now; null: it was forgotten.
+    pub image_state: Option<ImageState>,
+    #[serde(flatten)]
+    pub line: HistoryReport,
+}

@@ -18,18 +18,7 @@ pub type Refusal = String;
 impl Engine {
     /// The enabled stores in the operator's order, then those that only the ledger knows.
     pub async fn stores(&self) -> Result<Vec<StoreReport>> {
-        let mut counts: BTreeMap<StoreName, BTreeMap<ReplicaState, u64>> = BTreeMap::new();
-        let mut proofs: BTreeMap<StoreName, Timestamp> = BTreeMap::new();
-        self.each_record(|record| {
-            for replica in record.replicas.values() {
-                if let (ReplicaState::Registered, Some(proof)) = (replica.state, replica.proof) {
-                    let oldest = proofs.entry(replica.store.clone()).or_insert(proof.at);
-                    *oldest = proof.at.min(*oldest);
-                }
-                *counts.entry(replica.store.clone()).or_default().entry(replica.state).or_default() += 1;
-            }
-        })
-        .await?;
+        let tally = self.ledger.tally().await?;
         let found = survey::survey(self).await?;
         let enabled = self.settings.policy.stores.iter().map(|facts: &StoreFacts| &facts.name);
         let known: Vec<&StoreName> = found.keys().filter(|name| !self.settings.policy.enables(name)).collect();
@@ -38,7 +27,7 @@ impl Engine {
             found.iter().filter_map(|(name, found)| Some((name, found.note(self, name)?))).collect();
         let seen = self.health.lock();
         let report = |name: &StoreName| {
-            let counts = counts.get(name).cloned().unwrap_or_default();
+            let counts = tally.replicas.get(name).cloned().unwrap_or_default();
             let of = |state| counts.get(&state).copied().unwrap_or_default();
             let health = seen.stores.get(name).cloned().unwrap_or_default();
             let (answers, since, error) = self.breakers.report(name);
@@ -51,7 +40,7 @@ impl Engine {
                 health: answers.into(),
                 since,
                 error,
-                oldest_proof: proofs.get(name).copied(),
+                oldest_proof: tally.oldest_proofs.get(name).copied(),
                 last_success: health.last_success,
                 failure: health.failure,
                 replicas: counts.values().sum(),

@@ -1,7 +1,7 @@
 //! Walks, page by page: over the images that the image service shows, and over the ledger's records.
 
 use mimeo_core::{
-    Image, ImageId, Record, Result, Timestamp,
+    Image, ImageFilter, ImageId, Record, Result, Timestamp,
     ports::{Cursor, Ledger, Registry},
 };
 
@@ -61,7 +61,7 @@ impl<'a> Records<'a> {
         let after = self.after.as_ref();
         let records = match self.sweepable {
             true => self.ledger.sweepable(after, SWEEP_PAGE).await?,
-            false => self.ledger.list(after, PAGE).await?,
+            false => self.ledger.page(&ImageFilter::default(), after, PAGE).await?,
         };
         self.after = records.last().map(|record| record.image.id.clone());
         Ok((!records.is_empty()).then_some(records))

@@ -1,6 +1,7 @@
 //! What every implementation of a port must do, as checks that panic where one does not.
 
 mod ledger;
+mod query;
 mod registry;
 mod store;
 

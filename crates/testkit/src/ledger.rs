@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use mimeo_core::{
     Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
-    HistoryStep, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, Result, StoreName,
-    Timestamp, follow, ports::Ledger,
+    HistoryStep, ImageFilter, ImageId, ImageRow, Object, ObjectName, ObjectState, Place, Reason, Record, Replica,
+    Result, StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
 };
 use tokio::time::Instant;
 
@@ -192,10 +192,32 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
+    async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.read(|tables| {
-            let ids = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after)).take(limit);
-            ids.filter_map(|id| tables.record(id)).collect()
+            let ids = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after));
+            ids.filter_map(|id| tables.record(id)).filter(|record| filter.fits(record)).take(limit).collect()
+        })
+    }
+
+    async fn tally(&self) -> Result<Tally> {
+        self.read(|tables| {
+            let records: Vec<Record> = tables.images.keys().filter_map(|id| tables.record(id)).collect();
+            Tally::of(&records)
+        })
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        self.read(|tables| {
+            let mut places: BTreeMap<(StoreName, String), Place> = BTreeMap::new();
+            for Object { store, name, url, state, .. } in tables.objects.values() {
+                let root = url.replace(name.as_str(), "");
+                let new =
+                    || Place { store: store.clone(), objects: 0, doomed: 0, name: name.clone(), url: url.clone() };
+                let place = places.entry((store.clone(), root)).or_insert_with(new);
+                place.objects += 1;
+                place.doomed += u64::from(*state == ObjectState::Doomed);
+            }
+            places.into_values().collect()
         })
     }
 
@@ -226,7 +248,29 @@ impl Ledger for MemoryLedger {
     }
 
     async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
-        self.read(|tables| tables.history.get(id).cloned().unwrap_or_default())
+        self.read(|tables| {
+            let lines = tables.history.get(id).into_iter().flatten();
+            lines.map(|(_, line)| line.clone()).collect()
+        })
+    }
+
+    async fn told(&self, after: u64, limit: usize) -> Result<Vec<Told>> {
+        self.read(|tables| {
+            let told = |(image, (number, line)): (&ImageId, &(u64, HistoryLine))| Told {
+                number: *number,
+                image: image.clone(),
+                line: line.clone(),
+            };
+            let lines = tables.history.iter().flat_map(|(id, lines)| lines.iter().map(move |line| (id, line)));
+            let mut lines: Vec<Told> = lines.filter(|(_, (number, _))| *number > after).map(told).collect();
+            lines.sort_by_key(|told| told.number);
+            lines.truncate(limit);
+            lines
+        })
+    }
+
+    async fn last_told(&self) -> Result<u64> {
+        self.read(|tables| tables.told)
     }
 }
 
@@ -242,7 +286,10 @@ struct Tables {
     dirty: BTreeMap<ImageId, Mark>,
     bookmarks: BTreeMap<String, String>,
     chunks: BTreeMap<(ImageId, u64), Digest>,
-    history: BTreeMap<ImageId, Vec<HistoryLine>>,
+    /// Each line with its number.
+    history: BTreeMap<ImageId, Vec<(u64, HistoryLine)>>,
+    /// The highest of those numbers that was ever given.
+    told: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -324,14 +371,15 @@ impl Tables {
             .iter()
             .enumerate()
             .rev()
-            .filter(|(_, line)| line.what.store == subject)
+            .filter(|(_, (_, line))| line.what.store == subject)
             .take(2)
-            .map(|(place, line)| (place, line.clone()))
+            .map(|(place, (_, line))| (place, line.clone()))
             .unzip();
         if let HistoryStep::Add { line, replaces } = follow(&newest, what, tries, now) {
             // From the end on, so that those before keep their places.
             places[..replaces].iter().for_each(|place| drop(lines.remove(*place)));
-            lines.push(line);
+            self.told += 1;
+            lines.push((self.told, line));
             lines.drain(..lines.len().saturating_sub(HISTORY_LINES));
         }
     }
@@ -345,7 +393,7 @@ impl Tables {
             self.note(id, &HistoryState::forgotten(), 0, now);
             let images = &self.images;
             self.history.retain(|id, lines| {
-                let forgotten = lines.iter().rfind(|line| line.what.state == FORGOTTEN);
+                let forgotten = lines.iter().map(|(_, line)| line).rfind(|line| line.what.state == FORGOTTEN);
                 let is_old = forgotten.is_some_and(|line| line.at.saturating_add(HISTORY_KEPT).unwrap() < now);
                 images.contains_key(id) || !is_old
             });

@@ -6,6 +6,7 @@
 mod backup;
 mod changes;
 mod history;
+mod query;
 mod rows;
 
 use std::{
@@ -17,8 +18,8 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageId, ObjectName, Reason, Record, Result, Timestamp,
-    ports::Ledger,
+    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason, Record,
+    Result, Tally, Timestamp, Told, ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
@@ -67,6 +68,7 @@ impl SqliteLedger {
         mimeo_crash::point("ledger-made");
         MIGRATIONS.run(&writer).await.map_err(|cause| not_migrated(path, cause))?;
         mimeo_crash::point("ledger-migrated");
+        query::derive_states(&writer).await?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(failed)?;
         Ok(Self { writer, readers, path: Some(path.to_owned()) })
     }
@@ -176,15 +178,18 @@ impl Ledger for SqliteLedger {
         rows::ids(&found)
     }
 
-    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
+    async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
-        let found: Vec<String> = sqlx::query_scalar("SELECT id FROM images WHERE id > ?1 ORDER BY id LIMIT ?2")
-            .bind(after.map_or("", ImageId::as_str))
-            .bind(rows::limit(limit))
-            .fetch_all(&mut *snapshot)
-            .await
-            .map_err(unavailable)?;
-        rows::records(&mut snapshot, &rows::ids(&found)?).await
+        let found = query::ids(&mut snapshot, filter, after, limit).await?;
+        rows::records(&mut snapshot, &found).await
+    }
+
+    async fn tally(&self) -> Result<Tally> {
+        query::tally(&self.readers).await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        query::places(&self.readers).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
@@ -249,6 +254,14 @@ impl Ledger for SqliteLedger {
     async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
         history::lines(&self.readers, id).await
     }
+
+    async fn told(&self, after: u64, limit: usize) -> Result<Vec<Told>> {
+        history::told(&self.readers, after, limit).await
+    }
+
+    async fn last_told(&self) -> Result<u64> {
+        history::last_told(&self.readers).await
+    }
 }
 
 fn lock(path: &Path) -> Result<Claim> {
@@ -278,6 +291,7 @@ async fn commit_on(connection: &mut SqliteConnection, changes: &[Change]) -> Res
             };
         }
     }
+    query::keep_states(&mut transaction, changes).await?;
     mimeo_crash::point("ledger-written");
     transaction.commit().await.map_err(unavailable)?;
     mimeo_crash::point("ledger-committed");

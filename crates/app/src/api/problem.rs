@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problems, with Mimeo's own reason code.
+//! Errors as RFC 9457 problems, with Mimeo's own reason code and what to do.
 
 use axum::{
     Json,
@@ -9,25 +9,95 @@ use mimeo_core::{Error, Reason};
 use serde_json::json;
 
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
-    /// A [`Reason`]'s code, or one of the API's own: `unauthorized`, `bad-request`, `not-found`.
+    /// A [`Reason`]'s code, or one of the API's own.
     code: &'static str,
     detail: String,
+    cure: String,
 }
 
 impl Problem {
-    pub(super) fn unauthorized() -> Self {
-        let detail = "the bearer token is missing or wrong; it stands in [api] token_file".into();
-        Self { status: StatusCode::UNAUTHORIZED, code: "unauthorized", detail }
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), cure: cure.into() }
+    }
+
+    pub(super) fn unauthorized(has_keystone: bool) -> Self {
+        let cure = match has_keystone {
+            true => {
+                "send the token of [api] token_file as \"Authorization: Bearer\", or Keystone's as \"X-Auth-Token\""
+            }
+            false => "send the token of [api] token_file as \"Authorization: Bearer\"",
+        };
+        let detail = "the token is missing, or it is none that is valid here now";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail, cure)
+    }
+
+    pub(super) fn wrong_password() -> Self {
+        let detail = "Keystone refuses this user, password or project";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail, "check all of them, and the domains")
+    }
+
+    pub(super) fn forbidden(caller: &str) -> Self {
+        let detail = format!("{caller} may only read");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail, "call with one of the roles in [api] admin_roles")
+    }
+
+    pub(super) fn no_role(caller: &str) -> Self {
+        let detail = format!("{caller} has no role that [api] admin_roles or reader_roles names");
+        let cure = "take a token for the project in which you have one, or let an admin of the cloud grant one";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail, cure)
+    }
+
+    pub(super) fn no_keystone() -> Self {
+        let detail = "nobody can sign in by Keystone here";
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail, "use the token of [api] token_file")
+    }
+
+    pub(super) fn no_identity(error: &Error) -> Self {
+        tracing::warn!(code = error.reason.code(), error = error.chain(), "a caller's token cannot be checked");
+        let cure = "try again when Keystone answers; the token of [api] token_file needs no Keystone";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "identity-unavailable", error.chain(), cure)
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "bad-request", detail: detail.into() }
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail, "correct the request as told")
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: "not-found", detail: detail.into() }
+        Self::new(StatusCode::NOT_FOUND, "not-found", detail, "look for it in the list, or in /v1/openapi.json")
+    }
+
+    /// What axum makes of a body that it cannot read.
+    pub(super) fn unreadable(status: StatusCode, detail: impl Into<String>) -> Self {
+        match status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+                Self::new(status, "unsupported-media-type", detail, "send JSON, and say so in Content-Type")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too-large", detail, "send less"),
+            _ => Self::bad_request(detail),
+        }
+    }
+
+    pub(super) fn not_ready(reason: &str) -> Self {
+        let detail = format!("Mimeo is not ready: {reason}");
+        let cure = "see GET /v1/overview, `trouble`, or the log";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", detail, cure)
+    }
+
+    pub(super) fn too_many_listeners() -> Self {
+        let detail = "as many listen to events as may";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-listeners", detail, "end one of them, or try again later")
+    }
+
+    pub(super) fn wrong_method() -> Self {
+        let detail = "this path takes other methods, named in the Allow header";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail, "use one of them")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
     }
 }
 
@@ -43,18 +113,19 @@ impl From<Error> for Problem {
         if status.is_server_error() {
             tracing::warn!(code = error.reason.code(), error = error.chain(), "an API request failed");
         }
-        Self { status, code: error.reason.code(), detail: error.chain() }
+        Self::new(status, error.reason.code(), error.chain(), error.reason.cure())
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = json!({
-            "type": "about:blank",
+            "type": format!("urn:mimeo:problem:{}", self.code),
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,
             "code": self.code,
+            "cure": self.cure,
         });
         (self.status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
     }

@@ -1,229 +1,116 @@
-//! Which path is answered by which call of the engine.
+//! Which path is answered by which call of the engine, and who may call it.
 
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{
-        Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
-    http::{StatusCode, header},
+    extract::{Request, State},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    response::Response,
+    routing::{MethodRouter, any, delete, get, patch, post},
 };
-use mimeo_core::{ImageId, Limits, StoreName};
-use mimeo_engine::{
-    Engine, Refusal,
-    status::{
-        DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, PlannedAction, RenameReport,
-        StoreReport, VerifyReport,
+
+use super::{
+    Api,
+    auth::{
+        Authority,
+        Role::{self, Admin, Reader},
+        token_of,
+    },
+    etag::tag,
+    events::{changes, events},
+    health::{healthz, readyz},
+    images::{find, history, image, images, overview, plan, replicate, transfers, verify},
+    openapi::document,
+    problem::Problem,
+    rules::{rules, try_rule},
+    stores::{
+        cancel_drain, change_limits, confirm_gc, drain, drain_report, gc, limits_in_force, move_store, rename_store,
+        stores,
     },
 };
-use serde::Deserialize;
-use serde_json::Value;
 
-use super::{problem::Problem, token::Token};
-use crate::limits;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-/// Images in one answer, unless the client wants fewer.
-const PAGE: usize = 1000;
+/// The one answer that does not end.
+const EVENTS: &str = "/v1/events";
 
-type Answer<T> = Result<Json<T>, Problem>;
+/// What the API answers: every path, method and least role is here and nowhere else. `None`: anybody.
+pub(super) const ROUTES: &[Route] = &[
+    Route("GET", "/healthz", None, || get(healthz)),
+    Route("GET", "/readyz", None, || get(readyz)),
+    Route("GET", "/v1/openapi.json", Some(Reader), || get(document)),
+    Route("GET", "/v1/overview", Some(Reader), || get(overview)),
+    Route("GET", "/v1/images", Some(Reader), || get(images)),
+    Route("GET", "/v1/images/find", Some(Reader), || get(find)),
+    Route("GET", "/v1/images/{id}", Some(Reader), || get(image)),
+    Route("GET", "/v1/images/{id}/history", Some(Reader), || get(history)),
+    Route("POST", "/v1/images/{id}/replicate", Some(Admin), || post(replicate)),
+    Route("POST", "/v1/images/{id}/verify", Some(Admin), || post(verify)),
+    Route("GET", "/v1/transfers", Some(Reader), || get(transfers)),
+    Route("GET", "/v1/changes", Some(Reader), || get(changes)),
+    Route("GET", EVENTS, Some(Reader), || get(events)),
+    Route("GET", "/v1/plan", Some(Reader), || get(plan)),
+    Route("GET", "/v1/rules", Some(Reader), || get(rules)),
+    Route("POST", "/v1/rules/try", Some(Reader), || post(try_rule)),
+    Route("GET", "/v1/stores", Some(Reader), || get(stores)),
+    Route("GET", "/v1/stores/{name}/drain", Some(Reader), || get(drain_report)),
+    Route("POST", "/v1/stores/{name}/drain", Some(Admin), || post(drain)),
+    Route("DELETE", "/v1/stores/{name}/drain", Some(Admin), || delete(cancel_drain)),
+    Route("POST", "/v1/stores/{name}/rename", Some(Admin), || post(rename_store)),
+    Route("POST", "/v1/stores/{name}/move", Some(Admin), || post(move_store)),
+    Route("GET", "/v1/limits", Some(Reader), || get(limits_in_force)),
+    Route("PATCH", "/v1/limits", Some(Admin), || patch(change_limits)),
+    Route("GET", "/v1/gc", Some(Reader), || get(gc)),
+    Route("POST", "/v1/gc/confirm", Some(Admin), || post(confirm_gc)),
+];
 
-pub(super) fn router(engine: Arc<Engine>, token: Token) -> Router {
-    Router::new()
-        .route("/v1/overview", get(overview))
-        .route("/v1/images", get(images))
-        .route("/v1/images/find", get(find))
-        .route("/v1/images/{id}", get(image))
-        .route("/v1/images/{id}/history", get(history))
-        .route("/v1/images/{id}/replicate", post(replicate))
-        .route("/v1/images/{id}/verify", post(verify))
-        .route("/v1/plan", get(plan))
-        .route("/v1/stores", get(stores))
-        .route("/v1/stores/{name}/drain", get(drain_report).post(drain).delete(cancel_drain))
-        .route("/v1/stores/{name}/rename", post(rename_store))
-        .route("/v1/stores/{name}/move", post(move_store))
-        .route("/v1/limits", get(limits_in_force).patch(change_limits))
-        .route("/v1/gc", get(gc))
-        .route("/v1/gc/confirm", post(confirm_gc))
-        .fallback(nothing_here)
-        .route_layer(middleware::from_fn_with_state(Arc::new(token), authorize))
-        .route("/healthz", get(healthz))
-        .with_state(engine)
-}
+/// Method, path, least role, and who answers.
+pub(super) struct Route(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) Option<Role>,
+    pub(super) fn() -> MethodRouter<Api>,
+);
 
-async fn authorize(State(token): State<Arc<Token>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given =
-        given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    match given.is_some_and(|(_, given)| token.matches(given.trim())) {
-        true => next.run(request).await,
-        false => Problem::unauthorized().into_response(),
+pub(super) fn router(api: Api, authority: &Arc<Authority>) -> Router {
+    let mut router = Router::new();
+    for Route(method, path, role, answer) in ROUTES {
+        let Some(role) = *role else {
+            router = router.route(path, answer());
+            continue;
+        };
+        let mut answer = answer();
+        if *method == "GET" && *path != EVENTS {
+            answer = answer.layer(middleware::from_fn(tag));
+        }
+        let admitted = middleware::from_fn_with_state((Arc::clone(authority), role), authorize);
+        router = router.route(path, answer.route_layer(admitted));
     }
+    // What is not there is nobody's business either.
+    let admitted = middleware::from_fn_with_state((Arc::clone(authority), Reader), authorize);
+    let nothing = any(nothing_here).layer(admitted);
+    router.method_not_allowed_fallback(wrong_method).route("/v1/{*path}", nothing).with_state(api)
 }
 
-async fn healthz() -> &'static str {
-    "ok\n"
-}
-
-async fn overview(State(engine): State<Arc<Engine>>) -> Answer<Overview> {
-    Ok(Json(engine.overview().await?))
-}
-
-#[derive(Deserialize)]
-struct Page {
-    after: Option<ImageId>,
-    limit: Option<usize>,
-}
-
-async fn images(
-    State(engine): State<Arc<Engine>>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Answer<Vec<ImageReport>> {
-    let Query(Page { after, limit }) = page?;
-    Ok(Json(engine.list(after.as_ref(), limit.unwrap_or(PAGE).clamp(1, PAGE)).await?))
-}
-
-#[derive(Deserialize)]
-struct Search {
-    /// A name or an id.
-    q: String,
-}
-
-async fn find(
-    State(engine): State<Arc<Engine>>,
-    search: Result<Query<Search>, QueryRejection>,
-) -> Answer<Vec<ImageReport>> {
-    let Query(Search { q }) = search?;
-    Ok(Json(engine.find(&q).await?))
-}
-
-async fn image(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer<ImageReport> {
-    Ok(Json(known(&engine, &image_id(&id)?).await?))
-}
-
-async fn history(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Answer<Vec<HistoryReport>> {
-    let id = image_id(&id)?;
-    let lines = engine.history(&id).await?;
-    if lines.is_empty() {
-        // Known, but new: it has none yet.
-        known(&engine, &id).await?;
+/// Lets through who has at least this role.
+async fn authorize(
+    State((authority, role)): State<(Arc<Authority>, Role)>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = authority.admit(token_of(request.headers()).unwrap_or_default()).await?;
+    caller.require(role)?;
+    if role == Admin {
+        tracing::info!(caller = caller.name, method = %request.method(), path = request.uri().path(), "told to");
     }
-    Ok(Json(lines))
-}
-
-async fn replicate(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let id = image_id(&id)?;
-    known(&engine, &id).await?;
-    engine.replicate(&id).await?;
-    Ok(StatusCode::ACCEPTED)
-}
-
-async fn verify(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> Result<impl IntoResponse, Problem> {
-    let id = image_id(&id)?;
-    known(&engine, &id).await?;
-    let asked_at = engine.verify(&id).await?;
-    Ok((StatusCode::ACCEPTED, Json(VerifyReport { asked_at })))
-}
-
-#[derive(Deserialize)]
-struct PlanOf {
-    image: Option<ImageId>,
-}
-
-async fn plan(
-    State(engine): State<Arc<Engine>>,
-    of: Result<Query<PlanOf>, QueryRejection>,
-) -> Answer<Vec<PlannedAction>> {
-    let Query(PlanOf { image }) = of?;
-    Ok(Json(engine.plan(image.as_ref()).await?))
-}
-
-async fn stores(State(engine): State<Arc<Engine>>) -> Answer<Vec<StoreReport>> {
-    Ok(Json(engine.stores().await?))
-}
-
-async fn drain(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<DrainReport> {
-    allowed(engine.drain(&store_name(&name)?).await?)
-}
-
-async fn drain_report(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<DrainReport> {
-    allowed(engine.drain_report(&store_name(&name)?).await?)
-}
-
-async fn cancel_drain(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<()> {
-    allowed(engine.cancel_drain(&store_name(&name)?).await?)
-}
-
-#[derive(Deserialize)]
-struct NewName {
-    to: StoreName,
-}
-
-/// `name` is the former one.
-async fn rename_store(
-    State(engine): State<Arc<Engine>>,
-    Path(name): Path<String>,
-    new: Result<Query<NewName>, QueryRejection>,
-) -> Answer<RenameReport> {
-    let Query(NewName { to }) = new?;
-    allowed(engine.rename_store(&store_name(&name)?, &to).await?)
-}
-
-async fn move_store(State(engine): State<Arc<Engine>>, Path(name): Path<String>) -> Answer<MoveReport> {
-    allowed(engine.move_store(&store_name(&name)?).await?)
-}
-
-fn allowed<T>(outcome: Result<T, Refusal>) -> Answer<T> {
-    outcome.map(Json).map_err(Problem::bad_request)
-}
-
-async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
-    Ok(Json(engine.gc().await?))
-}
-
-async fn confirm_gc(State(engine): State<Arc<Engine>>) -> Result<StatusCode, Problem> {
-    engine.confirm_gc().await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn limits_in_force(State(engine): State<Arc<Engine>>) -> Json<Limits> {
-    Json(engine.limits())
-}
-
-/// Until the next reload or start.
-async fn change_limits(State(engine): State<Arc<Engine>>, patch: Result<Json<Value>, JsonRejection>) -> Answer<Limits> {
-    let Json(patch) = patch?;
-    limits::patch(&engine, &patch).map(Json).map_err(Problem::bad_request)
+    Ok(next.run(request).await)
 }
 
 async fn nothing_here() -> Problem {
     Problem::not_found("the API has no such path")
 }
 
-async fn known(engine: &Engine, id: &ImageId) -> Result<ImageReport, Problem> {
-    engine.image(id).await?.ok_or_else(|| Problem::not_found(format!("neither Mimeo nor Glance knows an image {id}")))
-}
-
-fn store_name(text: &str) -> Result<StoreName, Problem> {
-    text.parse().map_err(|error: mimeo_core::InvalidId| Problem::bad_request(error.to_string()))
-}
-
-fn image_id(text: &str) -> Result<ImageId, Problem> {
-    text.parse().map_err(|error: mimeo_core::InvalidId| Problem::bad_request(error.to_string()))
-}
-
-impl From<QueryRejection> for Problem {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::bad_request(rejection.body_text())
-    }
-}
-
-impl From<JsonRejection> for Problem {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::bad_request(rejection.body_text())
-    }
+async fn wrong_method() -> Problem {
+    Problem::wrong_method()
 }

@@ -1,6 +1,6 @@
 //! The API over real HTTP with the commands' own client, an engine, and fakes at its far ends.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
 use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
@@ -11,8 +11,20 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{serve, token::Token};
-use crate::{cli::Client, config::ApiSettings};
+use super::{
+    auth::{
+        Authority,
+        Role::{self, Admin, Reader},
+        tests::FakeIdentity,
+    },
+    routes::{ROUTES, Route},
+    serve,
+    token::Token,
+};
+use crate::{
+    cli::Client,
+    config::{ApiSettings, RoleNames},
+};
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -32,8 +44,12 @@ async fn api() -> Api {
     let address = listener.local_addr().unwrap();
     let registry = FakeRegistry::default();
     let mut serving = JoinSet::new();
-    serving.spawn(serve(listener, engine(registry.clone()), token, CancellationToken::new()));
-    let settings = ApiSettings { listen: address, token_file };
+    let names = |name: &str| BTreeSet::from([name.to_owned()]);
+    let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
+    let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
+    let authority = Authority::new(token, Some(identity), roles, clock);
+    serving.spawn(serve(listener, None, engine(registry.clone()), authority, CancellationToken::new()));
+    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default(), tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 
@@ -81,7 +97,12 @@ impl Api {
             request = request.header("content-type", "application/merge-patch+json").body(body.to_owned());
         }
         let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let (status, kind) = (answer.status().as_u16(), answer.headers().get("content-type").cloned());
+        match kind {
+            // It does not end.
+            Some(kind) if kind == "text/event-stream" => (status, String::new()),
+            _ => (status, answer.text().await.unwrap()),
+        }
     }
 
     async fn patch_limits(&self, body: &str) -> (u16, Value) {
@@ -95,19 +116,36 @@ impl Api {
 }
 
 #[tokio::test]
-async fn nothing_but_the_health_is_told_without_the_token() {
+async fn each_route_is_open_to_its_role_and_to_no_less() {
     let api = api().await;
-    assert_eq!(api.get("/healthz", None).await, (200, "ok\n".into()));
-    for path in ["/v1/overview", "/v1/images", "/v1/images/x/history", "/v1/plan", "/v1/stores", "/v1/limits", "/v1/gc"]
-    {
-        for token in [None, Some("wrong")] {
-            let (status, body) = api.get(path, token).await;
-            assert_eq!(status, 401, "{path}");
-            assert!(!body.contains(&api.token()));
+    let known = [("reader", Some(Reader)), ("admin", Some(Admin)), ("forged", None), ("member", None)];
+    for Route(method, path, least, _) in ROUTES {
+        let method: Method = method.parse().unwrap();
+        let path = path.replace("{id}", sample::id(7).as_str()).replace("{name}", "nowhere");
+        for (token, role) in known {
+            let (status, body) = api.send(method.clone(), &path, Some(token), None).await;
+            let is_open = role >= *least;
+            assert_eq!(is_open, !matches!(status, 401 | 403), "{method} {path} for {token}: {status} {body}");
+            assert_eq!(!is_open && role.is_some(), status == 403 && token == "reader", "{method} {path}: {status}");
         }
+        let (status, body) = api.send(method.clone(), &path, None, None).await;
+        assert_eq!(status == 401, least.is_some(), "{method} {path}: {status}");
+        assert!(!body.contains(&api.token()));
     }
-    assert_eq!(api.send(Method::PATCH, "/v1/limits", None, Some("{}")).await.0, 401);
+    assert_eq!(api.get("/v1/no-such-path", None).await.0, 401);
     assert_eq!(api.get("/v1/overview", Some(&api.token())).await.0, 200);
+    let open: Vec<&str> = ROUTES.iter().filter(|route| route.2.is_none()).map(|route| route.1).collect();
+    assert_eq!(open, ["/healthz"]);
+    let reads = |Route(method, _, least, _): &&Route| *method == "GET" || *least == Some(Role::Admin);
+    assert_eq!(ROUTES.iter().filter(reads).count(), ROUTES.len(), "a reader can change nothing");
+}
+
+#[tokio::test]
+async fn keystones_token_comes_in_openstacks_header_too() {
+    let api = api().await;
+    let url = format!("http://{}/v1/overview", api.address);
+    let answer = reqwest::Client::new().get(url).header("X-Auth-Token", "reader").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 200);
 }
 
 #[tokio::test]

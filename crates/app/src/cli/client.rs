@@ -1,26 +1,35 @@
 //! The commands' side of `serve`'s API.
 
 use std::{
+    error::Error as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
 use mimeo_core::{ImageId, StoreName, Timestamp};
 use mimeo_engine::status::{
-    DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, RenameReport, StoreReport, VerifyReport,
+    DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, RenameReport, RulesReport, StoreReport,
+    TrialReport, VerifyReport,
 };
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use url::Url;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, pinned};
 use crate::{
-    api::{ProblemBody, token::Token},
+    api::{Changes, Page, ProblemBody, token::Token},
     config::ApiSettings,
 };
 
 /// An answer is made from the ledger; only a look at Glance on the way takes longer than a moment.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Of a stream of events, which `serve` ends long before.
+const ENDLESS: Duration = Duration::from_hours(1);
+
+/// Images in one answer.
+const PAGE: usize = 1000;
 
 pub(crate) struct Client {
     base: Url,
@@ -30,14 +39,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(api: &ApiSettings) -> Outcome<Self> {
-        let base = format!("http://{}/", reachable(api.listen));
+        let scheme = if api.tls.is_some() { "https" } else { "http" };
+        let base = format!("{scheme}://{}/", reachable(api.listen));
         let base = Url::parse(&base).map_err(|error| Failure::usage(format!("{base}: {error}")))?;
         let token = Token::load(&api.token_file).map_err(|error| match error.kind() {
             // `serve` makes it at its first start.
             std::io::ErrorKind::NotFound => unreachable_at(&base),
             _ => Failure::failed(format!("cannot read the token file {}: {error}", api.token_file.display())),
         })?;
-        let built = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+        let mut builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        if let Some(files) = &api.tls {
+            builder = builder.tls_backend_preconfigured(pinned::to(&files.certificate)?);
+        }
+        let built = builder.build();
         Ok(Self { base, token, http: built.map_err(anyhow::Error::from)? })
     }
 
@@ -77,18 +91,41 @@ impl Client {
         self.send(Method::POST, &["gc", "confirm"], &[]).await.map(drop)
     }
 
-    /// Every image that `serve` knows, in order of their ids.
-    pub(crate) async fn images(&self) -> Outcome<Vec<ImageReport>> {
+    /// Images that fit, in order of their ids; no more than `limit`.
+    pub(crate) async fn images(&self, filter: &[(&str, String)], limit: usize) -> Outcome<Vec<ImageReport>> {
         let mut images: Vec<ImageReport> = Vec::new();
         loop {
+            let wanted = (limit - images.len()).min(PAGE).to_string();
             let after = images.last().map(|image| image.id.to_string());
-            let query: Vec<(&str, &str)> = after.iter().map(|id| ("after", id.as_str())).collect();
-            let page: Vec<ImageReport> = self.ask(Method::GET, &["images"], &query).await?;
-            if page.is_empty() {
+            let mut query: Vec<(&str, &str)> = filter.iter().map(|(key, value)| (*key, value.as_str())).collect();
+            query.push(("limit", &wanted));
+            query.extend(after.iter().map(|id| ("after", id.as_str())));
+            let page: Page<ImageReport> = self.ask(Method::GET, &["images"], &query).await?;
+            images.extend(page.images);
+            if page.next.is_none() || images.len() >= limit {
                 return Ok(images);
             }
-            images.extend(page);
         }
+    }
+
+    pub(crate) async fn rules(&self) -> Outcome<RulesReport> {
+        self.ask(Method::GET, &["rules"], &[]).await
+    }
+
+    pub(crate) async fn try_rule(&self, rule: &Value) -> Outcome<TrialReport> {
+        let request = self.request(Method::POST, &["rules", "try"], &[]).json(rule);
+        self.read(self.answer(request).await?).await
+    }
+
+    /// The newest changes, and the number of the last.
+    pub(crate) async fn changes(&self, limit: usize) -> Outcome<Changes> {
+        self.ask(Method::GET, &["changes"], &[("limit", &limit.to_string())]).await
+    }
+
+    /// What happens from now on, or from behind the change of this number.
+    pub(crate) async fn events(&self, after: u64) -> Outcome<Response> {
+        let request = self.request(Method::GET, &["events"], &[("after", &after.to_string())]);
+        self.answer(request.timeout(ENDLESS)).await
     }
 
     pub(crate) async fn image(&self, id: &ImageId) -> Outcome<ImageReport> {
@@ -116,7 +153,10 @@ impl Client {
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<T> {
-        let answer = self.send(method, path, query).await?;
+        self.read(self.send(method, path, query).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, answer: Response) -> Outcome<T> {
         answer
             .json()
             .await
@@ -124,6 +164,10 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<Response> {
+        self.answer(self.request(method, path, query)).await
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
@@ -131,10 +175,15 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let sent = self.http.request(method, url).bearer_auth(self.token.reveal()).send().await;
-        let answer = sent.map_err(|error| match error.is_connect() {
-            true => unreachable_at(&self.base),
-            false => Failure::failed(format!("mimeo serve at {} does not answer: {error}", self.base)),
+        self.http.request(method, url).bearer_auth(self.token.reveal())
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Outcome<Response> {
+        let sent = request.send().await;
+        let answer = sent.map_err(|error| match (not_trusted(&error), error.is_connect()) {
+            (Some(why), _) => Failure::failed(format!("cannot talk to mimeo serve at {}: {why}", self.base)),
+            (None, true) => unreachable_at(&self.base),
+            (None, false) => Failure::failed(format!("mimeo serve at {} does not answer: {error}", self.base)),
         })?;
         match answer.status() {
             status if status.is_success() => Ok(answer),
@@ -167,6 +216,19 @@ pub(crate) fn the_one(mut found: Vec<ImageReport>, name_or_id: &str) -> Outcome<
             )))
         }
     }
+}
+
+/// What TLS said, if that was it.
+fn not_trusted(error: &reqwest::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let of_tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(why) = of_tls.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Some(why.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The address to connect to for one to listen on.

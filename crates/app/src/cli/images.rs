@@ -1,18 +1,139 @@
 //! `mimeo status`: one image in full, or all of them in a line each.
 
-use mimeo_core::{ImageId, ReplicaState, Timestamp};
-use mimeo_engine::status::{HistoryReport, ImageReport, ReplicaReport};
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use mimeo_core::{ImageId, ImageState, ReplicaState, StoreName, Timestamp};
+use mimeo_engine::status::{HistoryReport, ImageReport, Overview, ReplicaReport};
 use serde_json::{Value, json};
 
-use super::{Client, Field, Listing, Outcome, Record, Style, print};
+use super::{Client, Field, Format, Listing, Outcome, Record, Style, note, print};
+
+/// Images in a table, unless more are asked for.
+const IN_A_TABLE: usize = 50;
+
+const WORST_FIRST: [ImageState; 7] = [
+    ImageState::Failed,
+    ImageState::Degraded,
+    ImageState::Pending,
+    ImageState::Replicating,
+    ImageState::Retiring,
+    ImageState::Registered,
+    ImageState::Unmanaged,
+];
 
 pub(super) async fn show(client: &Client, image: &str, style: &Style) -> Outcome {
     print(&record(&client.find(image).await?).render(style)?)
 }
 
-pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
-    let rows = client.images().await?.iter().map(row).collect();
-    print(&Listing { columns: &["ID", "Name", "State", "Registered", "Reason"], rows }.render(style)?)
+/// Which images are listed.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Only images in this state: unmanaged, pending, replicating, registered, degraded, failed or retiring
+    #[arg(long, conflicts_with = "image", value_parser = image_state)]
+    state: Option<ImageState>,
+    /// Only images that have a replica at this store
+    #[arg(long, conflicts_with = "image")]
+    store: Option<StoreName>,
+    /// Only images that have a replica in this state, at --store if that is given: failed, for one
+    #[arg(long, conflicts_with = "image", value_parser = replica_state)]
+    replica: Option<ReplicaState>,
+    /// Only images with this in their name
+    #[arg(long, conflicts_with = "image", value_name = "TEXT")]
+    name: Option<String>,
+    /// No more than so many [default: 50 in a table, else all]
+    #[arg(long, conflicts_with = "image", value_name = "N")]
+    limit: Option<NonZeroUsize>,
+}
+
+/// In a table: how things stand, then the images, those first that are not as they should be. For machines: the images.
+pub(super) async fn list(client: &Client, which: &Which, style: &Style) -> Outcome {
+    let is_table = style.format == Format::Table;
+    let limit = which.limit.map_or(if is_table { IN_A_TABLE } else { usize::MAX }, NonZeroUsize::get);
+    let images = match is_table && which.state.is_none() {
+        false => client.images(&which.filter(which.state), limit).await?,
+        true => worst_first(client, which, limit).await?,
+    };
+    if is_table {
+        let overview = client.overview().await?;
+        print(&glance(&overview))?;
+        let left = overview.images.saturating_sub(images.len() as u64);
+        print(&listing(&images).render(style)?)?;
+        if images.len() == limit && left > 0 {
+            note("There may be more: --state, --store, --name and --limit say which, -f csv gives all.");
+        }
+        return Ok(());
+    }
+    print(&listing(&images).render(style)?)
+}
+
+async fn worst_first(client: &Client, which: &Which, limit: usize) -> Outcome<Vec<ImageReport>> {
+    let mut images = Vec::new();
+    for state in WORST_FIRST {
+        let left = limit - images.len();
+        if left == 0 {
+            break;
+        }
+        images.extend(client.images(&which.filter(Some(state)), left).await?);
+    }
+    Ok(images)
+}
+
+impl Which {
+    fn filter(&self, state: Option<ImageState>) -> Vec<(&'static str, String)> {
+        let words = [
+            ("state", state.map(|state| state.to_string())),
+            ("store", self.store.as_ref().map(ToString::to_string)),
+            ("replica", self.replica.map(|state| state.to_string())),
+            ("name", self.name.clone()),
+        ];
+        words.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+/// In a few lines: how many images are in which state, and what is wrong as a whole.
+fn glance(overview: &Overview) -> String {
+    let states = WORST_FIRST.iter().filter_map(|state| Some(format!("{} {state}", overview.states.get(state)?)));
+    let states = states.collect::<Vec<_>>().join(", ");
+    let mut lines = vec![match overview.images {
+        0 => "No images yet.".to_owned(),
+        images => format!("{images} images: {states}"),
+    }];
+    let scanned = overview.last_scan.map_or("not yet".to_owned(), seconds);
+    let events = match &overview.events {
+        None => "no events".to_owned(),
+        Some(events) if events.connected => format!("events connected, {} received", events.received),
+        Some(events) => {
+            let why = events.last_error.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            format!("events NOT connected{why}")
+        }
+    };
+    lines.push(format!("{events}; last scan {scanned}{}", if overview.observe { "; only observing" } else { "" }));
+    if !overview.stores_down.is_empty() {
+        let down = overview.stores_down.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ");
+        lines.push(format!("stores that do not answer: {down} (mimeo stores)"));
+    }
+    if overview.held_deletes > 0 {
+        lines.push(format!("{} deletions wait for a word (mimeo gc)", overview.held_deletes));
+    }
+    if overview.contested > 0 {
+        lines.push(format!("of {} images another writer keeps removing locations", overview.contested));
+    }
+    lines.extend(overview.trouble.as_ref().map(|trouble| format!("{}: {}", trouble.code, trouble.message)));
+    lines.join("\n") + "\n"
+}
+
+fn listing(images: &[ImageReport]) -> Listing {
+    let rows = images.iter().map(row).collect();
+    Listing { columns: &["ID", "Name", "State", "Registered", "Reason"], rows }
+}
+
+fn image_state(text: &str) -> Result<ImageState, String> {
+    serde_json::from_value(json!(text)).map_err(|error| error.to_string())
+}
+
+fn replica_state(text: &str) -> Result<ReplicaState, String> {
+    serde_json::from_value(json!(text)).map_err(|error| error.to_string())
 }
 
 /// What became of an image and its copies. An id finds one that was forgotten too.
@@ -109,11 +230,10 @@ fn line(line: &HistoryReport) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use mimeo_core::{ImageState, ProofKind};
+    use mimeo_core::ProofKind;
     use mimeo_engine::status::ReasonReport;
 
     use super::*;
-    use crate::cli::Format;
 
     const ID: &str = "0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a";
 

@@ -1,6 +1,6 @@
 //! `mimeo serve`: the engine and its API, until a signal.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -9,13 +9,15 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, Outcome};
 use crate::{
-    api::{self, token::Token},
-    config::Config,
+    api::{self, auth::Authority, token::Token},
+    config::{Config, TlsFiles},
     gateway::Gateway,
-    lifetime::{END, Tasks, hangups, stop_on},
+    lifetime::{END, Tasks, allow_open_files, hangups, stop_on},
     logging,
-    reload::Reload,
-    service_manager, wire,
+    reload::{Certificates, Reload},
+    service_manager,
+    tls::Tls,
+    wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -23,38 +25,38 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let mut config = Config::load(path)?;
     logging::start(config.log, LevelFilter::INFO);
     config.observe |= observe;
-    let (listen, token_file, observe) = (config.api.listen, config.api.token_file.clone(), config.observe);
+    let (api, observe) = (config.api.clone(), config.observe);
     let mut tasks = Tasks::default();
     let stop = stop_on(&END, &mut tasks)?;
     let hangups = hangups()?;
     // A login that cannot be is a mistake of the configuration, told before anything is made.
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
+    let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
-    let token = Token::load_or_create(&token_file)?;
-    let listener = listen_on(listen, "[api] listen").await?;
+    let token = Token::load_or_create(&api.token_file)?;
+    let authority = Authority::new(token, identity, api.roles, Arc::new(wire::SystemClock));
+    let tls = certificates(api.tls.as_ref(), gateway.as_ref().and_then(|settings| settings.tls.as_ref()))?;
+    let listener = listen_on(api.listen, "[api] listen").await?;
     mimeo_crash::point("serve-listens");
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %listen, observe, "mimeo serves");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %api.listen, observe, "mimeo serves");
     // The engine goes on until the gateway's last uploads are where they belong.
-    let engine_stop = match gateway {
-        None => stop.clone(),
-        Some(settings) => {
-            let listener = listen_on(settings.listen, "[gateway] listen").await?;
-            tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
-            let (token, stopped) = (CancellationToken::new(), stop.clone());
-            tasks.allow(settings.stop_timeout);
-            let gateway = Gateway::new(engine.clone(), settings)?;
-            let ended = token.clone().drop_guard();
-            tasks.start("gateway", async move {
-                let _ended = ended;
-                gateway.serve(listener, stopped).await
-            });
-            token
-        }
-    };
-    tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
-    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
+    let engine_stop = if gateway.is_some() { CancellationToken::new() } else { stop.clone() };
+    if let Some(settings) = gateway {
+        allow_open_files(settings.connections.get());
+        let listener = listen_on(settings.listen, "[gateway] listen").await?;
+        tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
+        tasks.allow(settings.stop_timeout);
+        let gateway = Gateway::new(engine.clone(), settings, tls.gateway.clone())?;
+        let (ended, stopped) = (engine_stop.clone().drop_guard(), stop.clone());
+        tasks.start("gateway", async move {
+            let _ended = ended;
+            gateway.serve(listener, stopped).await
+        });
+    }
+    tasks.start("api", api::serve(listener, tls.api.clone(), engine.clone(), authority, stop.clone()));
+    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
     tasks.start("stopping", service_manager::stopping(stop.clone()));
@@ -67,6 +69,11 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
         tracing::info!("stopped");
     }
     Ok(outcome?)
+}
+
+fn certificates(api: Option<&TlsFiles>, gateway: Option<&TlsFiles>) -> anyhow::Result<Certificates> {
+    let tls = |files: Option<&TlsFiles>| anyhow::Ok(files.map(Tls::new).transpose()?.map(Arc::new));
+    Ok(Certificates { api: tls(api)?, gateway: tls(gateway)? })
 }
 
 async fn listen_on(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +14,9 @@ use super::{
     sections::{above_zero, list},
 };
 
-const KEYS: &[&str] = &["listen", "upstream", "ack", "ack_timeout", "reads", "stop_timeout", "certificate", "key"];
+const KEYS: &[&str] =
+    &["listen", "upstream", "ack", "ack_timeout", "reads", "connections", "stop_timeout", "certificate", "key"];
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 #[derive(Debug, Clone)]
 pub(crate) struct GatewaySettings {
@@ -23,6 +26,8 @@ pub(crate) struct GatewaySettings {
     pub ack: Ack,
     pub ack_timeout: Duration,
     pub reads: Reads,
+    /// How many clients may be connected at a time.
+    pub connections: NonZeroUsize,
     pub stop_timeout: Duration,
     pub tls: Option<TlsFiles>,
 }
@@ -64,6 +69,9 @@ pub(super) fn gateway(section: &Section<'_>, directory: &Path) -> Option<Gateway
         reads: section.value("reads", Reads::Glance, |item| {
             item.choice(&[("glance", Reads::Glance), ("nearest", Reads::Nearest)])
         }),
+        connections: section.value("connections", CONNECTIONS, |item| {
+            item.number(1).and_then(|most| usize::try_from(most).ok()).and_then(NonZeroUsize::new)
+        }),
         stop_timeout: duration("stop_timeout", Duration::from_mins(1)),
         tls: tls(section, directory),
     };
@@ -102,7 +110,8 @@ fn ack(item: &Item<'_>) -> Option<Ack> {
     item.choice(&[("all", Ack::All), ("none", Ack::None)])
 }
 
-fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
+/// None, too, where only one of the two is named.
+pub(super) fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
     let file = |key| section.get(key).and_then(|item| item.text()).map(|path| directory.join(path));
     match (section.get("certificate"), section.get("key")) {
         (Some(item), None) => item.wrong("needs the key too: add `key = \"…\"`, or remove it for plain HTTP"),

@@ -1,6 +1,7 @@
 //! Every section of the file, with its keys, defaults and rules.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     num::NonZeroU64,
     path::{Path, PathBuf},
@@ -18,9 +19,9 @@ use mimeo_core::{
 use url::Url;
 
 use super::{
-    ApiSettings, Config, GcSettings, LogFormat, ScanSettings, ScrubSettings, Written,
+    ApiSettings, Config, GcSettings, LogFormat, RoleNames, ScanSettings, ScrubSettings, Written,
     document::{Document, Item, Section, suggestion},
-    gateway::gateway,
+    gateway::{gateway, tls},
     limits, stores, units,
 };
 
@@ -194,7 +195,11 @@ fn ledger(section: &Section<'_>, directory: &Path) -> PathBuf {
 }
 
 fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
-    section.allow(&["listen", "token_file"]);
+    section.allow(&["listen", "token_file", "admin_roles", "reader_roles", "certificate", "key"]);
+    let roles = |key, default: &[&str]| -> BTreeSet<String> {
+        let default = default.iter().map(|role| (*role).to_owned()).collect();
+        section.value(key, default, |item| Some(item.array()?.iter().filter_map(filled).collect()))
+    };
     let address = |text: &str| {
         text.parse::<SocketAddr>()
             .map_err(|_| format!("\"{text}\" is no address with a port; write it like \"127.0.0.1:9393\""))
@@ -204,6 +209,9 @@ fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
         token_file: section.value("token_file", ledger.with_file_name("mimeo.token"), |item| {
             filled(item).map(|path| directory.join(path))
         }),
+        tls: tls(section, directory),
+        // No reader by default: where `admin` implies `member` and that `reader`, every tenant is one.
+        roles: RoleNames { admin: roles("admin_roles", &["admin"]), reader: roles("reader_roles", &[]) },
     }
 }
 

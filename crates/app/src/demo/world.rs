@@ -19,8 +19,8 @@ use super::{
     image_service::{self, Probe, Setup},
 };
 use crate::{
-    api::{self, token::Token},
-    config::{ApiSettings, Config},
+    api::{self, auth::Authority, token::Token},
+    config::{ApiSettings, Config, RoleNames},
     lifetime::Tasks,
     wire,
 };
@@ -66,7 +66,8 @@ impl World {
         let api = config.api.clone();
         let wire::Service { engine, claim, .. } = wire::service(config).await?;
         let token = Token::load_or_create(&api.token_file)?;
-        tasks.start("api", api::serve(listener, engine.clone(), token, stop.clone()));
+        let authority = Authority::new(token, None, RoleNames::default(), Arc::new(wire::SystemClock));
+        tasks.start("api", api::serve(listener, None, engine.clone(), authority, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
         Ok(Self { directory, config: path, image_service, stores, api, _claim: claim })

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Image, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store};
+use mimeo_core::{
+    Image, ImageFilter, ImageStatus, ObjectName, ObjectState, Reason, Replica, ReplicaState, StoreName, ports::Store,
+};
 
 use crate::{
     operators,
@@ -91,7 +93,7 @@ async fn help(story: &mut Story) {
             let _ = engine.replicate(&record.image.id).await;
         }
     }
-    if let Ok(reports) = engine.list(None, 100).await {
+    if let Ok(reports) = engine.list(&ImageFilter::default(), None, 100).await {
         story.world.step(&Step::Told { text: &format!("{reports:?}") });
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use mimeo_core::{
-    ImageId, StoreName,
+    ImageFilter, ImageId, StoreName,
     ports::{Ledger, Store},
 };
 use mimeo_engine::{Engine, came_back};
@@ -37,7 +37,7 @@ async fn replicate(story: &Story) {
     tenants::touch(&story.world, &id);
     let engine = Arc::clone(&serving.engine);
     let _ = tokio::time::timeout(PATIENCE, engine.replicate(&id)).await;
-    if let Ok(Ok(reports)) = tokio::time::timeout(PATIENCE, engine.list(None, 100)).await {
+    if let Ok(Ok(reports)) = tokio::time::timeout(PATIENCE, engine.list(&ImageFilter::default(), None, 100)).await {
         story.world.step(&Step::Told { text: &format!("{reports:?}") });
     }
 }

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Change, Digest, DirtyMark, Failure, HISTORY_LINES, HistoryLine, HistoryState, ImageRow, Object, ObjectName,
-    ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, ports::Ledger,
+    Change, Digest, DirtyMark, Failure, HISTORY_LINES, HistoryLine, HistoryState, ImageFilter, ImageRow, Object,
+    ObjectName, ObjectState, Proof, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, ports::Ledger,
 };
 
+use super::query;
 use crate::sample::{id, time};
 
 /// Checks a ledger's whole contract; `make` gives a fresh, empty one each time.
@@ -21,6 +22,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_by_name_and_by_id(&make().await).await;
     finds_names_near_a_name(&make().await).await;
     lists_in_pages(&make().await).await;
+    query::ledger(&make).await;
     finds_what_is_to_be_swept(&make().await).await;
     drops_one_replica(&make().await).await;
     dooms_only_what_it_has(&make().await).await;
@@ -31,6 +33,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     tells_what_became_of_an_image(&make().await).await;
     keeps_the_newest_lines(&make().await).await;
     keeps_the_history_of_what_is_forgotten(&make().await).await;
+    numbers_the_lines_of_all_images(&make().await).await;
     tells_which_objects_it_does_not_have(&make().await).await;
 }
 
@@ -168,7 +171,7 @@ async fn lists_in_pages(ledger: &impl Ledger) {
     let rows = [3, 1, 5, 2, 4].map(|n| Change::Image(ImageRow::new(id(n))));
     ledger.commit(&rows).await.unwrap();
     let list = async |after: Option<u32>, limit| {
-        let records = ledger.list(after.map(id).as_ref(), limit).await.unwrap();
+        let records = ledger.page(&ImageFilter::default(), after.map(id).as_ref(), limit).await.unwrap();
         records.into_iter().map(|record| record.image.id).collect::<Vec<_>>()
     };
     assert_eq!(list(None, 2).await, [id(1), id(2)]);
@@ -188,7 +191,7 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
     // A listing is late: what the ledger has come to know meanwhile stands.
     ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept.clone() })]).await.unwrap();
-    assert_eq!(ledger.load(&id(3)).await.unwrap().unwrap().objects, [kept.clone()]);
+    assert_eq!(ledger.load(&id(3)).await.unwrap().unwrap().objects, std::slice::from_ref(&kept));
     let gone = Change::ObjectGone(kept.store.clone(), kept.name.clone());
     ledger.commit(&[gone, Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
     assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].objects[0].state, ObjectState::Found);
@@ -308,6 +311,37 @@ async fn keeps_the_history_of_what_is_forgotten(ledger: &impl Ledger) {
     assert!(ledger.history(&id(2)).await.unwrap().is_empty(), "nothing was known of it");
 }
 
+async fn numbers_the_lines_of_all_images(ledger: &impl Ledger) {
+    assert_eq!((ledger.last_told().await.unwrap(), ledger.told(0, 9).await.unwrap()), (0, vec![]));
+    let seen = |n, status: &str| Change::Image(ImageRow { status: Some(status.into()), ..ImageRow::new(id(n)) });
+    let failed = |tries| {
+        let failure = Failure { reason: Reason::StoreFull, message: "full".into(), tries, next_try: None };
+        let replica = Replica { state: ReplicaState::Failed, ..Replica::wanted(store("http1")) };
+        Change::Replica(id(2), Replica { failure: Some(failure), ..replica })
+    };
+    ledger.commit(&[seen(2, "queued"), seen(1, "active")]).await.unwrap();
+    ledger.commit(&[failed(1)]).await.unwrap();
+    let told = async |after, limit| {
+        let lines = ledger.told(after, limit).await.unwrap();
+        lines
+            .into_iter()
+            .map(|told| (told.number, told.image, told.line.what.state, told.line.times))
+            .collect::<Vec<_>>()
+    };
+    let line = |number, n, state: &str, times| (number, id(n), state.to_owned(), times);
+    let first = [line(1, 2, "queued", 1), line(2, 1, "active", 1), line(3, 2, "failed", 1)];
+    assert_eq!(told(0, 9).await, first);
+    assert_eq!(told(1, 1).await, [line(2, 1, "active", 1)]);
+    // What came again has a number of its own, though it takes the place of what was the last.
+    ledger.commit(&[failed(2)]).await.unwrap();
+    assert_eq!(told(2, 9).await, [line(4, 2, "failed", 2)]);
+    assert_eq!(ledger.last_told().await.unwrap(), 4);
+    ledger.commit(&[failed(2), seen(2, "queued"), seen(1, "active")]).await.unwrap();
+    assert_eq!(ledger.last_told().await.unwrap(), 4, "nothing new");
+    let history = ledger.history(&id(2)).await.unwrap();
+    assert_eq!(history.last().unwrap(), &ledger.told(3, 1).await.unwrap()[0].line);
+}
+
 async fn tells_which_objects_it_does_not_have(ledger: &impl Ledger) {
     let elsewhere = Object { store: store("http2"), state: ObjectState::Doomed, ..open_object(2) };
     ledger.commit(&[Change::Object(open_object(1)), Change::Object(elsewhere)]).await.unwrap();
@@ -334,6 +368,7 @@ fn full_record() -> Record {
         name: Some("debian".into()),
         status: Some("active".into()),
         size: Some(1 << 40),
+        owner: Some("alpha".into()),
         wanted: vec![store("http2"), store("http1")],
         trouble: Some(Failure { next_try: None, ..failure.clone() }),
         observed_at: Some(time(1)),

@@ -1,8 +1,8 @@
 //! Each change as SQL, inside the caller's transaction.
 
 use mimeo_core::{
-    Change, Digest, DirtyMark, Error, Failure, ImageId, ImageRow, Object, ObjectState, Reason, Replica, Result,
-    StoreName, Timestamp,
+    Change, Digest, DirtyMark, Error, Failure, ImageId, ImageRow, ImageState, Object, ObjectState, Reason, Replica,
+    Result, StoreName, Timestamp,
 };
 use sqlx::{Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
@@ -83,11 +83,11 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
 async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
     // Not delete_seen and verify_asked: they may have come since the caller read the row.
     let upsert = sqlx::query(
-        "INSERT INTO images (id, name, status, size, wanted, observed_at, gone_at,
+        "INSERT INTO images (id, name, status, size, owner, wanted, observed_at, gone_at,
              failure_reason, failure_message, failure_tries, failure_next_try)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (id) DO UPDATE SET name = ?2, status = ?3, size = ?4, wanted = ?5, observed_at = ?6, gone_at = ?7,
-             failure_reason = ?8, failure_message = ?9, failure_tries = ?10, failure_next_try = ?11",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+         ON CONFLICT (id) DO UPDATE SET name = ?2, status = ?3, size = ?4, owner = ?5, wanted = ?6, observed_at = ?7,
+             gone_at = ?8, failure_reason = ?9, failure_message = ?10, failure_tries = ?11, failure_next_try = ?12",
     );
     let wanted = serde_json::Value::from(row.wanted.iter().map(StoreName::as_str).collect::<Vec<_>>());
     let bound = upsert
@@ -95,6 +95,7 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
         .bind(row.name.as_deref())
         .bind(row.status.as_deref())
         .bind(bytes(row.size)?)
+        .bind(row.owner.as_deref())
         .bind(wanted.to_string())
         .bind(optional(row.observed_at))
         .bind(optional(row.gone_at));
@@ -102,10 +103,14 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
 }
 
 async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
+    // No REPLACE: of what that removes no trigger is told.
     let replace = sqlx::query(
-        "INSERT OR REPLACE INTO replicas (image, store, state, object, url, size, digest, proof_kind, proof_at, seen_at,
+        "INSERT INTO replicas (image, store, state, object, url, size, digest, proof_kind, proof_at, seen_at,
              unwanted_since, failure_reason, failure_message, failure_tries, failure_next_try)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+         ON CONFLICT (image, store) DO UPDATE SET state = ?3, object = ?4, url = ?5, size = ?6, digest = ?7,
+             proof_kind = ?8, proof_at = ?9, seen_at = ?10, unwanted_since = ?11, failure_reason = ?12,
+             failure_message = ?13, failure_tries = ?14, failure_next_try = ?15",
     );
     let bound = replace
         .bind(id.as_str())
@@ -123,11 +128,16 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
 }
 
 async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<()> {
+    // No REPLACE: of what that removes no trigger is told.
     let insert = match object.state {
         ObjectState::Found => {
-            "INSERT OR IGNORE INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+            "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (store, name) DO NOTHING"
         }
-        _ => "INSERT OR REPLACE INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        _ => {
+            "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (store, name) DO UPDATE SET image = ?3, url = ?4, state = ?5, since = ?6"
+        }
     };
     let bound = sqlx::query(insert)
         .bind(object.store.as_str())
@@ -175,8 +185,8 @@ async fn forget(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> 
 
 /// A bare row for what hangs on it.
 async fn ensure_image(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
-    let insert = sqlx::query("INSERT INTO images (id) VALUES (?1) ON CONFLICT (id) DO NOTHING");
-    run(transaction, insert.bind(id.as_str())).await
+    let insert = sqlx::query("INSERT INTO images (id, state) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING");
+    run(transaction, insert.bind(id.as_str()).bind(ImageState::of(false, &[]).to_string())).await
 }
 
 fn bind_failure<'a>(statement: Statement<'a>, failure: Option<&'a Failure>) -> Statement<'a> {

@@ -2,13 +2,13 @@
 
 use mimeo_core::{
     HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, ImageId, ImageRow, Reason, Replica, Result,
-    Timestamp, follow,
+    Timestamp, Told, follow,
 };
 use sqlx::{FromRow, SqliteConnection, SqlitePool};
 
 use super::{
     changes::run,
-    rows::{milliseconds, text, timestamp, unreadable},
+    rows::{self, milliseconds, text, timestamp, unreadable},
     unavailable,
 };
 
@@ -47,6 +47,25 @@ pub(super) async fn lines(readers: &SqlitePool, id: &ImageId) -> Result<Vec<Hist
     rows.into_iter().map(|row| row.parse().map(|(_, line)| line)).collect()
 }
 
+/// Lines of all images, in the order in which they were written.
+pub(super) async fn told(readers: &SqlitePool, after: u64, limit: usize) -> Result<Vec<Told>> {
+    let rows: Vec<ToldColumns> = sqlx::query_as("SELECT * FROM history WHERE told > ?1 ORDER BY told LIMIT ?2")
+        .bind(i64::try_from(after).unwrap_or(i64::MAX))
+        .bind(rows::limit(limit))
+        .fetch_all(readers)
+        .await
+        .map_err(unavailable)?;
+    rows.into_iter().map(ToldColumns::parse).collect()
+}
+
+pub(super) async fn last_told(readers: &SqlitePool) -> Result<u64> {
+    let last: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'told'")
+        .fetch_one(readers)
+        .await
+        .map_err(unavailable)?;
+    Ok(last.unsigned_abs())
+}
+
 async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistoryState, tries: u32) -> Result<()> {
     let newest: Vec<LineColumns> =
         sqlx::query_as("SELECT * FROM history WHERE image = ?1 AND store IS ?2 ORDER BY number DESC LIMIT 2")
@@ -72,9 +91,11 @@ async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistorySt
 }
 
 async fn add(transaction: &mut SqliteConnection, id: &ImageId, line: &HistoryLine) -> Result<()> {
+    run(transaction, sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'told'")).await?;
     let insert = sqlx::query(
-        "INSERT INTO history (image, number, at, since, times, store, state, reason, message)
-         VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM history WHERE image = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO history (image, number, at, since, times, store, state, reason, message, told)
+         VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM history WHERE image = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+             (SELECT value FROM counters WHERE name = 'told'))",
     );
     let bound = insert
         .bind(id.as_str())
@@ -90,6 +111,21 @@ async fn add(transaction: &mut SqliteConnection, id: &ImageId, line: &HistoryLin
 
 async fn now(transaction: &mut SqliteConnection) -> Result<Timestamp> {
     timestamp(sqlx::query_scalar(NOW).fetch_one(transaction).await.map_err(unavailable)?)
+}
+
+#[derive(FromRow)]
+struct ToldColumns {
+    told: i64,
+    image: String,
+    #[sqlx(flatten)]
+    line: LineColumns,
+}
+
+impl ToldColumns {
+    fn parse(self) -> Result<Told> {
+        let (_, line) = self.line.parse()?;
+        Ok(Told { number: self.told.unsigned_abs(), image: text(&self.image)?, line })
+    }
 }
 
 #[derive(FromRow)]

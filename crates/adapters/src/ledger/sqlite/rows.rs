@@ -66,6 +66,7 @@ struct ImageColumns {
     name: Option<String>,
     status: Option<String>,
     size: Option<i64>,
+    owner: Option<String>,
     wanted: String,
     observed_at: Option<i64>,
     delete_seen: Option<i64>,
@@ -82,7 +83,8 @@ impl ImageColumns {
             name: self.name,
             status: self.status,
             size: self.size.map(size).transpose()?,
-            wanted: serde_json::from_str(&self.wanted).map_err(|cause| unreadable(&self.wanted).caused_by(cause))?,
+            owner: self.owner,
+            wanted: json(&self.wanted)?,
             trouble: self.failure.parse()?,
             observed_at: self.observed_at.map(timestamp).transpose()?,
             delete_seen: self.delete_seen.map(timestamp).transpose()?,
@@ -237,8 +239,12 @@ pub(super) fn text<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(v
 }
 
 /// One of core's enums, as it spells itself.
-fn word<T: DeserializeOwned>(value: &str) -> Result<T> {
+pub(super) fn word<T: DeserializeOwned>(value: &str) -> Result<T> {
     T::deserialize(value.into_deserializer()).map_err(|cause: value::Error| unreadable(value).caused_by(cause))
+}
+
+pub(super) fn json<T: DeserializeOwned>(value: &str) -> Result<T> {
+    serde_json::from_str(value).map_err(|cause| unreadable(value).caused_by(cause))
 }
 
 pub(super) fn unreadable(value: impl Display) -> Error {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, HistoryLine, ImageId, ObjectName, Record, Result, Timestamp, ports::Ledger,
+    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result, Tally,
+    Timestamp, Told, ports::Ledger,
 };
 
 use crate::{
@@ -67,8 +68,16 @@ impl Ledger for SimLedger {
         self.0.call(Part::Ledger, || format!("named near {name}"), near).await
     }
 
-    async fn list(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
-        self.0.call(Part::Ledger, || "list".into(), self.0.world.ledger.list(after, limit)).await
+    async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
+        self.0.call(Part::Ledger, || "page".into(), self.0.world.ledger.page(filter, after, limit)).await
+    }
+
+    async fn tally(&self) -> Result<Tally> {
+        self.0.world.ledger.tally().await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        self.0.call(Part::Ledger, || "places".into(), self.0.world.ledger.places()).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
@@ -93,6 +102,14 @@ impl Ledger for SimLedger {
 
     async fn history(&self, id: &ImageId) -> Result<Vec<HistoryLine>> {
         self.0.world.ledger.history(id).await
+    }
+
+    async fn told(&self, after: u64, limit: usize) -> Result<Vec<Told>> {
+        self.0.world.ledger.told(after, limit).await
+    }
+
+    async fn last_told(&self) -> Result<u64> {
+        self.0.world.ledger.last_told().await
     }
 }
 

@@ -1,0 +1,33 @@
+//! The rules, and what another one would do.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use mimeo_core::{StoreName, policy::RuleSpec};
+use mimeo_engine::{
+    Engine,
+    status::{RulesReport, TrialReport},
+};
+use serde::Deserialize;
+
+use super::{input::Body, routes::Answer, stores::allowed};
+
+pub(super) async fn rules(State(engine): State<Arc<Engine>>) -> Answer<RulesReport> {
+    Ok(Json(engine.rules().await?))
+}
+
+/// A rule as in the configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trial {
+    when: Option<String>,
+    /// None: every enabled store.
+    stores: Option<Vec<StoreName>>,
+    copies: Option<usize>,
+}
+
+pub(super) async fn try_rule(State(engine): State<Arc<Engine>>, Body(trial): Body<Trial>) -> Answer<TrialReport> {
+    let Trial { when, stores, copies } = trial;
+    let stores = stores.unwrap_or_else(|| engine.enabled_stores());
+    allowed(engine.try_rule(RuleSpec { name: "trial".into(), when, stores, copies }).await?)
+}

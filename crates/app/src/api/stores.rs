@@ -1,0 +1,76 @@
+//! Stores, limits, and what waits for its removal.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use mimeo_core::{Limits, StoreName};
+use mimeo_engine::{
+    Engine, Refusal,
+    status::{DrainReport, GcReport, MoveReport, RenameReport, StoreReport},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    input::{Asked, Body, Id},
+    problem::Problem,
+    routes::Answer,
+};
+use crate::limits;
+
+pub(super) async fn stores(State(engine): State<Arc<Engine>>) -> Answer<Vec<StoreReport>> {
+    Ok(Json(engine.stores().await?))
+}
+
+pub(super) async fn drain(State(engine): State<Arc<Engine>>, Id(name): Id<StoreName>) -> Answer<DrainReport> {
+    allowed(engine.drain(&name).await?)
+}
+
+pub(super) async fn drain_report(State(engine): State<Arc<Engine>>, Id(name): Id<StoreName>) -> Answer<DrainReport> {
+    allowed(engine.drain_report(&name).await?)
+}
+
+pub(super) async fn cancel_drain(State(engine): State<Arc<Engine>>, Id(name): Id<StoreName>) -> Answer<()> {
+    allowed(engine.cancel_drain(&name).await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewName {
+    to: StoreName,
+}
+
+/// The name in the path is the former one.
+pub(super) async fn rename_store(
+    State(engine): State<Arc<Engine>>,
+    Id(name): Id<StoreName>,
+    Asked(NewName { to }): Asked<NewName>,
+) -> Answer<RenameReport> {
+    allowed(engine.rename_store(&name, &to).await?)
+}
+
+pub(super) async fn move_store(State(engine): State<Arc<Engine>>, Id(name): Id<StoreName>) -> Answer<MoveReport> {
+    allowed(engine.move_store(&name).await?)
+}
+
+pub(super) async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
+    Ok(Json(engine.gc().await?))
+}
+
+pub(super) async fn confirm_gc(State(engine): State<Arc<Engine>>) -> Result<StatusCode, Problem> {
+    engine.confirm_gc().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn limits_in_force(State(engine): State<Arc<Engine>>) -> Json<Limits> {
+    Json(engine.limits())
+}
+
+/// Until the next reload or start.
+pub(super) async fn change_limits(State(engine): State<Arc<Engine>>, Body(patch): Body<Value>) -> Answer<Limits> {
+    limits::patch(&engine, &patch).map(Json).map_err(Problem::bad_request)
+}
+
+pub(super) fn allowed<T>(outcome: Result<T, Refusal>) -> Answer<T> {
+    outcome.map(Json).map_err(Problem::bad_request)
+}

@@ -1,0 +1,110 @@
+//! What the rules, and those that somebody thinks of, say of the cloud's images. Nothing is written for it.
+
+use mimeo_core::{
+    Image, Result, StoreName,
+    policy::{RuleSpec, Rules, Verdict},
+};
+
+use crate::{
+    Engine, Refusal,
+    status::{RuleReport, RulesReport, TrialEntry, TrialReport},
+    walk::Walk,
+};
+
+/// Images that are asked of the image service for one answer: it is to come while somebody waits.
+const LOOKED_AT: u64 = 10_000;
+/// Matching images that are named.
+const NAMED: usize = 100;
+
+impl Engine {
+    /// The rules in force, with how many images match each.
+    pub async fn rules(&self) -> Result<RulesReport> {
+        let rules = &self.settings.policy.rules;
+        let mut reports: Vec<RuleReport> = rules.specs().map(report).collect();
+        let (images, complete) = self
+            .each_image(|image| {
+                for (report, verdict) in reports.iter_mut().zip(rules.verdicts(image)) {
+                    count(verdict, &mut report.matches, &mut report.fails, &mut report.failure);
+                }
+            })
+            .await?;
+        Ok(RulesReport { images, complete, rules: reports })
+    }
+
+    /// In the operator's order.
+    pub fn enabled_stores(&self) -> Vec<StoreName> {
+        self.settings.policy.stores.iter().map(|facts| facts.name.clone()).collect()
+    }
+
+    /// What this rule would do beside those in force.
+    pub async fn try_rule(&self, spec: RuleSpec) -> Result<Result<TrialReport, Refusal>> {
+        for store in &spec.stores {
+            if !self.settings.policy.enables(store) {
+                return Ok(Err(format!("stores: {store} is not among enabled_stores")));
+            }
+        }
+        let most = spec.stores.len();
+        if let Some(copies) = spec.copies.filter(|copies| !(1..=most).contains(copies)) {
+            return Ok(Err(format!("copies: {copies} is not from 1 to {most}, which is how many stores are named")));
+        }
+        let rule = match Rules::compile(vec![spec]) {
+            Ok(rule) => rule,
+            Err((_, error)) => return Ok(Err(format!("when: is no CEL expression: {error}"))),
+        };
+        let (mut report, mut matching) = (TrialReport::default(), Vec::new());
+        let (images, complete) = self
+            .each_image(|image| {
+                for verdict in rule.verdicts(image) {
+                    let matches = verdict == Verdict::Matches;
+                    count(verdict, &mut report.matches, &mut report.fails, &mut report.failure);
+                    if matches && matching.len() < NAMED {
+                        matching.push(image.clone());
+                    }
+                }
+            })
+            .await?;
+        for image in &matching {
+            report.matching.push(self.trial(&rule, image).await?);
+        }
+        Ok(Ok(TrialReport { images, complete, ..report }))
+    }
+
+    async fn trial(&self, rule: &Rules, image: &Image) -> Result<TrialEntry> {
+        let held = self.ledger.load(&image.id).await?.map(|record| record.replicas).unwrap_or_default();
+        let policy = &self.settings.policy;
+        let draining = self.orders.lock().draining.keys().cloned().collect();
+        let wanted = |rules: &Rules| rules.wanted(image, &policy.stores, &draining, &held);
+        let (stores, now) = (wanted(rule), wanted(&policy.rules));
+        let new = stores.iter().filter(|store| !now.contains(store)).cloned().collect();
+        Ok(TrialEntry { image: image.id.clone(), name: image.name.clone(), stores, new })
+    }
+
+    /// How many images were shown, and whether these are all.
+    async fn each_image(&self, mut visit: impl FnMut(&Image)) -> Result<(u64, bool)> {
+        let (mut images, mut walk) = (0, Walk::new(self.registry.as_ref(), None));
+        while let Some(page) = walk.next().await? {
+            if images >= LOOKED_AT {
+                return Ok((images, false));
+            }
+            page.iter().for_each(&mut visit);
+            images += page.len() as u64;
+        }
+        Ok((images, true))
+    }
+}
+
+fn report(spec: &RuleSpec) -> RuleReport {
+    let RuleSpec { name, when, stores, copies } = spec.clone();
+    RuleReport { name, when, stores, copies, ..RuleReport::default() }
+}
+
+fn count(verdict: Verdict, matches: &mut u64, fails: &mut u64, failure: &mut Option<String>) {
+    match verdict {
+        Verdict::Matches => *matches += 1,
+        Verdict::Passes => {}
+        Verdict::Fails(why) => {
+            *fails += 1;
+            failure.get_or_insert(why);
+        }
+    }
+}

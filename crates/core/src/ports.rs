@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Reason,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Reason,
     Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
 };
 
@@ -285,6 +285,9 @@ pub trait Ledger: Send + Sync {
 
     /// What it holds, in numbers; as quick for many images as for few, or nearly.
     async fn tally(&self) -> Result<Tally>;
+
+    /// What waits at this time. It may take its time where very many images wait.
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog>;
 
     /// As [`page`](Ledger::page), but only the records that have a tombstone, a doomed object or an unwanted replica.
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;

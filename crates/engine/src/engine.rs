@@ -23,6 +23,7 @@ use crate::{
     gate::Gate,
     guard::{self, Guard},
     health::Health,
+    meter::Meter,
     orders::{self, Orders},
     pace::Paces,
     places::Places,
@@ -146,6 +147,7 @@ pub struct Engine {
     pub(crate) orders: Orders,
     pub(crate) guard: Guard,
     pub(crate) health: Health,
+    pub(crate) meter: Meter,
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
@@ -185,6 +187,7 @@ impl Engine {
             orders: Orders::default(),
             guard: Guard::default(),
             health: Health::default(),
+            meter: Meter::default(),
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
@@ -201,7 +204,9 @@ impl Engine {
     /// Takes up what was said and counted before this process began.
     pub async fn recall(&self) -> Result<()> {
         guard::recall(self).await?;
-        orders::recall(self).await
+        orders::recall(self).await?;
+        self.meter.begin(self.ledger.last_told().await?).await;
+        Ok(())
     }
 
     /// Runs until `stop`; then lets nothing half-done unrecorded.

@@ -17,6 +17,7 @@ mod guard;
 mod health;
 mod intake;
 mod look;
+mod meter;
 mod names;
 mod nearest;
 mod note;
@@ -53,6 +54,7 @@ pub mod status;
 
 pub use adopt::came_back;
 pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
+pub use meter::{Counts, LAG_BOUNDS, Lags, Measured};
 pub use progress::{Phase, Progress, Running, Traffic};
 pub use stores::Refusal;
 pub use survey::notes;

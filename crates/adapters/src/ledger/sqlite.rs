@@ -18,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Reason, Record, Result,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Reason, Record, Result,
     Tally, Timestamp, Told, ports::Ledger,
 };
 use sqlx::{
@@ -175,6 +175,10 @@ impl Ledger for SqliteLedger {
 
     async fn tally(&self) -> Result<Tally> {
         query::tally(&self.readers).await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
+        query::backlog(&self.readers, now).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Record, Result, Tally, Timestamp,
+    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Record, Result, Tally, Timestamp,
     Told, ports::Ledger,
 };
 
@@ -69,6 +69,10 @@ impl Ledger for SimLedger {
 
     async fn tally(&self) -> Result<Tally> {
         self.0.world.ledger.tally().await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
+        self.0.world.ledger.backlog(now).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

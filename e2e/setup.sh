@@ -39,6 +39,7 @@ needs=(
   /usr/bin/rsync=rsync
   /usr/bin/rclone=rclone
   /usr/bin/openssl=openssl
+  /usr/bin/promtool=prometheus
 )
 nextest=yes
 for argument; do

@@ -8,6 +8,7 @@ mod events;
 mod health;
 mod images;
 mod input;
+mod metrics;
 mod openapi;
 mod problem;
 mod routes;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
 pub(crate) use self::events::{Changes, Numbered};
-use crate::lifetime;
+use crate::{lifetime, webhooks};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -37,6 +38,7 @@ const LISTENERS: usize = 64;
 struct Api {
     engine: Arc<Engine>,
     listeners: Arc<Semaphore>,
+    webhooks: webhooks::Board,
     /// What would go on for ever ends with this.
     stop: CancellationToken,
 }
@@ -47,16 +49,31 @@ impl FromRef<Api> for Arc<Engine> {
     }
 }
 
+impl FromRef<Api> for webhooks::Board {
+    fn from_ref(api: &Api) -> Self {
+        api.webhooks.clone()
+    }
+}
+
+/// For those who watch by `/metrics`.
+pub(crate) struct Watching {
+    /// Without a token.
+    pub is_open: bool,
+    pub webhooks: webhooks::Board,
+}
+
 /// Answers on `listener` until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
+    watching: Watching,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
-    let api = Api { engine, listeners, stop: stop.clone() };
-    lifetime::serve_until(listener, routes::router(api, &authority), stop).await
+    let Watching { is_open, webhooks } = watching;
+    let api = Api { engine, listeners, webhooks, stop: stop.clone() };
+    lifetime::serve_until(listener, routes::router(api, &authority, is_open), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

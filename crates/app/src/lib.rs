@@ -13,6 +13,7 @@ mod limits;
 mod logging;
 mod reload;
 mod sample;
+mod webhooks;
 mod wire;
 
 #[cfg(fuzzing)]

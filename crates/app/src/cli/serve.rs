@@ -15,7 +15,7 @@ use crate::{
     lifetime::{END, Tasks, hangups, stop_on},
     logging,
     reload::Reload,
-    wire,
+    webhooks, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -31,6 +31,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
+    let hooks = std::mem::take(&mut config.webhooks);
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&api.token_file)?;
@@ -55,7 +56,13 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
             token
         }
     };
-    tasks.start("api", api::serve(listener, engine.clone(), authority, stop.clone()));
+    let told = webhooks::Board::default();
+    if !hooks.is_empty() {
+        let clock = Arc::new(wire::SystemClock);
+        tasks.start("webhooks", webhooks::run(engine.clone(), clock, hooks, told.clone(), stop.clone()));
+    }
+    let watching = api::Watching { is_open: api.metrics_are_open, webhooks: told };
+    tasks.start("api", api::serve(listener, engine.clone(), authority, watching, stop.clone()));
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });

@@ -48,7 +48,7 @@ impl Written {
                 }
                 Value::Table(_) if name == "events" => drop(sections.insert(format!("[{name}]"), lasting(value))),
                 Value::Table(_) => drop(sections.insert(format!("[{name}]"), value)),
-                Value::Array(_) if name == "rules" => drop(sections.insert(format!("[[{name}]]"), value)),
+                Value::Array(_) if name == "rules" || name == "webhooks" => drop(sections.insert(format!("[[{name}]]"), value)),
                 _ => drop(sections.insert(name, value)),
             }
         }

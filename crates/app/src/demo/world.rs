@@ -22,7 +22,7 @@ use crate::{
     api::{self, auth::Authority, token::Token},
     config::{ApiSettings, Config, RoleNames},
     lifetime::Tasks,
-    wire,
+    webhooks, wire,
 };
 
 const STORES: [&str; 3] = ["http1", "http2", "http3"];
@@ -67,7 +67,8 @@ impl World {
         let wire::Service { engine, claim, .. } = wire::service(config).await?;
         let token = Token::load_or_create(&api.token_file)?;
         let authority = Authority::new(token, None, RoleNames::default(), Arc::new(wire::SystemClock));
-        tasks.start("api", api::serve(listener, engine.clone(), authority, stop.clone()));
+        let watching = api::Watching { is_open: api.metrics_are_open, webhooks: webhooks::Board::default() };
+        tasks.start("api", api::serve(listener, engine.clone(), authority, watching, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
         Ok(Self { directory, config: path, image_service, stores, api, _claim: claim })

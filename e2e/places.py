@@ -65,10 +65,10 @@ class Rbd(Place):
         super().__init__({**section, **more}, self.ceph.keys["client.mimeo"])
 
     def left(self):
-        return [*self.ceph.images(), *self.ceph.trash()]
+        return [*self.ceph.images(self.section["pool"]), *self.ceph.trash()]
 
     def read(self, name):
-        return self.ceph.read(name, "snap")
+        return self.ceph.read(f"{self.section['pool']}/{name}", "snap")
 
     def written(self, image):
         names = [name for name in self.ceph.images() if name.startswith(image)]

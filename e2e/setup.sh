@@ -40,6 +40,11 @@ needs=(
   /usr/bin/rclone=rclone
   /usr/bin/openssl=openssl
   /usr/bin/promtool=prometheus
+  /usr/bin/curl=curl
+  /usr/bin/dpkg-shlibdeps=dpkg-dev
+  /usr/bin/strip=binutils
+  /usr/bin/systemd-analyze=systemd
+  /usr/bin/ps=procps
 )
 nextest=yes
 for argument; do

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cloud.base import eventually
-from cloud.ceph import new_key
+from cloud.ceph import SECOND_POOL, new_key
 from cloud.conf import write_ini
 from cloud.storage import Storage
 from mimeo import NO_SCAN
@@ -132,6 +132,32 @@ def test_one_reading_for_every_kind(cloud, mimeo, places, images):
     wait_nothing_left(mimeo, image)
     assert {name: place.left() for name, place in places.items()} == dict.fromkeys(places, [])
     assert_no_secret(mimeo, image)
+
+
+def test_what_one_store_has_another_takes(cloud, storage, mimeo, places, images):
+    """Stores that come later do not have the image read for them: Ceph copies within the cluster, and rsync sends the
+    file of a store on this machine, for which its spool would be too small."""
+    first, later = only(places, "rbd", "file"), {"fast": Rbd(storage, pool=SECOND_POOL), "rsync": places["rsync"]}
+    later["rsync"].section["spool_size"] = "1MiB"
+    mimeo.stores = first
+    mimeo.serve(store_defaults=PATIENT, **NO_SCAN)
+    data = os.urandom(10 * MiB) + bytes(10 * MiB) + b"the end"
+    image = images.create(data)
+    wait_all_registered(mimeo, image)
+    mimeo.stop()
+    mimeo.stores = {**first, **later}
+    mimeo.configure(store_defaults=PATIENT)
+    mimeo.start()
+    mimeo.wait_registered(image, stores=list(mimeo.stores))
+    said = [line for line in mimeo.log_lines() if "the store copies by itself" in line]
+    for taker, giver in ("fast", "rbd"), ("rsync", "file"):
+        assert any(f"store={taker}" in line and f"from={giver}" in line for line in said), said
+    assert sum(" copying " in line and " stores=" in line for line in mimeo.log_lines()) == 1, "it was read once"
+    assert len(cloud.glance.requests("GET", f"/images/{image}/file")) == 1
+    assert_copies(mimeo, image, data)
+    assert_no_secret(mimeo, image)
+    images.delete(image)
+    wait_nothing_left(mimeo, image)
 
 
 def test_an_image_that_is_looked_at_while_glance_deletes_it(storage, mimeo, images):

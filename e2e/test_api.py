@@ -2,13 +2,13 @@
 
 import json
 import subprocess
-import time
 import threading
+import time
 
 import pytest
 import requests
 
-from cloud.base import eventually
+from cloud.base import eventually, run
 from cloud.keystone import SECRET
 from cloud.uwsgi import VENV
 
@@ -131,6 +131,32 @@ def test_health_and_readiness_are_told_to_anybody(cloud, mimeo):
     finally:
         cloud.glance.start()
     eventually(lambda: ask(mimeo, "/readyz").text == "ready\n", 30, "mimeo is ready")
+
+
+def certificate(directory, name: str):
+    """One that names the loopback address, signed by itself."""
+    key, file = directory / f"{name}.key", directory / f"{name}.pem"
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+         f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", file])
+    return key, file
+
+
+def test_the_api_speaks_https_with_a_certificate_that_is_renewed(mimeo):
+    """The commands take no other certificate; a SIGHUP puts what the files hold by then in force."""
+    (key, file), (other_key, other) = (certificate(mimeo.dir, name) for name in ("first", "second"))
+    mimeo.serve(events=None, api={"listen": f"127.0.0.1:{mimeo.port}", "certificate": str(file), "key": str(key)})
+    url = f"https://127.0.0.1:{mimeo.port}/healthz"
+    assert requests.get(url, verify=file, timeout=30).text == "ok\n"
+    assert mimeo.run("status")[0] == 0
+    with pytest.raises(requests.ConnectionError):
+        ask(mimeo, "/healthz")
+    key.write_text(other_key.read_text())
+    file.write_text(other.read_text())
+    code, _, err = mimeo.run("status")
+    assert code == 1 and "another certificate" in err, err
+    mimeo.reload()
+    eventually(lambda: mimeo.run("status")[0] == 0, 30, "the new certificate is shown")
+    assert requests.get(url, verify=other, timeout=30).text == "ok\n"
 
 
 class Listener(threading.Thread):

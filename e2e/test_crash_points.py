@@ -52,6 +52,7 @@ POINTS = {
     "swift": ["swift-put-ended:2"],
     "sftp": ["sftp-written"],
     "rsync": ["rsync-spooled", "rsync-sent"],
+    "taking": ["object-taken"],
     "rbd": ["rbd-image-made", "rbd-flushed", "rbd-snapshot-made"],
     "deletion at s3": ["s3-uploads-aborted"],
     "deletion at swift": ["swift-manifest-removed"],
@@ -362,6 +363,27 @@ def asks_and_dies(trial: Trial) -> None:
     [(_, name)] = trial.there()
     assert trial.known(None) == {("nginx", name)}
     assert trial.stores["nginx"].read(name) == trial.data
+
+
+def takes_and_dies(trial: Trial) -> None:
+    """The second store takes the copy that the first one has."""
+    taker, place = trial.stores.popitem()
+    trial.create(os.urandom(MiB))
+    trial.start()
+    trial.wait_complete()
+    trial.mimeo.stop()
+    trial.stores[taker] = place
+    trial.arm()
+    trial.wait_for_death()
+    trial.start()
+    trial.wait_complete()
+
+
+def test_taking(cloud, files, places):
+    takers = [Trial(point, cloud, {}) for point in POINTS["taking"]]
+    for trial in takers:
+        trial.stores |= {"file": in_files(files, trial.key), "rsync": places["rsync"]}
+    run(takers, takes_and_dies)
 
 
 SIZES = {"s3": 3 * CHUNK, "swift": 3 * CHUNK}  # three parts, three segments

@@ -245,7 +245,8 @@ NOTES = [
     "files is read over HTTP, by clients with curl.",
     "CPU and memory are those of the processes on the client's side, ssh and rsync among them. The servers run on the "
     "same cores: with rbd, s3 and swift Ceph takes most of the time, which hides differences between clients.",
-    "rsync: Mimeo writes the image to its spool, and rsync sends it from there. file: cp copies within the kernel.",
+    "rsync: Mimeo writes the image to its spool, and rsync sends it from there when it is complete: that takes the time of "
+    "`cp` and rsync at least. file: cp copies within the kernel.",
 ]
 
 

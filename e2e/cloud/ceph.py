@@ -1,4 +1,4 @@
-"""One node of Ceph: a monitor, a manager and an OSD, with cephx, and an RBD pool as Glance uses it.
+"""One node of Ceph: a monitor, a manager and an OSD, with cephx, and two RBD pools as Glance uses them.
 
 Monitor protocol v1 only, on one chosen port; an OSD and a manager take what ports they find. What the OSD stores is a
 sparse file in the cloud's directory.
@@ -16,11 +16,12 @@ from pathlib import Path
 from .base import Server, free_port, program, run
 from .conf import write_ini
 
-POOL = "images"
+POOL, SECOND_POOL = "images", "fast"
+POOLS = f"profile rbd pool={POOL}, profile rbd pool={SECOND_POOL}"
 OSD_SIZE = 8 << 30
-RBD_CAPS = {"mon": "profile rbd", "osd": f"profile rbd pool={POOL}", "mgr": f"profile rbd pool={POOL}"}
+RBD_CAPS = {"mon": "profile rbd", "osd": POOLS, "mgr": POOLS}
 ALL = "allow *"
-# Every entity of the cluster and what it may. Glance and Mimeo write the same pool, each with a key of its own.
+# Every entity of the cluster and what it may. Glance and Mimeo write the same pools, each with a key of its own.
 CAPS: dict[str, dict[str, str]] = {
     "mon.": {"mon": ALL},
     "osd.0": {"mon": "allow profile osd", "mgr": "allow profile osd", "osd": ALL},
@@ -150,7 +151,7 @@ class Ceph:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """From nothing to a pool that takes images, in some ten seconds."""
+        """From nothing to pools that take images, in some ten seconds."""
         self.configure()
         self.mon.prepare()
         self.mon.start()
@@ -159,8 +160,9 @@ class Ceph:
             self.osd.prepare()
             self.osd.start()
             manager.result()
-        self.run("ceph", "osd", "pool", "create", POOL)
-        self.run("rbd", "pool", "init", POOL)
+        for pool in (POOL, SECOND_POOL):
+            self.run("ceph", "osd", "pool", "create", pool)
+            self.run("rbd", "pool", "init", pool)
 
     def stop(self) -> None:
         for server in (self.osd, self.mgr, self.mon):

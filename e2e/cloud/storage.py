@@ -1,13 +1,14 @@
 """The stores that Glance writes itself, beside its files: Ceph's block devices, S3 and Swift, in one node of Ceph.
 
-`rbd1` and `s3_1` are what their names say. Swift comes twice, since Glance then writes other locations: `swift1` has its
-credentials in a file of references (`swift+config://`), `swift2` among its options (`swift+http://user:key@`).
+`rbd1` and `s3_1` are what their names say; `rbd2` is another pool of the same cluster. Swift comes twice, since Glance
+then writes other locations: `swift1` has its credentials in a file of references (`swift+config://`), `swift2` among its
+options (`swift+http://user:key@`).
 """
 
 import time
 from pathlib import Path
 
-from .ceph import Ceph
+from .ceph import SECOND_POOL, Ceph
 from .conf import write_ini
 from .glance import Glance
 from .keystone import PROJECTS, SECRET, Keystone
@@ -61,6 +62,9 @@ class Storage:
         return Glance.with_backends({
             "rbd1": ("rbd", {
                 "rbd_store_pool": self.ceph.pool, "rbd_store_user": "glance", "rbd_store_ceph_conf": self.ceph.conf,
+            }),
+            "rbd2": ("rbd", {
+                "rbd_store_pool": SECOND_POOL, "rbd_store_user": "glance", "rbd_store_ceph_conf": self.ceph.conf,
             }),
             "s3_1": ("s3", {
                 "s3_store_host": self.gateway.url, "s3_store_bucket": self.gateway.bucket,

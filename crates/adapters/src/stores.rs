@@ -18,5 +18,7 @@ mod ssh;
 #[cfg(feature = "swift")]
 pub mod swift;
 mod web;
+#[cfg(any(feature = "file", feature = "rsync"))]
+mod writer;
 
 pub use web::{InvalidStoreUrl, base_url};

@@ -235,6 +235,18 @@ async fn a_directory_that_is_not_there_is_no_empty_one() {
 }
 
 #[tokio::test]
+async fn what_was_there_is_gone_whether_or_not_the_web_server_answers() {
+    let mut place = Place::new().await;
+    write(&place.store(), sample::bits(3), Some(3)).await.unwrap();
+    place.server.shutdown().await;
+    place.store().delete(&object()).await.unwrap();
+    assert_eq!(place.names(), Vec::<String>::new());
+    begin(&place.store(), sample::bits(2000), 3000).await;
+    place.store().delete(&object()).await.unwrap();
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn what_the_web_server_still_shows_is_not_gone() {
     // As when the directory is a mount point and nothing is mounted there: the bits are on the file server, which goes on
     // to show them.

@@ -7,6 +7,7 @@ use std::{
     env, fs,
     net::TcpListener,
     process::Command,
+    sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
 
@@ -15,13 +16,19 @@ use futures::TryStreamExt;
 use mimeo_adapters::stores::rbd::{RbdStore, RbdStoreConfig};
 use mimeo_core::{
     Error, ObjectName, Reason, Result,
-    ports::{Sink, Store},
+    ports::{Offer, Sink, Store},
 };
-use mimeo_testkit::sample::{self, bits};
+use mimeo_testkit::{
+    conformance,
+    sample::{self, bits},
+};
 use serde_json::{Value, json};
 
 const SIZE: usize = 300_000;
 const REQUEST: usize = 16 << 10;
+
+/// What Ceph itself has as `rbd_default_features`.
+const DEFAULT_FEATURES: [&str; 5] = ["layering", "exclusive-lock", "object-map", "fast-diff", "deep-flatten"];
 
 fn object(n: u32) -> ObjectName {
     ObjectName::new(&sample::id(0xCE00 + n), 1)
@@ -95,7 +102,8 @@ async fn an_image_is_as_glance_makes_them() {
         let info = told(&["info", &spec]);
         assert_eq!(
             (&info["size"], &info["order"], &info["features"]),
-            (&json!(SIZE), &json!(23), &json!(["layering"]))
+            (&json!(SIZE), &json!(23), &json!(DEFAULT_FEATURES)),
+            "as a client of the cluster makes it that names no features"
         );
         let snapshots = told(&["snap", "ls", &spec]);
         let only = (&snapshots[0]["name"], &snapshots[0]["size"], &snapshots[0]["protected"], &snapshots[1]);
@@ -104,6 +112,82 @@ async fn an_image_is_as_glance_makes_them() {
         assert_eq!(store.location(&object), format!("rbd://{}/images/{object}/snap", run("ceph", &["fsid"]).trim()));
         store.delete(&object).await.unwrap();
     }
+}
+
+/// Another pool, for the administrator alone.
+fn other_pool(purpose: &str) -> RbdStoreConfig {
+    let pool = format!("{purpose}-{}", std::process::id());
+    run("ceph", &["osd", "pool", "create", &pool, "1"]);
+    run("rbd", &["pool", "init", &pool]);
+    RbdStoreConfig { pool, user: "admin".into(), ..config() }
+}
+
+#[tokio::test]
+#[ignore = "needs a Ceph"]
+async fn features_that_the_cluster_does_not_want_are_left_out_but_for_what_clones_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let conf_file = directory.path().join("ceph.conf");
+    let conf = fs::read_to_string(self::conf_file()).unwrap();
+    for (said, expected) in [("exclusive-lock", vec!["layering", "exclusive-lock"]), ("0", vec!["layering"])] {
+        fs::write(&conf_file, format!("{conf}\n[client]\nrbd_default_features = {said}\n")).unwrap();
+        let store = RbdStore::new(RbdStoreConfig { conf_file: conf_file.clone(), ..config() }).unwrap();
+        let object = object(7);
+        filled(&store, &object, None).await.close().await.unwrap();
+        assert_eq!(told(&["info", &format!("images/{object}")])["features"], json!(expected));
+        store.delete(&object).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Ceph"]
+async fn ceph_copies_from_one_pool_to_another() {
+    let taker = RbdStore::new(other_pool("taker")).unwrap();
+    conformance::take(&store(), &taker).await;
+    // Of what was taken the pool has all that Glance's own images have.
+    let (given, own) = (object(8), object(9));
+    filled(&store(), &given, None).await.close().await.unwrap();
+    let offer = Offer { area: store().area().unwrap(), object: given.clone(), size: SIZE as u64, like: None };
+    let sent = AtomicU64::new(0);
+    taker.take(&own, &offer, &sent).await.unwrap();
+    let pool = taker.area().unwrap();
+    let spec = format!("{}/{own}", pool.trim_end_matches('/').rsplit('/').next().unwrap());
+    let info = told(&["info", &spec]);
+    assert_eq!(
+        (&info["order"], &info["features"], &info["parent"]),
+        (&json!(23), &json!(DEFAULT_FEATURES), &json!(null))
+    );
+    assert_eq!(told(&["snap", "ls", &spec])[0]["protected"], json!("true"));
+    taker.delete(&own).await.unwrap();
+    store().delete(&given).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a Ceph"]
+async fn where_the_manager_lets_nobody_copy_it_is_said_and_not_tried_again() {
+    let pool = other_pool("refused");
+    let user = format!("unmanaged-{}", std::process::id());
+    let client = format!("client.{user}");
+    let allowed = format!("profile rbd pool={}, profile rbd-read-only pool=images", pool.pool);
+    run("ceph", &["auth", "get-or-create", &client, "mon", "profile rbd", "osd", &allowed]);
+    let directory = tempfile::tempdir().unwrap();
+    let keyring = directory.path().join("keyring");
+    fs::write(&keyring, run("ceph", &["auth", "get", &client])).unwrap();
+    let taker = RbdStoreConfig { user, keyring: Some(keyring), ..pool };
+    let (taker, giver, source, own) = (RbdStore::new(taker).unwrap(), store(), object(10), object(11));
+    filled(&giver, &source, None).await.close().await.unwrap();
+    let area = giver.area().unwrap();
+    let offer = Offer { area: area.clone(), object: source.clone(), size: SIZE as u64, like: None };
+    assert!(taker.takes_from(&area));
+    let error = taker.take(&own, &offer, &AtomicU64::new(0)).await.unwrap_err();
+    assert!(
+        error.reason == Reason::StoreError && error.message.contains("needs mgr 'profile rbd"),
+        "{}",
+        error.chain()
+    );
+    assert!(!taker.takes_from(&area));
+    assert_eq!(taker.probe(&own).await.unwrap(), None, "what is not parted from its parent is not published");
+    taker.delete(&own).await.unwrap();
+    giver.delete(&source).await.unwrap();
 }
 
 #[tokio::test]

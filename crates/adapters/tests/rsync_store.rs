@@ -1,9 +1,10 @@
 //! The rsync store with the real rsync program (Debian's package `rsync`) and its daemon.
-#![cfg(feature = "rsync")]
+#![cfg(all(feature = "rsync", feature = "file"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::{
     fs,
+    num::NonZeroU64,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
@@ -21,6 +22,7 @@ use axum::{
 use bytes::Bytes;
 use mimeo_adapters::stores::{
     base_url,
+    file::{FileStore, FileStoreConfig},
     rsync::{RsyncStore, RsyncStoreConfig, RsyncTarget},
 };
 use mimeo_core::{
@@ -43,7 +45,7 @@ struct Server {
     port: u16,
     read_url: String,
     _daemon: Child,
-    _web: JoinSet<()>,
+    web: JoinSet<()>,
 }
 
 impl Server {
@@ -80,7 +82,7 @@ impl Server {
         let router = Router::new().route("/{name}", get(show)).with_state(images);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(web, router).await.unwrap() });
-        Self { directory, port, read_url, _daemon: daemon, _web: tasks }
+        Self { directory, port, read_url, _daemon: daemon, web: tasks }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -154,7 +156,7 @@ async fn conforms_with_and_without_deltas_and_leaves_the_spool_empty() {
 }
 
 #[tokio::test]
-async fn another_attempt_sends_only_what_differs() {
+async fn only_what_differs_from_a_like_object_is_sent() {
     let log = tempfile::NamedTempFile::new().unwrap();
     let options = format!("transfer logging = yes\nlog file = {}\nlog format = %f %b", log.path().display());
     let server = Server::start(&options).await;
@@ -162,15 +164,82 @@ async fn another_attempt_sends_only_what_differs() {
     let bits = sample::bits(3_000_000);
     put(&store, 1, &bits).await.unwrap();
     let changed: Bytes = [&bits[..1_000_000], b"other bits", &bits[1_000_010..]].concat().into();
-    put(&store, 2, &changed).await.unwrap();
+    // It is another's, and there is one with a name that is nearer.
+    let other = ObjectName::new(&sample::id(2), 77);
+    put(&store, 3, &sample::bits(1000)).await.unwrap();
+    fs::rename(server.path("images").join(object(1).as_str()), server.path("images").join(other.as_str())).unwrap();
+    let mut sink = store.open(&object(2), Some(3_000_000)).await.unwrap();
+    sink.like(&other);
+    sink.write(changed.clone()).await.unwrap();
+    sink.close().await.unwrap();
     assert_eq!(fs::read(server.path("images").join(object(2).as_str())).unwrap(), changed);
-    let received = |attempt| {
+    // The daemon names what it was sent by the name that it has here.
+    let received = |name: &ObjectName| {
         let lines = fs::read_to_string(log.path()).unwrap();
-        let line = lines.lines().find(|line| line.contains(object(attempt).as_str())).unwrap().to_owned();
-        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        // Others of its lines tell what it was asked for.
+        let mut told = lines.lines().filter(|line| line.contains(name.as_str()));
+        told.find_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap()
     };
-    assert!(received(1) >= 3_000_000, "{}", received(1));
-    assert!(received(2) < 100_000, "{}", received(2));
+    assert!(received(&object(1)) >= 3_000_000, "{}", received(&object(1)));
+    assert!(received(&other) < 100_000, "{}", received(&other));
+}
+
+fn local(server: &Server) -> FileStore {
+    let read_url = base_url("read_url", &server.read_url).unwrap();
+    FileStore::new(FileStoreConfig { name: "near".parse().unwrap(), path: server.path("images"), read_url }).unwrap()
+}
+
+#[tokio::test]
+async fn a_file_of_this_machine_is_sent_from_where_it_lies() {
+    let (near, server) = (Server::start("").await, Server::start("").await);
+    // Nothing of it is in the spool.
+    let store = RsyncStore::new(RsyncStoreConfig { spool_size: 1, ..server.config() }).unwrap();
+    conformance::take(&local(&near), &store).await;
+    assert_eq!((files(&server.path("images")), files(&server.path("spool"))), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn what_a_broken_connection_left_is_not_sent_again() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let options = format!("transfer logging = yes\nlog file = {}\nlog format = %f %b", log.path().display());
+    let server = Server::start(&options).await;
+    let (bits, object) = (sample::bits(3_000_000), object(1));
+    let slow = RsyncStoreConfig { bandwidth: NonZeroU64::new(2 << 20), ..server.config() };
+    let mut sink = RsyncStore::new(slow).unwrap().open(&object, Some(3_000_000)).await.unwrap();
+    sink.write(bits.clone()).await.unwrap();
+    let (sent, mut closing) = (sink.sent().unwrap(), JoinSet::new());
+    closing.spawn(sink.close());
+    let partial = server.path("images").join(".mimeo-partial").join(object.as_str());
+    let broken = async {
+        while sent.load(Ordering::Relaxed) < 1_500_000 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        closing.shutdown().await;
+        // The server notices it, and keeps what it has.
+        while !partial.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), broken).await.unwrap();
+    put(&server.store(), 1, &bits).await.unwrap();
+    assert_eq!(fs::read(server.path("images").join(object.as_str())).unwrap(), bits);
+    let line = fs::read_to_string(log.path()).unwrap();
+    let line = line.lines().rfind(|line| line.contains(object.as_str())).unwrap().to_owned();
+    let received: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(received < 2_500_000, "{line}");
+    server.store().delete(&object).await.unwrap();
+    assert_eq!(files(&server.path("images")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_there_is_gone_whether_or_not_the_web_server_answers() {
+    let mut server = Server::start("").await;
+    put(&server.store(), 1, &sample::bits(10)).await.unwrap();
+    server.web.shutdown().await;
+    server.store().delete(&object(1)).await.unwrap();
+    assert_eq!(files(&server.path("images")), Vec::<String>::new());
+    // Now nothing is found, which may have another cause.
+    assert_eq!(server.store().delete(&object(1)).await.unwrap_err().reason, Reason::StoreUnreachable);
 }
 
 #[tokio::test]
@@ -243,7 +312,7 @@ async fn what_others_may_not_read_here_the_web_server_may_read_there() {
     let mut sink = store.open(&object(1), None).await.unwrap();
     sink.write(sample::bits(10)).await.unwrap();
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(server.path("spool").join("mimeo-far").join(object(1).as_str())), 0o600);
+    assert_eq!(mode(server.path("spool").join(&files(&server.path("spool"))[0])), 0o600);
     sink.close().await.unwrap();
     assert_eq!(mode(server.path("images").join(object(1).as_str())), 0o644);
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
 pub(crate) use self::events::{Changes, Numbered};
-use crate::{lifetime, webhooks};
+use crate::{listener, tls::Tls, webhooks};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -65,6 +65,7 @@ pub(crate) struct Watching {
 /// Answers on `listener` until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     watching: Watching,
@@ -73,7 +74,7 @@ pub(crate) async fn serve(
     let listeners = Arc::new(Semaphore::new(LISTENERS));
     let Watching { is_open, webhooks } = watching;
     let api = Api { engine, listeners, webhooks, stop: stop.clone() };
-    lifetime::serve_until(listener, routes::router(api, &authority, is_open), stop).await
+    listener::serve(listener, tls, routes::router(api, &authority, is_open), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

@@ -11,7 +11,9 @@ mod failure;
 mod gc;
 mod images;
 mod ledger;
+mod manual;
 mod output;
+mod pinned;
 mod plan;
 mod replicate;
 mod rules;
@@ -23,7 +25,7 @@ mod watch;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mimeo_core::StoreName;
 
 pub(crate) use self::{
@@ -189,6 +191,9 @@ enum Command {
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(demo::Options),
+    /// Write the man pages and shell completions into a directory, laid out as below /usr/share: for packages
+    #[command(hide = true)]
+    Manual { directory: PathBuf },
 }
 
 #[derive(Debug, Subcommand)]
@@ -235,7 +240,7 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
     let connect = || load().and_then(|config| Client::new(&config.api));
     match command {
         Command::Serve { observe } => serve::serve(&locate()?, observe).await,
-        Command::Status { image: Some(image), history: true, style } => {
+        Command::Status { image: Some(image), history: true, style, .. } => {
             images::history(&connect()?, &image, &style.into()).await
         }
         Command::Status { image: Some(image), style, .. } => images::show(&connect()?, &image, &style.into()).await,
@@ -272,6 +277,7 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
         Command::Ledger { action } => ledger::run(&load()?, action).await,
         Command::ImportConfig(options) => import::import(&options),
         Command::Demo(options) => demo::demo(options).await,
+        Command::Manual { directory } => Ok(manual::write(Arguments::command(), &directory)?),
     }
 }
 
@@ -282,8 +288,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -147,6 +147,8 @@ pub(crate) struct ApiSettings {
     pub roles: RoleNames,
     /// Whether `/metrics` needs no token.
     pub metrics_are_open: bool,
+    /// None: plain HTTP.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Which of Keystone's roles make an admin of Mimeo, and which a reader. None at all: Keystone is not asked.

@@ -7,7 +7,6 @@ mod download;
 mod forward;
 mod headers;
 mod target;
-mod tls;
 mod upload;
 mod upstream;
 
@@ -24,11 +23,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::upstream::Upstreams;
-use crate::config::GatewaySettings;
+use crate::{config::GatewaySettings, tls::Tls};
 
 /// How long a client may take to send the head of a request, or stay without one.
 const HEAD: Duration = Duration::from_mins(2);
@@ -54,7 +52,7 @@ impl Gateway {
 
     /// Serves until `stop`; then takes no new requests, and gives those that run, and their copies, time to end.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-        let tls = self.settings.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = self.settings.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
         let (connections, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
         let gateway = Arc::clone(&self);
         tasks.spawn(async move { gateway.upstreams.watch().await });
@@ -84,18 +82,12 @@ impl Gateway {
         Ok(())
     }
 
-    async fn connection(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        tls: Option<TlsAcceptor>,
-        watcher: Watcher,
-    ) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, watcher: Watcher) {
         // Small answers are not to wait for more.
         let _ = stream.set_nodelay(true);
         match tls {
             None => self.requests(stream, headers::Client { peer, scheme: "http" }, watcher).await,
-            Some(tls) => match tokio::time::timeout(HEAD, tls.accept(stream)).await {
+            Some(tls) => match tokio::time::timeout(HEAD, tls.current().accept(stream)).await {
                 Ok(Ok(stream)) => self.requests(stream, headers::Client { peer, scheme: "https" }, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with this client"),
                 Err(_) => {}

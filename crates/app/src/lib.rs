@@ -10,9 +10,12 @@ mod gateway;
 mod import;
 mod lifetime;
 mod limits;
+mod listener;
 mod logging;
 mod reload;
 mod sample;
+mod service_manager;
+mod tls;
 mod webhooks;
 mod wire;
 

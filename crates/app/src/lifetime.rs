@@ -30,7 +30,7 @@ pub(crate) fn stop_on(signals: &[SignalKind], tasks: &mut Tasks) -> anyhow::Resu
     let mut signals = signals.iter().map(|kind| listen(*kind)).collect::<anyhow::Result<Vec<_>>>()?;
     let stop = CancellationToken::new();
     let cancelled = stop.clone();
-    tasks.watchers.spawn(async move {
+    tasks.watch(async move {
         for second in [false, true] {
             select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
             if second {
@@ -88,6 +88,11 @@ impl Tasks {
     ) {
         self.names.insert(name);
         self.running.spawn(async move { (name, task.await) });
+    }
+
+    /// Starts what goes on for as long as the process does, and is not waited for.
+    pub(crate) fn watch(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.watchers.spawn(task);
     }
 
     /// Gives them so much more time to end: what is under way may be large.

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Written},
-    limits,
+    limits, service_manager,
+    tls::Tls,
     wire::Renewals,
 };
 
@@ -18,19 +19,29 @@ pub(crate) struct Reload {
     path: PathBuf,
     engine: Arc<Engine>,
     renewals: Renewals,
+    /// Of the API.
+    tls: Option<Arc<Tls>>,
     /// What `serve` was started with.
     started: Written,
 }
 
 impl Reload {
-    pub(crate) fn new(path: PathBuf, engine: Arc<Engine>, renewals: Renewals, started: Written) -> Self {
-        Self { path, engine, renewals, started }
+    pub(crate) fn new(
+        path: PathBuf,
+        engine: Arc<Engine>,
+        renewals: Renewals,
+        tls: Option<Arc<Tls>>,
+        started: Written,
+    ) -> Self {
+        Self { path, engine, renewals, tls, started }
     }
 
     /// Reloads at each of the signals, until `stop`.
     pub(crate) async fn run(self, mut hangups: Signal, stop: CancellationToken) -> anyhow::Result<()> {
         while let Some(Some(())) = stop.run_until_cancelled(hangups.recv()).await {
+            service_manager::reloading();
             self.reload();
+            service_manager::ready();
         }
         Ok(())
     }
@@ -50,6 +61,9 @@ impl Reload {
         let differences = self.started.differences(&config.written);
         for (section, error) in self.renewals.renew(&config, &differences) {
             tracing::error!("credentials of {section} not renewed, those in force stay: {}", error.chain());
+        }
+        if let Some(Err(error)) = self.tls.as_ref().zip(config.api.tls.as_ref()).map(|(tls, files)| tls.renew(files)) {
+            tracing::error!("the certificate of [api] is not renewed, the one in force stays: {error:#}");
         }
         limits::replace(&self.engine, config.limits);
         mimeo_crash::point("serve-reloaded");

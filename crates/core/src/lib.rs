@@ -5,6 +5,7 @@
 
 mod backoff;
 mod error;
+mod family;
 mod history;
 mod id;
 mod image;
@@ -20,6 +21,7 @@ pub mod ports;
 
 pub use backoff::Backoff;
 pub use error::{Error, Reason, Result};
+pub use family::likeness;
 pub use history::{FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, follow};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};
 pub use image::{
@@ -27,7 +29,7 @@ pub use image::{
     is_removed_with_its_bits, place, without_credentials,
 };
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
-pub use query::{Backlog, CONTESTED, ImageFilter, Tally, Told};
+pub use query::{Backlog, CONTESTED, ImageFilter, Place, Tally, Told};
 pub use record::{CHUNK, Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
 pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};
 

@@ -2,11 +2,15 @@
 //!
 //! Executing makes no choices; everything that depends on a rule, a state or the time is decided here.
 
+mod absent;
 mod adopt;
 mod glance;
 mod live;
 mod order;
+mod replica;
 mod retire;
+mod sources;
+mod take;
 #[cfg(test)]
 mod tests;
 mod withdraw;
@@ -17,8 +21,8 @@ use std::{
 };
 
 use crate::{
-    Backoff, Change, Error, Failure, Image, ImageId, ImageRow, ImageState, ImageStatus, Object, ObjectName,
-    ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    Backoff, Change, Failure, Image, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState, Reason, Record,
+    Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts},
 };
 
@@ -74,6 +78,8 @@ pub struct Conditions {
     pub service_rate: Option<u64>,
     /// Stores whose last copy, or read, failed.
     pub failing: BTreeSet<StoreName>,
+    /// Stores that take objects by themselves, each with those that they take them from.
+    pub takes: BTreeMap<StoreName, BTreeSet<StoreName>>,
     /// Stores that are to become empty: they take no copies, and those that they have go when others are registered.
     pub draining: BTreeSet<StoreName>,
     /// Stores that were renamed in the configuration, and the names under which the ledger has their copies.
@@ -137,6 +143,8 @@ pub struct Plan {
     pub order: Option<Vec<String>>,
     /// To be written anew.
     pub copy: Vec<StoreName>,
+    /// To be made by the store itself, each from a proven copy at another.
+    pub take: Vec<(StoreName, StoreName)>,
     /// To be copied by Glance, to these of its own stores.
     pub ask: Vec<StoreName>,
     /// Stores whose copy goes because no rule wants it any more.
@@ -164,7 +172,8 @@ impl Plan {
 
     fn has_own_work(&self) -> bool {
         let arranged = self.withdraw.is_empty() && self.register.is_empty() && self.order.is_none();
-        !(arranged && self.prove.is_empty() && self.verify.is_empty() && self.copy.is_empty())
+        let proven = self.prove.is_empty() && self.verify.is_empty();
+        !(arranged && proven && self.copy.is_empty() && self.take.is_empty())
     }
 
     /// Adds the replica as it is to be recorded, unless it is recorded so already.
@@ -196,8 +205,8 @@ impl Policy {
 pub fn plan(policy: &Policy, seen: &Observation<'_>) -> Plan {
     match seen.sight {
         Sight::Present(image) => present(policy, seen, image),
-        Sight::Gone => gone(seen),
-        Sight::NotVisible => not_visible(policy, seen),
+        Sight::Gone => absent::gone(seen),
+        Sight::NotVisible => absent::not_visible(policy, seen),
     }
 }
 
@@ -224,7 +233,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let known = |store: &StoreName| seen.record.replicas.get(store).cloned().unwrap_or_else(|| fresh(store));
     let mut settled = Vec::new();
     for store in own {
-        let replica = replica_step(&mut plan, seen, image, true, known(store), policy);
+        let replica = replica::step(&mut plan, seen, image, true, known(store), policy);
         adopt::surplus(&mut plan, seen, &replica);
         settled.push(replica);
     }
@@ -237,8 +246,9 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         plan.note(seen, replica.clone());
     }
     unwanted(&mut plan, policy, seen, image, &retire::Wanted { stores: &wanted, replicas: &settled });
+    take::divert(&mut plan, policy, seen, image);
     if !plan.copy.is_empty() {
-        plan.sources = sources(policy, seen, image);
+        plan.sources = sources::sources(policy, seen, image);
     }
     plan.look_again(trouble.as_ref().and_then(|trouble| trouble.next_try));
     let row = ImageRow {
@@ -269,7 +279,7 @@ fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Im
             _ if !is_enabled => retire::absent(seen, image, before),
             Some(backend) => glance::delegated_step(plan, seen, image, false, before, (backend, policy)),
             None => {
-                let replica = replica_step(plan, seen, image, false, before, policy);
+                let replica = replica::step(plan, seen, image, false, before, policy);
                 adopt::surplus(plan, seen, &replica);
                 retire::retire(plan, seen, image, wanted, replica)
             }
@@ -280,35 +290,6 @@ fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Im
             plan.changes.push(Change::ReplicaGone(image.id.clone(), store.clone()));
         }
     }
-}
-
-/// A direct read of a proven copy spares the image service, and is cheaper unless it is known to be much slower.
-fn sources(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Vec<SourceOf> {
-    use ReplicaState as R;
-    if image.hash.is_none() {
-        // Nothing would show that the copy is no longer what it was.
-        return vec![SourceOf::Service];
-    }
-    let readable = |store: &&StoreName| {
-        seen.record.replicas.get(*store).is_some_and(|replica| {
-            let is_unwanted = replica.state == R::Retiring && replica.proof.is_some();
-            let proven = is_unwanted || matches!(replica.state, R::Proven | R::Registered);
-            let is_here = !seen.elsewhere.contains(*store) && !seen.conditions.down.contains_key(*store);
-            let is_free = is_here && !seen.running.contains(*store);
-            proven && replica.size == image.size && kept(seen.record, replica) && is_free
-        })
-    };
-    let conditions = seen.conditions;
-    let rate = |store: &StoreName| conditions.read_rates.get(store).copied();
-    let mut copies: Vec<&StoreName> = policy.stores.iter().map(|facts| &facts.name).filter(readable).collect();
-    copies.sort_by_key(|store| std::cmp::Reverse(rate(store)));
-    let is_slow = |store: &&StoreName| {
-        let rates = rate(store).zip(conditions.service_rate);
-        conditions.failing.contains(*store) || rates.is_some_and(|(copy, service)| copy < service / 2)
-    };
-    let (slow, fast): (Vec<_>, Vec<_>) = copies.into_iter().partition(is_slow);
-    let copy = |store: &StoreName| SourceOf::Copy(store.clone());
-    fast.into_iter().map(copy).chain([SourceOf::Service]).chain(slow.into_iter().map(copy)).collect()
 }
 
 /// What stands in the way of the image as a whole. Where nothing does, locations may be withdrawn.
@@ -332,186 +313,12 @@ fn trouble(plan: &mut Plan, image: &Image, seen: &Observation<'_>, backoff: Back
     }
 }
 
-/// Decides what one replica needs now, adds that to the plan, and gives the replica as it is to be recorded.
-fn replica_step(
-    plan: &mut Plan,
-    seen: &Observation<'_>,
-    image: &Image,
-    is_wanted: bool,
-    mut replica: Replica,
-    policy: &Policy,
-) -> Replica {
-    use ReplicaState as R;
-    let (now, backoff) = (seen.now, policy.backoff);
-    if image.size == Some(0) && image.status == ImageStatus::Active {
-        return empty(replica, is_wanted, backoff, now);
-    }
-    if replica.proof.is_some_and(|proof| proof.kind == ProofKind::Glance) {
-        // The store was Glance's, and is Mimeo's now: what Glance made there is none of its copies.
-        replica = Replica::wanted(replica.store);
-    }
-    if replica.state == R::Retiring {
-        replica = retire::resumed(seen, replica);
-    }
-    if is_wanted && replica.state == R::Retiring {
-        // The former copy is the sweeper's, who may have to leave it for long: another image may name it.
-        replica = Replica::wanted(replica.store);
-    }
-    replica.unwanted_since.take_if(|_| is_wanted);
-    replica = adopt::shown(plan, seen, image, replica);
-    if seen.elsewhere.contains(&replica.store) && kept(seen.record, &replica) {
-        return moved_step(plan, seen, image, replica);
-    }
-    let is_live = matches!(replica.state, R::Proven | R::Registered | R::Suspect);
-    if is_live && is_doomed(seen.record, &replica) {
-        // Its bits are to go, and its location before them: it is a copy no more.
-        replica = Replica { failure: replica.failure, ..Replica::wanted(replica.store) };
-    } else if is_live {
-        return live::step(plan, seen, image, is_wanted, replica, policy);
-    }
-    if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !kept(seen.record, &replica) {
-        // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
-        let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
-        let is_of_use = is_of_use && !has_failed_too_often(&replica);
-        let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
-        plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
-        let url = replica.url.filter(|_| partial.is_some());
-        replica = Replica { object: partial, url, size: None, digest: None, proof: None, ..replica };
-    }
-    if replica.state == R::Copying {
-        replica.state = R::Wanted;
-    }
-    if is_wanted {
-        replica = adopt::unheld(plan, seen, image, replica);
-    }
-    // One that a location shows must be right, wanted or not.
-    let is_shown = replica.state == R::Stored && replica.url.as_deref().is_some_and(|url| image.has_location(url));
-    if !(is_wanted || is_shown) || image.status != ImageStatus::Active {
-        return replica;
-    }
-    if let Some(failure) = replica.failure.as_mut().filter(|it| it.reason == Reason::SourceMismatch && it.tries == 1)
-        && has_proven_copy(seen.record, image)
-    {
-        // Glance may have given a copy that went bad, and there is one that is right.
-        failure.next_try = Some(now);
-    }
-    if let Some(store) = due(plan, seen, &mut replica, backoff) {
-        match replica.state {
-            R::Stored => plan.prove.push(store),
-            _ => plan.copy.push(store),
-        }
-    }
-    replica
-}
-
-/// Whether something is to be begun for the replica now; otherwise it says when, and why not now.
-fn due(plan: &mut Plan, seen: &Observation<'_>, replica: &mut Replica, backoff: Backoff) -> Option<StoreName> {
-    if let Some(former) = awaits_rename(seen, &replica.store) {
-        let message = format!(
-            "the copy is there under the store's former name: `mimeo stores rename {former} {}` makes it this store's",
-            replica.store
-        );
-        replica.failure = Some(Failure { reason: Reason::StoreRenamed, message, tries: 1, next_try: None });
-        return None;
-    }
-    replica.failure.take_if(|failure| failure.reason == Reason::StoreRenamed);
-    let waited = replica.failure.take_if(|it| matches!(it.reason, Reason::OutsideHours | Reason::StoreDown));
-    if !replica.is_due(seen.now) {
-        plan.look_again(replica.failure.as_ref().and_then(|failure| failure.next_try));
-        return None;
-    }
-    if let Some(outage) = seen.conditions.down.get(&replica.store) {
-        let failure = outage.failure(replica.failure.take().or(waited), backoff.next(seen.now, u32::MAX));
-        plan.look_again(failure.next_try);
-        replica.failure = Some(failure);
-        return None;
-    }
-    let opens = seen.conditions.closed.get(&replica.store).filter(|_| replica.state != ReplicaState::Stored);
-    if let Some(opens) = opens {
-        plan.look_again(Some(*opens));
-        replica.failure = Some(outside_hours(*opens, replica.failure.take().or(waited)));
-        return None;
-    }
-    if replica.failure.is_none() && replica.state == ReplicaState::Failed {
-        // It only waited; a failure without a reason would tell nobody anything.
-        replica.state = ReplicaState::Wanted;
-    }
-    Some(replica.store.clone())
-}
-
-/// The former name of a store that was renamed, where this image has a copy under it.
-fn awaits_rename<'a>(seen: &Observation<'a>, store: &StoreName) -> Option<&'a StoreName> {
-    let former = seen.conditions.renamed.get(store)?;
-    let is_kept = |object: &Object| object.store == *former && object.state == ObjectState::Kept;
-    seen.record.objects.iter().any(is_kept).then_some(former)
-}
-
-/// A copy that is not where its store is now: it stays as it is, until an operator lets it be proven at the new place.
-fn moved_step(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
-    use ReplicaState as R;
-    let is_shown = replica.url.as_deref().is_some_and(|url| image.has_location(url));
-    let before = replica.failure.filter(|failure| failure.reason == Reason::StoreMoved);
-    let is_due = before.as_ref().is_none_or(|failure| failure.next_try.is_none_or(|at| at <= seen.now));
-    if seen.conditions.moving.contains(&replica.store) && image.status == ImageStatus::Active && is_due {
-        plan.prove.push(replica.store.clone());
-    }
-    let message = retire::moved(&replica.store);
-    let told = Failure { reason: Reason::StoreMoved, message, tries: 1, next_try: None };
-    let (state, seen_at) = match replica.state {
-        _ if is_shown && replica.proof.is_some() => (R::Registered, Some(seen.now)),
-        R::Registered => (R::Suspect, replica.seen_at),
-        state => (state, replica.seen_at),
-    };
-    Replica { state, seen_at, failure: Some(before.unwrap_or(told)), ..replica }
-}
-
-/// Says that the copy waits for the store's hours; what had failed before goes on being counted.
-fn outside_hours(opens: Timestamp, before: Option<Failure>) -> Failure {
-    let tries = before.map_or(0, |failure| failure.tries);
-    let message = "copies to this store start at other hours only: see `hours` in its section or in [transfer]";
-    Failure { reason: Reason::OutsideHours, message: message.into(), tries, next_try: Some(opens) }
-}
-
-/// Glance takes no location of size 0: said once, never tried.
-fn empty(replica: Replica, is_wanted: bool, backoff: Backoff, now: Timestamp) -> Replica {
-    let told = replica
-        .failure
-        .as_ref()
-        .is_some_and(|failure| failure.reason == Reason::EmptyImage && failure.next_try.is_none());
-    if told || !is_wanted {
-        return replica;
-    }
-    let error = Error::new(
-        Reason::EmptyImage,
-        "the image is empty, and Glance registers no location of size 0; upload its bits as a new image",
-    );
-    replica.failed(ReplicaState::Failed, &error, backoff, now)
-}
-
-/// After so many failures in a row at a store that answers, what there is of an object is given up for a new one.
-const RESUMES: u32 = 5;
-
-fn has_failed_too_often(replica: &Replica) -> bool {
-    let answers = |reason: Reason| reason.is_the_stores() && reason != Reason::StoreUnreachable;
-    replica
-        .failure
-        .as_ref()
-        .is_some_and(|failure| failure.tries > 0 && failure.tries.is_multiple_of(RESUMES) && answers(failure.reason))
-}
-
-fn kept(record: &Record, replica: &Replica) -> bool {
-    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
-    object.is_some_and(|object| object.state == ObjectState::Kept)
-}
-
-fn has_proven_copy(record: &Record, image: &Image) -> bool {
-    let proven = |it: &&Replica| matches!(it.state, ReplicaState::Proven | ReplicaState::Registered);
-    image.hash.is_some() && record.replicas.values().filter(proven).any(|replica| kept(record, replica))
+fn is_kept(record: &Record, replica: &Replica) -> bool {
+    record.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
 }
 
 fn is_doomed(record: &Record, replica: &Replica) -> bool {
-    let object = replica.object.as_ref().and_then(|name| record.object(&replica.store, name));
-    object.is_some_and(|object| object.state == ObjectState::Doomed)
+    record.object_of(replica).is_some_and(|object| object.state == ObjectState::Doomed)
 }
 
 fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {
@@ -523,64 +330,4 @@ fn doom(record: &Record, store: &StoreName, partial: Option<&ObjectName>, now: T
     let stray = record.objects.iter().filter(|object| object.store == *store && object.state == ObjectState::Open);
     let stray = stray.filter(|object| partial != Some(&object.name));
     stray.map(|object| Change::Doom(store.clone(), object.name.clone(), now)).collect()
-}
-
-fn gone(seen: &Observation<'_>) -> Plan {
-    let (record, now) = (seen.record, seen.now);
-    let id: &ImageId = &record.image.id;
-    if record.objects.is_empty() && seen.running.is_empty() {
-        return Plan { changes: vec![Change::Forget(id.clone())], stop: true, ..Plan::default() };
-    }
-    let gone_at = record.image.gone_at.unwrap_or(now);
-    let row = ImageRow { gone_at: Some(gone_at), observed_at: Some(now), trouble: None, ..record.image.clone() };
-    let mut changes = vec![Change::Image(row)];
-    // Also of attempts without a replica: those of a check that was cut off.
-    let stores: BTreeSet<&StoreName> = record.objects.iter().map(|object| &object.store).collect();
-    for store in stores.into_iter().filter(|store| !seen.running.contains(*store)) {
-        changes.extend(doom(record, store, None, now));
-    }
-    for replica in record.replicas.values().filter(|replica| !seen.running.contains(&replica.store)) {
-        if replica.proof.is_some_and(|proof| proof.kind == ProofKind::Glance) {
-            // Glance removes its own with the image.
-            changes.push(Change::Replica(id.clone(), Replica { state: ReplicaState::Gone, ..replica.clone() }));
-            continue;
-        }
-        let failure = Failure {
-            reason: Reason::ImageDeleted,
-            message: "the image was deleted; this copy is removed after the grace period".into(),
-            tries: 1,
-            next_try: None,
-        };
-        let (failure, unwanted_since) = (Some(failure), None);
-        let retiring = Replica { state: ReplicaState::Retiring, failure, unwanted_since, ..replica.clone() };
-        if retiring != *replica {
-            changes.push(Change::Replica(id.clone(), retiring));
-        }
-    }
-    Plan { changes, stop: true, ..Plan::default() }
-}
-
-fn not_visible(policy: &Policy, seen: &Observation<'_>) -> Plan {
-    let (record, now) = (seen.record, seen.now);
-    let id = &record.image.id;
-    if record.objects.is_empty() && record.replicas.is_empty() && seen.running.is_empty() {
-        return Plan { changes: vec![Change::Forget(id.clone())], stop: true, ..Plan::default() };
-    }
-    let failure = Failure {
-        reason: Reason::ImageNotVisible,
-        message: "Glance answers 404, but Mimeo's token is not shown to see every project's private images, so this \
-                  may be a lost role and not a deletion; every copy is kept. Give Mimeo's user its role back (admin), \
-                  or wait for the image.delete event"
-            .into(),
-        tries: 1,
-        next_try: Some(policy.backoff.next(now, u32::MAX)),
-    };
-    let next_look = failure.next_try;
-    let row = ImageRow { trouble: Some(failure.clone()), observed_at: Some(now), ..record.image.clone() };
-    let mut changes = vec![Change::Image(row)];
-    for replica in record.replicas.values().filter(|replica| replica.state == ReplicaState::Registered) {
-        let suspect = Replica { state: ReplicaState::Suspect, failure: Some(failure.clone()), ..replica.clone() };
-        changes.push(Change::Replica(id.clone(), suspect));
-    }
-    Plan { changes, stop: true, next_look, ..Plan::default() }
 }

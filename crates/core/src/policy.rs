@@ -309,6 +309,29 @@ mod tests {
         assert!(wanted(vec![rule(Some("image.name.startsWith('x')"), &["a"], None)], &image).is_empty());
     }
 
+    /// Each expression in the guide tells these two images from each other: none of them is dead or always true.
+    #[test]
+    fn the_guides_examples_say_something() {
+        let guide = include_str!("../../../docs/rules.md");
+        let mut other = sample();
+        other.name = Some("golden-1".into());
+        other.owner = Some("5ed2d5f0a2c94c3b9a7b5d1f0c1b7a11".into());
+        other.visibility = Visibility::Private;
+        other.size = Some(100 << 30);
+        other.tags = vec!["replicate".into()];
+        other.created_at = "2026-02-01T00:00:00Z".parse().unwrap();
+        other
+            .properties
+            .extend([("os_distro", "ourlinux"), ("image_type", "snapshot")].map(|(k, v)| (k.into(), v.into())));
+        let examples: Vec<&str> =
+            guide.lines().filter_map(|line| line.strip_prefix("when = '")?.strip_suffix('\'')).collect();
+        assert!(examples.len() > 5, "{examples:?}");
+        for when in examples {
+            let matches = |image| !wanted(vec![rule(Some(when), &["a"], None)], image).is_empty();
+            assert_ne!(matches(&sample()), matches(&other), "{when}");
+        }
+    }
+
     #[test]
     fn each_rule_says_whether_it_matches_and_why_it_cannot_tell() {
         let specs = ["image.size < 10", "image.size > 10", "image.properties.tier == 'gold'"];

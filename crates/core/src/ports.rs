@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Reason,
-    Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Place,
+    Reason, Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
@@ -114,6 +114,35 @@ pub trait Store: Send + Sync {
         Some(false)
     }
 
+    /// Whether it is of use to a sink to know another object that is much the same ([`Sink::like`]).
+    fn compares(&self) -> bool {
+        false
+    }
+
+    /// Whether [`open`](Store::open) under the name of an object that was never closed finds by itself what is there of
+    /// it, though it is given all bytes again.
+    fn reopens(&self) -> bool {
+        false
+    }
+
+    /// Where its objects lie, as a URL, for stores that can [`take`](Store::take) them from there.
+    fn area(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether it takes objects from another store's area by itself. It may find out that it cannot.
+    fn takes_from(&self, _area: &str) -> bool {
+        false
+    }
+
+    /// Makes the object from another store's closed one, without a source and a sink, and counts in `sent` how far that
+    /// is. It ends when the object is published. What a failure leaves is as after [`open`](Store::open); once dropped
+    /// it stops as soon as the store can.
+    async fn take(&self, object: &ObjectName, offer: &Offer, _sent: &AtomicU64) -> Result<Receipt> {
+        let message = format!("{}: cannot take {object} from {}", self.name(), offer.area);
+        Err(Error::new(Reason::StoreError, message))
+    }
+
     /// Starts a new object. Until [`Sink::close`] succeeds it may exist in part, or not at all.
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>>;
 
@@ -159,6 +188,17 @@ pub trait Store: Send + Sync {
     async fn delete(&self, object: &ObjectName) -> Result<()>;
 }
 
+/// An object that another store has, for one that takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The other store's [`area`](Store::area), and the object's name there.
+    pub area: String,
+    pub object: ObjectName,
+    pub size: u64,
+    /// As in [`Sink::like`].
+    pub like: Option<ObjectName>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObjectPage {
     /// Each once in a page; the same again in a later one does no harm.
@@ -170,6 +210,10 @@ pub struct ObjectPage {
 /// One object while it is written. Dropping it is an abort without waiting.
 #[async_trait]
 pub trait Sink: Send {
+    /// Before the first byte: a closed object of the store that is probably much the same. It is a hint; whether it is
+    /// there, or of use, changes nothing of what is published.
+    fn like(&mut self, _other: &ObjectName) {}
+
     /// Hands over the next bytes; waits while the store cannot take them.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
@@ -280,6 +324,10 @@ pub trait Ledger: Send + Sync {
     /// The images with this name, or this id. Several may share a name.
     async fn find(&self, name_or_id: &str) -> Result<Vec<ImageId>>;
 
+    /// The images whose names stand next to this one in order of their bytes: up to `limit` with the same name or one
+    /// before it, the nearest first, then up to `limit` behind it.
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>>;
+
     /// Up to `limit` of the records that fit, in order of their ids, those after `after`.
     async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;
 
@@ -288,6 +336,9 @@ pub trait Ledger: Send + Sync {
 
     /// What waits at this time. It may take its time where very many images wait.
     async fn backlog(&self, now: Timestamp) -> Result<Backlog>;
+
+    /// Where the objects are, as quick as [`tally`](Ledger::tally): one for each store and each URL without its object's name.
+    async fn places(&self) -> Result<Vec<Place>>;
 
     /// As [`page`](Ledger::page), but only the records that have a tombstone, a doomed object or an unwanted replica.
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>>;

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Failure, HistoryLine, ImageId, ImageState, Reason, Record, Replica, ReplicaState, StoreName, Timestamp, plan,
+    Failure, HistoryLine, ImageId, ImageState, ObjectName, Reason, Record, Replica, ReplicaState, StoreName, Timestamp,
+    plan,
 };
 
 /// From so many losses in a row on it is no accident that a location is gone.
@@ -105,4 +106,17 @@ pub struct Told {
     pub number: u64,
     pub image: ImageId,
     pub line: HistoryLine,
+}
+
+/// Where objects of a store are that have all but their names in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub store: StoreName,
+    pub objects: u64,
+    /// Of those.
+    pub doomed: u64,
+    /// One that is there, or was.
+    pub name: ObjectName,
+    /// Its location.
+    pub url: String,
 }

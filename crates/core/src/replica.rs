@@ -66,6 +66,12 @@ impl Replica {
         self.proof.is_some_and(|proof| proof.kind == ProofKind::Readback)
     }
 
+    /// Whether its bits were found right, and not otherwise since. One that nothing wants any more may still be read.
+    pub fn is_good(&self) -> bool {
+        use ReplicaState as R;
+        matches!(self.state, R::Proven | R::Registered) || (self.state == R::Retiring && self.proof.is_some())
+    }
+
     /// Whether its turn has come: never failed, or the wait after the failure is over.
     pub fn is_due(&self, now: Timestamp) -> bool {
         self.failure.as_ref().is_none_or(|failure| failure.next_try.is_some_and(|at| at <= now))

@@ -13,7 +13,7 @@ use mimeo_core::{
 use tokio::time::Instant;
 
 use crate::{
-    Engine, StorePart,
+    Engine, StorePart, like,
     note::{failed, update},
     progress::Phase,
     prove::{self, Expected, Haste, Known},
@@ -75,8 +75,8 @@ pub(crate) enum Partial {
 
 pub(crate) struct Attempt {
     pub(crate) store: StoreName,
-    object: ObjectName,
-    /// The object is there in part.
+    pub(crate) object: ObjectName,
+    /// The object is there in part, and only the rest is to be written.
     pub(crate) goes_on: bool,
 }
 
@@ -116,6 +116,7 @@ pub(crate) async fn begin(
             ..Replica::wanted(store.clone())
         };
         changes.push(Change::Replica(id.clone(), replica));
+        let goes_on = goes_on && !part.store.reopens();
         attempts.push(Attempt { store: store.clone(), object: name, goes_on });
     }
     mimeo_crash::point("attempt-chosen");
@@ -168,7 +169,8 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     }
     engine.gates(store).room.take(part, &line).await?;
     let slow = &engine.gates(store).slow;
-    let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow };
+    let hint = like::object(engine, part, image, &object).await;
+    let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow, like: hint };
     let began = Instant::now();
     let verified = feed.copy_to(&object, from, &way).await?;
     if from == 0 {
@@ -181,7 +183,7 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
 }
 
 /// The object is closed: it is kept, and what it must read back as is known.
-async fn stored(
+pub(crate) async fn stored(
     engine: &Engine,
     id: &ImageId,
     store: &StoreName,

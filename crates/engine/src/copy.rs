@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::select_all;
 use mimeo_core::{
-    Error, Image, ImageId, Reason, Replica, ReplicaState, Result, StoreName, Timestamp,
+    Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
     plan::{Plan, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
@@ -20,10 +20,10 @@ use crate::{
     attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
-    note::{postpone, update},
+    note::{doubt, postpone},
     places::Place,
     prove::Haste,
-    register, scrub,
+    register, scrub, take,
     transfer::{Origin, Origins, Transfer},
     turn::Turn,
     verify::{self, Verified},
@@ -139,6 +139,15 @@ impl Copies<'_> {
         }
         for Verification { store, asked } in &plan.verify {
             self.verify(store, *asked);
+        }
+        for (store, giver) in plan.take.clone() {
+            self.running.insert(store.clone());
+            let (engine, image) = (Arc::clone(self.engine), self.image.clone());
+            let taking = async move {
+                let proven = take::run(&engine, &image, &store, &giver).await;
+                Done::Copied(store, proven)
+            };
+            self.work.spawn(taking.in_current_span());
         }
         for store in plan.copy.iter().filter(|store| self.engine.stores.contains_key(*store)) {
             match self.engine.health.last_failure(store) {
@@ -450,14 +459,4 @@ fn known_slow(engine: &Engine, stores: &[StoreName]) -> BTreeSet<StoreName> {
         rate(store).is_some_and(|rate| rate < fastest / 2) || (limit(store).is_some() && without_measure && unlimited)
     };
     stores.iter().filter(is_slow).cloned().collect()
-}
-
-/// The copy was read and did not have the image's hash: it is to be proven anew.
-async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
-    tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
-    let doubted =
-        update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });
-    if let Err(error) = doubted.await {
-        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
-    }
 }

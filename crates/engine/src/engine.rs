@@ -255,6 +255,7 @@ impl Engine {
         let closed = stores.filter_map(|store| Some((store.clone(), opens(store)?))).collect();
         let mut conditions = Conditions {
             closed,
+            takes: self.takes(),
             unwanted_before: self.guard.unwanted_before(now, self.settings.gc.grace),
             scrub: self.settings.scrub.period,
             scrubbing: self.scrubs.full(),
@@ -267,6 +268,18 @@ impl Engine {
             *rate = limit.map_or(*rate, |limit| limit.get().min(*rate));
         }
         conditions
+    }
+
+    /// Which stores take objects by themselves, and from which.
+    fn takes(&self) -> BTreeMap<StoreName, BTreeSet<StoreName>> {
+        let areas = self.stores.iter().filter_map(|(name, part)| Some((name, part.store.area()?)));
+        let areas: Vec<(&StoreName, String)> = areas.collect();
+        let givers = |(name, part): (&StoreName, &StorePart)| {
+            let near = areas.iter().filter(|(giver, area)| *giver != name && part.store.takes_from(area));
+            let givers: BTreeSet<StoreName> = near.map(|(giver, _)| (*giver).clone()).collect();
+            (!givers.is_empty()).then(|| (name.clone(), givers))
+        };
+        self.stores.iter().filter_map(givers).collect()
     }
 
     /// What is to be done about the image as it is seen now.

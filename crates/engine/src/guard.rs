@@ -17,7 +17,8 @@ use crate::{
 
 /// So few removals are never a mass, whatever their share: a cloud of ten images must be able to lose two.
 const FEW: u64 = 5;
-/// Removals within so many minutes count as one: a mass deletion is one however slowly it comes.
+/// Removals within so many minutes count as one: a mass deletion is one however slowly it comes. By the wall clock, since
+/// they outlive a restart: where that is set an hour ahead, another hour begins.
 const WINDOW: i64 = 60;
 /// Until when removals were let through by an operator.
 const CONFIRMED: &str = "deletes-confirmed";

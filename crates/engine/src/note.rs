@@ -60,6 +60,16 @@ pub(crate) async fn postpone(engine: &Engine, id: &ImageId, store: &StoreName, e
     }
 }
 
+/// The copy was read and did not have the image's hash: it is to be proven anew.
+pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
+    tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
+    let doubted =
+        update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });
+    if let Err(error) = doubted.await {
+        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
+    }
+}
+
 /// Changes one replica, and whatever else belongs to the same step, in one commit.
 pub(crate) async fn update(
     engine: &Engine,

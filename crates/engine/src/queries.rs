@@ -243,6 +243,8 @@ fn action(
     let is_after_others = failure.is_some_and(|failure| failure.reason == mimeo_core::Reason::AfterOthers);
     if plan.copy.contains(store) {
         ("copy", format!("wanted there, and not there yet{}", again()))
+    } else if let Some((_, giver)) = plan.take.iter().find(|(taker, _)| taker == store) {
+        ("copy", format!("wanted there, and not there yet; the store takes it from {giver} by itself{}", again()))
     } else if is_after_others {
         ("ask", "wanted there, and only Glance can copy it there, after Mimeo's own copies".into())
     } else if plan.ask.contains(store) {

@@ -170,16 +170,18 @@ async fn change_where(
     is_such: impl Fn(&Record) -> bool + Send + Sync,
     mut change: impl FnMut(ImageId) -> Vec<Change> + Send,
 ) -> Result<usize> {
-    let (mut walk, mut changed) = (Records::all(engine.ledger.as_ref()), 0);
+    let (mut walk, mut count) = (Records::all(engine.ledger.as_ref()), 0);
     while let Some(records) = walk.next().await? {
         let ids = records.iter().filter(|record| is_such(record)).map(|record| record.image.id.clone());
         let ids: Vec<ImageId> = ids.collect();
         let changes: Vec<Change> = ids.iter().cloned().flat_map(&mut change).collect();
         commit_marks(engine, &changes).await?;
-        ids.iter().for_each(|id| engine.turns.poke(id));
-        changed += ids.len();
+        for id in &ids {
+            engine.turns.poke(id);
+        }
+        count += ids.len();
     }
-    Ok(changed)
+    Ok(count)
 }
 
 pub(crate) async fn mark(engine: &Engine, images: Vec<ImageId>) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    Change, ObjectState, Record, Replica, Result, StoreName, is_removed_with_its_bits, place,
+    Change, Place, Record, Replica, Result, StoreName, is_removed_with_its_bits, place,
     ports::{Ledger, Store},
     without_credentials,
 };
@@ -29,25 +29,23 @@ pub(crate) async fn survey(engine: &Engine) -> Result<BTreeMap<StoreName, Found>
 }
 
 async fn survey_of(ledger: &dyn Ledger, stores: &[&dyn Store]) -> Result<BTreeMap<StoreName, Found>> {
-    let (mut all, mut walk) = (BTreeMap::<StoreName, Found>::new(), Records::all(ledger));
-    while let Some(records) = walk.next().await? {
-        for object in records.iter().flat_map(|record| &record.objects) {
-            let found = all.entry(object.store.clone()).or_default();
-            found.objects += 1;
-            if object.state == ObjectState::Doomed {
-                continue;
+    let mut all = BTreeMap::<StoreName, Found>::new();
+    for Place { store: of, objects, doomed, name, url } in ledger.places().await? {
+        let (found, live) = (all.entry(of.clone()).or_default(), objects - doomed);
+        found.objects += objects;
+        if live == 0 {
+            continue;
+        }
+        let is_there = |store: &dyn Store| place(&store.location(&name)) == place(&url);
+        match stores.iter().find(|store| *store.name() == of) {
+            Some(store) if is_there(*store) => {}
+            Some(_) => {
+                found.elsewhere += live;
+                found.url = Some(url);
             }
-            let is_there = |store: &dyn Store| place(&store.location(&object.name)) == place(&object.url);
-            match stores.iter().find(|store| *store.name() == object.store) {
-                Some(store) if is_there(*store) => {}
-                Some(_) => {
-                    found.elsewhere += 1;
-                    found.url = Some(object.url.clone());
-                }
-                None => {
-                    for store in stores.iter().filter(|store| is_there(**store)) {
-                        *found.same_place.entry(store.name().clone()).or_default() += 1;
-                    }
+            None => {
+                for store in stores.iter().filter(|store| is_there(**store)) {
+                    *found.same_place.entry(store.name().clone()).or_default() += live;
                 }
             }
         }

@@ -7,4 +7,4 @@ mod store;
 
 pub use ledger::ledger;
 pub use registry::{Backstage, registry};
-pub use store::{large_object, store};
+pub use store::{large_object, store, take};

@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use mimeo_core::{
     Backlog, Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
-    HistoryStep, ImageFilter, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Record, Replica, ReplicaState, Result,
-    StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
+    HistoryStep, ImageFilter, ImageId, ImageRow, Object, ObjectName, ObjectState, Place, Reason, Record, Replica,
+    ReplicaState, Result, StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
 };
 use tokio::time::Instant;
 
@@ -180,6 +180,18 @@ impl Ledger for MemoryLedger {
         })
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        self.read(|tables| {
+            let mut named: Vec<(&str, &ImageId)> =
+                tables.images.values().filter_map(|row| Some((row.name.as_deref()?, &row.id))).collect();
+            named.sort();
+            let (mut before, behind): (Vec<_>, Vec<_>) = named.into_iter().partition(|(other, _)| *other <= name);
+            before.sort_by(|a, b| b.0.cmp(a.0).then(a.1.cmp(b.1)));
+            let near = before.into_iter().take(limit).chain(behind.into_iter().take(limit));
+            near.map(|(_, id)| id.clone()).collect()
+        })
+    }
+
     async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.read(|tables| {
             let ids = tables.images.keys().filter(|id| after.is_none_or(|after| *id > after));
@@ -203,6 +215,21 @@ impl Ledger for MemoryLedger {
                 later: later.len() as u64,
                 unregistered_since: tables.images.keys().filter_map(|id| tables.unregistered_since(id)).min(),
             }
+        })
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        self.read(|tables| {
+            let mut places: BTreeMap<(StoreName, String), Place> = BTreeMap::new();
+            for Object { store, name, url, state, .. } in tables.objects.values() {
+                let root = url.replace(name.as_str(), "");
+                let new =
+                    || Place { store: store.clone(), objects: 0, doomed: 0, name: name.clone(), url: url.clone() };
+                let place = places.entry((store.clone(), root)).or_insert_with(new);
+                place.objects += 1;
+                place.doomed += u64::from(*state == ObjectState::Doomed);
+            }
+            places.into_values().collect()
         })
     }
 

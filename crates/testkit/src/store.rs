@@ -1,6 +1,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -8,7 +11,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Cursor, ObjectPage, Receipt, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
 use tokio::sync::watch;
 
@@ -40,6 +43,8 @@ pub enum StoreFault {
     RoomFails(Reason),
     RoomStalls,
     DeleteFails(Reason),
+    TakeFails(Reason),
+    TakeStalls,
     ListFails(Reason),
 }
 
@@ -50,6 +55,10 @@ pub enum StoreCall {
     /// From this offset on.
     Resume(ObjectName, u64),
     Close(ObjectName),
+    /// An object was taken from another store.
+    Take(ObjectName),
+    /// The sink was told of this other object.
+    Like(ObjectName),
     /// Also a sink that was dropped before it was closed.
     Abort(ObjectName),
     Read(ObjectName, u64),
@@ -66,12 +75,16 @@ pub struct FakeStore {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are what a store can do, each by itself")]
 struct State {
     objects: BTreeMap<String, Bytes>,
     /// Of sinks that were not closed; only where the store is resumable.
     partial: BTreeMap<String, Bytes>,
     resumable: bool,
     sparse: bool,
+    compares: bool,
+    reopens: bool,
+    givers: Vec<FakeStore>,
     listable: bool,
     /// For all objects together, if it tells.
     capacity: Option<u64>,
@@ -110,6 +123,27 @@ impl FakeStore {
     #[must_use]
     pub fn sparse(self) -> Self {
         self.state.send_modify(|state| state.sparse = true);
+        self
+    }
+
+    /// From now on it is told of objects that are much the same.
+    #[must_use]
+    pub fn comparing(self) -> Self {
+        self.state.send_modify(|state| state.compares = true);
+        self
+    }
+
+    /// From now on an object that was not closed is gone on with under its name.
+    #[must_use]
+    pub fn reopening(self) -> Self {
+        self.state.send_modify(|state| state.reopens = true);
+        self
+    }
+
+    /// From now on it takes objects from the other by itself.
+    #[must_use]
+    pub fn taking_from(self, other: &FakeStore) -> Self {
+        self.state.send_modify(|state| state.givers.push(other.clone()));
         self
     }
 
@@ -187,6 +221,11 @@ impl FakeStore {
         state.objects.get(object.as_str()).or_else(|| state.partial.get(object.as_str())).cloned()
     }
 
+    fn giver(&self, area: &str) -> Option<FakeStore> {
+        let state = self.state.borrow();
+        state.givers.iter().find(|giver| giver.area().as_deref() == Some(area)).cloned()
+    }
+
     fn sink(&self, object: &ObjectName, size: Option<u64>, bits: Vec<u8>) -> Box<dyn Sink> {
         Box::new(FakeSink { store: self.clone(), object: object.clone(), size, bits, ended: false })
     }
@@ -228,6 +267,38 @@ impl Store for FakeStore {
 
     fn resumes(&self) -> Option<bool> {
         Some(self.state.borrow().resumable)
+    }
+
+    fn compares(&self) -> bool {
+        self.state.borrow().compares
+    }
+
+    fn reopens(&self) -> bool {
+        self.state.borrow().reopens
+    }
+
+    fn area(&self) -> Option<String> {
+        Some(format!("fake://{}/", self.name))
+    }
+
+    fn takes_from(&self, area: &str) -> bool {
+        self.giver(area).is_some()
+    }
+
+    async fn take(&self, object: &ObjectName, offer: &Offer, sent: &AtomicU64) -> Result<Receipt> {
+        self.log(StoreCall::Take(object.clone()));
+        self.stalls(StoreFault::TakeStalls).await;
+        self.fails("take", |fault| match fault {
+            StoreFault::TakeFails(reason) => Some(reason),
+            _ => None,
+        })?;
+        let bits = self.giver(&offer.area).and_then(|giver| giver.seen(&offer.object)).ok_or_else(|| {
+            Error::new(Reason::StoreError, format!("{}: there is no {}{}", self.name, offer.area, offer.object))
+        })?;
+        let size = bits.len() as u64;
+        sent.store(size, Ordering::Relaxed);
+        self.state.send_modify(|state| drop(state.objects.insert(object.to_string(), bits)));
+        Ok(Receipt { size: Some(size) })
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
@@ -350,6 +421,10 @@ struct FakeSink {
 
 #[async_trait]
 impl Sink for FakeSink {
+    fn like(&mut self, other: &ObjectName) {
+        self.store.log(StoreCall::Like(other.clone()));
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         self.store.stalls(StoreFault::WriteStalls).await;
         self.store.fails("write", |fault| match fault {

@@ -12,6 +12,9 @@ async fn the_memory_ledger_conforms() {
 async fn the_fake_store_conforms() {
     conformance::store(&FakeStore::new("fake")).await;
     conformance::store(&FakeStore::new("fake").resumable().sparse().listable().of_size(1 << 20)).await;
+    conformance::store(&FakeStore::new("fake").comparing().reopening()).await;
+    let giver = FakeStore::new("giver");
+    conformance::take(&giver, &FakeStore::new("taker").taking_from(&giver)).await;
 }
 
 #[tokio::test]

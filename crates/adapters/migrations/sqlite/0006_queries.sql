@@ -49,3 +49,38 @@ CREATE TABLE counters (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO counters (name, value) VALUES ('told', 0);
+
+-- Where each store's objects are: their URLs without their names, and one of them as a sample. Kept by the triggers alone.
+CREATE TABLE places (
+    store TEXT NOT NULL,
+    root TEXT NOT NULL,
+    objects INTEGER NOT NULL,
+    -- Of those.
+    doomed INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    url TEXT NOT NULL,
+    PRIMARY KEY (store, root)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO places (store, root, objects, doomed, name, url)
+SELECT store, replace(url, name, ''), count(*), sum(state = 'doomed'), name, url FROM objects
+GROUP BY store, replace(url, name, '');
+
+CREATE TRIGGER object_comes AFTER INSERT ON objects BEGIN
+    INSERT INTO places (store, root, objects, doomed, name, url)
+    VALUES (new.store, replace(new.url, new.name, ''), 1, new.state = 'doomed', new.name, new.url)
+    ON CONFLICT (store, root) DO UPDATE SET objects = objects + 1, doomed = doomed + (new.state = 'doomed');
+END;
+
+CREATE TRIGGER object_goes AFTER DELETE ON objects BEGIN
+    UPDATE places SET objects = objects - 1, doomed = doomed - (old.state = 'doomed')
+    WHERE store = old.store AND root = replace(old.url, old.name, '');
+END;
+
+CREATE TRIGGER object_changes AFTER UPDATE OF state, url ON objects BEGIN
+    UPDATE places SET objects = objects - 1, doomed = doomed - (old.state = 'doomed')
+    WHERE store = old.store AND root = replace(old.url, old.name, '');
+    INSERT INTO places (store, root, objects, doomed, name, url)
+    VALUES (new.store, replace(new.url, new.name, ''), 1, new.state = 'doomed', new.name, new.url)
+    ON CONFLICT (store, root) DO UPDATE SET objects = objects + 1, doomed = doomed + (new.state = 'doomed');
+END;

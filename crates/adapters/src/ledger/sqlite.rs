@@ -18,8 +18,8 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Reason, Record, Result,
-    Tally, Timestamp, Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason, Record,
+    Result, Tally, Timestamp, Told, ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
@@ -167,6 +167,17 @@ impl Ledger for SqliteLedger {
         rows::ids(&found)
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        let before = "SELECT id FROM images WHERE name <= ?1 ORDER BY name DESC, id LIMIT ?2";
+        let behind = "SELECT id FROM images WHERE name > ?1 ORDER BY name, id LIMIT ?2";
+        let mut found: Vec<String> = Vec::new();
+        for query in [before, behind] {
+            let query = sqlx::query_scalar(query).bind(name).bind(rows::limit(limit));
+            found.extend(query.fetch_all(&self.readers).await.map_err(unavailable)?);
+        }
+        rows::ids(&found)
+    }
+
     async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
         let found = query::ids(&mut snapshot, filter, after, limit).await?;
@@ -179,6 +190,10 @@ impl Ledger for SqliteLedger {
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
         query::backlog(&self.readers, now).await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        query::places(&self.readers).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

@@ -86,8 +86,9 @@ impl Web {
         }
     }
 
-    /// After a removal: an object that the server still shows is not gone. Where a directory is away, with its mount say,
-    /// there is nothing to remove, and later it is back. `key` is that of the place in the store's section.
+    /// After a removal that found nothing: an object that the server still shows is not gone. Where a directory is away,
+    /// with its mount say, there is nothing to remove, and later it is back. (What was found and removed was there.)
+    /// `key` is that of the place in the store's section.
     #[cfg(any(feature = "file", feature = "sftp", feature = "rsync"))]
     pub(super) async fn shown_gone(&self, object: &ObjectName, key: &str) -> Result<()> {
         if self.probe(object).await?.is_none() {

@@ -102,6 +102,16 @@ async fn nothing_is_deleted_where_the_directory_is_away() {
 }
 
 #[tokio::test]
+async fn what_was_there_is_gone_whether_or_not_the_web_server_answers() {
+    let files = Files::default();
+    let mut server = files.served().await;
+    put(&store(&server).0, 1).await.unwrap();
+    server.read_url = "http://127.0.0.1:9/".into();
+    store(&server).0.delete(&object()).await.unwrap();
+    assert_eq!(files.names(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn what_the_web_server_still_shows_is_not_gone() {
     let (files, mount) = (Files::default(), Files::default());
     let (mut server, elsewhere) = (files.served().await, mount.served().await);

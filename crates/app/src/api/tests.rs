@@ -48,8 +48,8 @@ async fn api() -> Api {
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
     let authority = Authority::new(token, Some(identity), roles, clock);
-    serving.spawn(serve(listener, engine(registry.clone()), authority, CancellationToken::new()));
-    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default() };
+    serving.spawn(serve(listener, None, engine(registry.clone()), authority, CancellationToken::new()));
+    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default(), tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 
@@ -97,7 +97,12 @@ impl Api {
             request = request.header("content-type", "application/merge-patch+json").body(body.to_owned());
         }
         let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let (status, kind) = (answer.status().as_u16(), answer.headers().get("content-type").cloned());
+        match kind {
+            // It does not end.
+            Some(kind) if kind == "text/event-stream" => (status, String::new()),
+            _ => (status, answer.text().await.unwrap()),
+        }
     }
 
     async fn patch_limits(&self, body: &str) -> (u16, Value) {

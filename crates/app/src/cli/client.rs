@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, pinned};
 use crate::{
     api::{Changes, Page, ProblemBody, token::Token},
     config::ApiSettings,
@@ -38,14 +38,19 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(api: &ApiSettings) -> Outcome<Self> {
-        let base = format!("http://{}/", reachable(api.listen));
+        let scheme = if api.tls.is_some() { "https" } else { "http" };
+        let base = format!("{scheme}://{}/", reachable(api.listen));
         let base = Url::parse(&base).map_err(|error| Failure::usage(format!("{base}: {error}")))?;
         let token = Token::load(&api.token_file).map_err(|error| match error.kind() {
             // `serve` makes it at its first start.
             std::io::ErrorKind::NotFound => unreachable_at(&base),
             _ => Failure::failed(format!("cannot read the token file {}: {error}", api.token_file.display())),
         })?;
-        let built = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+        let mut builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+        if let Some(files) = &api.tls {
+            builder = builder.tls_backend_preconfigured(pinned::to(&files.certificate)?);
+        }
+        let built = builder.build();
         Ok(Self { base, token, http: built.map_err(anyhow::Error::from)? })
     }
 

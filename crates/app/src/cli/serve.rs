@@ -15,6 +15,8 @@ use crate::{
     lifetime::{END, Tasks, hangups, stop_on},
     logging,
     reload::Reload,
+    service_manager,
+    tls::Tls,
     webhooks, wire,
 };
 
@@ -36,6 +38,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&api.token_file)?;
     let authority = Authority::new(token, identity, api.roles, Arc::new(wire::SystemClock));
+    let tls = api.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
     let listener = listen_on(api.listen, "[api] listen").await?;
     mimeo_crash::point("serve-listens");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %api.listen, observe, "mimeo serves");
@@ -62,10 +65,13 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
         tasks.start("webhooks", webhooks::run(engine.clone(), clock, hooks, told.clone(), stop.clone()));
     }
     let watching = api::Watching { is_open: api.metrics_are_open, webhooks: told };
-    tasks.start("api", api::serve(listener, engine.clone(), authority, watching, stop.clone()));
-    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, started);
+    tasks.start("api", api::serve(listener, tls.clone(), engine.clone(), authority, watching, stop.clone()));
+    let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
+    tasks.start("stopping", service_manager::stopping(stop.clone()));
+    tasks.watch(service_manager::watchdog());
+    service_manager::ready();
     let outcome = tasks.finish(stop).await;
     mimeo_crash::point("serve-stopped");
     drop(claim);

@@ -102,7 +102,8 @@ fn ack(item: &Item<'_>) -> Option<Ack> {
     item.choice(&[("all", Ack::All), ("none", Ack::None)])
 }
 
-fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
+/// None, too, where only one of the two is named.
+pub(super) fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
     let file = |key| section.get(key).and_then(|item| item.text()).map(|path| directory.join(path));
     match (section.get("certificate"), section.get("key")) {
         (Some(item), None) => item.wrong("needs the key too: add `key = \"…\"`, or remove it for plain HTTP"),

@@ -21,7 +21,7 @@ use url::Url;
 use super::{
     ApiSettings, Config, GcSettings, LogFormat, RoleNames, ScanSettings, ScrubSettings, Written,
     document::{Document, Item, Section, suggestion},
-    gateway::gateway,
+    gateway::{gateway, tls},
     limits, stores, units, webhooks,
 };
 
@@ -197,7 +197,7 @@ fn ledger(section: &Section<'_>, directory: &Path) -> PathBuf {
 }
 
 fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
-    section.allow(&["listen", "token_file", "admin_roles", "reader_roles", "metrics"]);
+    section.allow(&["listen", "token_file", "admin_roles", "reader_roles", "metrics", "certificate", "key"]);
     let roles = |key, default: &[&str]| -> BTreeSet<String> {
         let default = default.iter().map(|role| (*role).to_owned()).collect();
         section.value(key, default, |item| Some(item.array()?.iter().filter_map(filled).collect()))
@@ -211,6 +211,7 @@ fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
         token_file: section.value("token_file", ledger.with_file_name("mimeo.token"), |item| {
             filled(item).map(|path| directory.join(path))
         }),
+        tls: tls(section, directory),
         // No reader by default: where `admin` implies `member` and that `reader`, every tenant is one.
         roles: RoleNames { admin: roles("admin_roles", &["admin"]), reader: roles("reader_roles", &[]) },
         metrics_are_open: section.value("metrics", false, |item| item.choice(&[("reader", false), ("open", true)])),

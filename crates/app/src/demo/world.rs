@@ -68,7 +68,7 @@ impl World {
         let token = Token::load_or_create(&api.token_file)?;
         let authority = Authority::new(token, None, RoleNames::default(), Arc::new(wire::SystemClock));
         let watching = api::Watching { is_open: api.metrics_are_open, webhooks: webhooks::Board::default() };
-        tasks.start("api", api::serve(listener, engine.clone(), authority, watching, stop.clone()));
+        tasks.start("api", api::serve(listener, None, engine.clone(), authority, watching, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
         Ok(Self { directory, config: path, image_service, stores, api, _claim: claim })

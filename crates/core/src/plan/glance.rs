@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Observation, Plan, Policy, due, empty, live::lost};
+use super::{
+    Observation, Plan, Policy,
+    live::lost,
+    replica::{due, empty},
+};
 use crate::{
     Error, Failure, Image, ImageStatus, Location, Proof, ProofKind, Reason, Replica, ReplicaState, STORE_KEY, Timestamp,
 };

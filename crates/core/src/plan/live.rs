@@ -24,7 +24,7 @@ pub(super) fn step(
     let (now, backoff) = (seen.now, policy.backoff);
     if replica.url.as_deref().is_some_and(|url| image.has_location(url)) {
         let replica = shown(plan, seen, image, replica, policy);
-        if policy.stores.iter().any(|facts| facts.name == replica.store) {
+        if policy.enables(&replica.store) {
             verify(plan, seen, image, &replica);
         }
         return replica;
@@ -72,7 +72,7 @@ fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, mut replica: Re
         return Replica { state: ReplicaState::Suspect, failure: Some(failure), ..replica };
     }
     if was_down && !seen.conditions.answering.contains(&replica.store) {
-        let is_enabled = policy.stores.iter().any(|facts| facts.name == replica.store);
+        let is_enabled = policy.enables(&replica.store);
         if !is_enabled {
             // Nobody ever will: what was last known of it stands.
             return Replica { state: ReplicaState::Suspect, failure: before, ..replica };

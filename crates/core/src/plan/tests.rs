@@ -5,12 +5,13 @@ mod adopt;
 mod glance;
 mod live;
 mod retire;
+mod take;
 mod withdraw;
 
 use std::time::Duration;
 
 use super::*;
-use crate::{CHUNK, ContentHash, Digest, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
+use crate::{CHUNK, ContentHash, Digest, Error, HashAlgorithm, Location, Object, ObjectName, Proof, ProofKind, policy};
 
 struct World {
     record: Record,

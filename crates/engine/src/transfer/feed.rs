@@ -48,6 +48,8 @@ pub(crate) struct Lane<'a> {
     pub(crate) health: &'a Health,
     /// How many copies to this store may go on by themselves.
     pub(crate) slow: &'a Arc<Semaphore>,
+    /// An object that the store may compare with.
+    pub(crate) like: Option<ObjectName>,
 }
 
 impl Feed {
@@ -60,6 +62,9 @@ impl Feed {
         };
         let mut sink = within(part.timeout, part, "opening the object", opening).await?;
         mimeo_crash::point("object-opened");
+        if let Some(like) = &lane.like {
+            sink.like(like);
+        }
         match self.fill(&mut sink, from, lane).await {
             Ok(verified) => close(sink, part, verified).await,
             Err(error) => {
@@ -163,7 +168,11 @@ async fn close(sink: Box<dyn Sink>, part: &StorePart, verified: Verified) -> Res
 }
 
 /// As [`within`], for as long as more and more is sent.
-async fn while_sending<T>(sent: &AtomicU64, part: &StorePart, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn while_sending<T>(
+    sent: &AtomicU64,
+    part: &StorePart,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let mut work = pin!(work);
     let mut before = sent.load(Ordering::Relaxed);
     loop {

@@ -22,7 +22,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 pub(crate) use self::{
     chunks::{Chunk, Chunks},
-    feed::{Feed, Lane, publish_limit, within},
+    feed::{Feed, Lane, publish_limit, while_sending, within},
     hash::ContentHasher,
     reader::{Origin, Origins, read},
 };

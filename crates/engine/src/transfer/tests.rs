@@ -255,7 +255,7 @@ async fn run(case: &Case) -> Outcome {
             let line = Board::default().show(&image.id, part.store.name(), Phase::Copying, None);
             let slow = Arc::new(Semaphore::new(1));
             let health = Health::default();
-            let way = Lane { part: &part, paces, line: &line, health: &health, slow: &slow };
+            let way = Lane { part: &part, paces, line: &line, health: &health, slow: &slow, like: None };
             feed.copy_to(&ObjectName::new(&image.id, 1), 0, &way).await
         });
     }

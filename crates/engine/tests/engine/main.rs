@@ -12,6 +12,7 @@ mod limits;
 mod resume;
 mod room;
 mod sources;
+mod takes;
 mod uploads;
 mod windows;
 mod world;

@@ -22,6 +22,7 @@ const GLIMPSE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(70);
 
 const IS_TO_GO: &str = "is to go and still there";
+const IS_MARKED: &str = "is still marked";
 
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     let mut waited = Duration::ZERO;
@@ -41,8 +42,9 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     story.pass(REST).await;
     story.unbroken()?;
     let mut stays = is_at_rest(&story.world, &story.configuration);
-    // What another image named may go once that image is gone, by and by.
-    while stays.as_ref().is_err_and(|what| what.ends_with(IS_TO_GO)) && waited <= PATIENCE {
+    // What a location named may go once that is gone, by and by; and its image is looked at when it went.
+    let waits = |what: &String| what.ends_with(IS_TO_GO) || what.ends_with(IS_MARKED);
+    while stays.as_ref().is_err_and(waits) && waited <= PATIENCE {
         story.pass(GLIMPSE).await;
         story.unbroken()?;
         waited += GLIMPSE;
@@ -137,7 +139,7 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
         return Err(format!("{} is not in Glance's own store", image.id));
     }
     match world.ledger.mark(&image.id) {
-        Some(mark) => Err(format!("{} is still marked, for {}", image.id, mark.due)),
+        Some(mark) => Err(format!("{} was to be looked at {}, and {IS_MARKED}", image.id, mark.due)),
         None => Ok(()),
     }
 }

@@ -305,7 +305,10 @@ fn has_no_work(record: &Record) -> bool {
 fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String> {
     match step {
         Step::Opens { place, resumes: false } => {
-            let is_new = world.stores[place.0].bits(&place.1).is_none();
+            let store = &world.stores[place.0];
+            // What was closed without anybody's knowledge is given the same bytes again.
+            let is_open = store.reopens() && world.state_of(place) == Some(ObjectState::Open);
+            let is_new = store.bits(&place.1).is_none() || is_open;
             ensure(is_new, || format!("{} was closed, and is overwritten", place.1))
         }
         Step::Arranges { image, remove, .. } => remove.iter().try_for_each(|location| {

@@ -62,10 +62,15 @@ pub(crate) struct Setup {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are what a store can do, each by itself")]
 pub(crate) struct StoreSetup {
     name: String,
     resumable: bool,
     sparse: bool,
+    /// It is told of objects that are much the same, and finds by itself what it has of one that was not closed.
+    compares: bool,
+    /// It takes objects from the stores before it by itself.
+    takes: bool,
     /// Its locations bear a password.
     pub(crate) secret: bool,
 }
@@ -77,6 +82,8 @@ impl Setup {
             resumable: dice.falls(4000),
             sparse: dice.falls(2000),
             secret: dice.falls(2000),
+            compares: dice.falls(2000),
+            takes: dice.falls(3000),
         };
         let count = dice.of(2..4);
         let stores = (0..count).map(|number| store(number, dice)).collect();
@@ -95,10 +102,14 @@ impl Setup {
 }
 
 impl StoreSetup {
-    pub(crate) fn build(&self) -> FakeStore {
+    /// The store, after the others that are there.
+    pub(crate) fn build(&self, others: &[FakeStore]) -> FakeStore {
         let store = FakeStore::new(&self.name);
         let store = if self.resumable { store.resumable() } else { store };
-        if self.sparse { store.sparse() } else { store }
+        let store = if self.sparse { store.sparse() } else { store };
+        let store = if self.compares { store.comparing().reopening() } else { store };
+        let others = if self.takes { others } else { &[] };
+        others.iter().fold(store, FakeStore::taking_from)
     }
 }
 

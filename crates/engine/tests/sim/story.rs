@@ -221,7 +221,12 @@ impl Story {
         if self.world.setup.jumps {
             let jumped = self.dice(|dice| dice.pick(&[0, 1, 60, 3600]));
             self.world.tell(|| format!("the clock is {jumped} s off"));
-            self.world.lock().jumped = jumped;
+            let mut state = self.world.lock();
+            if state.jumped.abs_diff(jumped) >= 3600 {
+                // The guard counts by that clock: another hour has begun.
+                state.witness.removals.clear();
+            }
+            state.jumped = jumped;
         }
     }
 

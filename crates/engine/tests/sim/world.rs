@@ -83,7 +83,11 @@ pub(crate) struct Notice {
 
 impl World {
     pub(crate) fn new(setup: Setup, dice: Dice, is_told: bool) -> Arc<Self> {
-        let stores: Vec<FakeStore> = setup.stores.iter().map(crate::setup::StoreSetup::build).collect();
+        let mut stores: Vec<FakeStore> = Vec::new();
+        for store in &setup.stores {
+            let built = store.build(&stores);
+            stores.push(built);
+        }
         let state = State {
             dice,
             weather: Weather::fair(stores.len()),

@@ -20,6 +20,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     settles_only_what_was_not_marked_again(&make().await).await;
     gives_due_marks_in_order_without_the_busy(&make().await).await;
     finds_by_name_and_by_id(&make().await).await;
+    finds_names_near_a_name(&make().await).await;
     lists_in_pages(&make().await).await;
     query::ledger(&make).await;
     finds_what_is_to_be_swept(&make().await).await;
@@ -152,6 +153,18 @@ async fn finds_by_name_and_by_id(ledger: &impl Ledger) {
     assert_eq!(ledger.find("it's; DROP TABLE images --").await.unwrap(), [id(3)]);
     assert_eq!(ledger.find(&id(2).as_str().to_uppercase()).await.unwrap(), [id(2)]);
     assert!(ledger.find("deb%").await.unwrap().is_empty());
+}
+
+async fn finds_names_near_a_name(ledger: &impl Ledger) {
+    let names = [Some("deb-12"), Some("deb-11"), Some("deb-12"), None, Some("arch"), Some("deb-13"), Some("ubuntu")];
+    for (n, name) in (1..).zip(names) {
+        let row = ImageRow { name: name.map(Into::into), ..ImageRow::new(id(n)) };
+        ledger.commit(&[Change::Image(row)]).await.unwrap();
+    }
+    assert_eq!(ledger.named_near("deb-12", 3).await.unwrap(), [id(1), id(3), id(2), id(6), id(7)]);
+    assert_eq!(ledger.named_near("deb-12b", 1).await.unwrap(), [id(1), id(6)]);
+    assert_eq!(ledger.named_near("Arch", 2).await.unwrap(), [id(5), id(2)]);
+    assert!(ledger.named_near("deb%", 0).await.unwrap().is_empty());
 }
 
 async fn lists_in_pages(ledger: &impl Ledger) {

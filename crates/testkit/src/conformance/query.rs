@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Backlog, Change, DirtyMark, Failure, ImageFilter, ImageRow, ImageState, Proof, ProofKind, Reason, Replica, ReplicaState, StoreName,
-    Tally, ports::Ledger,
+    Backlog, Change, DirtyMark, Failure, ImageFilter, ImageRow, ImageState, Object, ObjectName, ObjectState, Place, Proof,
+    ProofKind, Reason, Replica, ReplicaState, StoreName, Tally, ports::Ledger,
 };
 
 use crate::sample::{id, time};
@@ -14,6 +14,7 @@ pub(super) async fn ledger<L: Ledger>(make: &impl AsyncFn() -> L) {
     knows_the_state_of_each_image_after_every_change(&make().await).await;
     counts_what_it_holds(&make().await).await;
     tells_what_waits(&make().await).await;
+    tells_where_the_objects_are(&make().await).await;
 }
 
 fn store(name: &str) -> StoreName {
@@ -189,4 +190,43 @@ async fn counts_what_it_holds(ledger: &impl Ledger) {
     ]);
     assert_eq!((tally.replicas, tally.contested, tally.hidden), (left, 1, None));
     assert!(tally.oldest_proofs.is_empty());
+}
+
+async fn tells_where_the_objects_are(ledger: &impl Ledger) {
+    use ObjectState as O;
+    let object = |at: &str, n: u32, attempt, state| {
+        let name = ObjectName::new(&id(n), attempt);
+        Object { store: store(at), url: format!("http://{at}/{name}?x"), name, state, since: time(0) }
+    };
+    let elsewhere = |object: Object| Object { url: format!("http://old/{}", object.name), ..object };
+    let changes = [
+        object("a", 1, 1, O::Open),
+        object("a", 1, 2, O::Kept),
+        object("a", 2, 1, O::Doomed),
+        elsewhere(object("a", 3, 1, O::Kept)),
+        object("b", 1, 1, O::Found),
+    ];
+    ledger.commit(&changes.map(Change::Object)).await.unwrap();
+    let places = async || {
+        let mut places = Vec::new();
+        for Place { store, objects, doomed, name, url } in ledger.places().await.unwrap() {
+            assert!(url.contains(name.as_str()));
+            places.push((store.to_string(), url.replace(name.as_str(), "*"), objects, doomed));
+        }
+        places.sort();
+        places
+    };
+    let place = |store: &str, url: &str, objects, doomed| (store.to_owned(), url.to_owned(), objects, doomed);
+    let (a, b) = ("http://a/*?x", "http://b/*?x");
+    assert_eq!(places().await, [place("a", a, 3, 1), place("a", "http://old/*", 1, 0), place("b", b, 1, 0)]);
+    // Replaced by itself and by one elsewhere, doomed, gone.
+    let last = object("a", 1, 2, O::Kept);
+    let changes = [
+        Change::Object(object("a", 1, 1, O::Kept)),
+        Change::Object(elsewhere(object("a", 2, 1, O::Doomed))),
+        Change::Doom(last.store, last.name, time(1)),
+        Change::ObjectGone(store("b"), ObjectName::new(&id(1), 1)),
+    ];
+    ledger.commit(&changes).await.unwrap();
+    assert_eq!(places().await, [place("a", a, 2, 1), place("a", "http://old/*", 2, 1)]);
 }

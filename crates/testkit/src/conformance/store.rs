@@ -1,8 +1,10 @@
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mimeo_core::{
     ObjectName, Reason, Result,
-    ports::{Receipt, Sink, Store},
+    ports::{Offer, Receipt, Sink, Store},
 };
 
 use crate::sample::{bits, id};
@@ -44,6 +46,9 @@ pub async fn store(store: &dyn Store) {
     tells_its_room_always_or_never(store).await;
     if store.is_sparse() {
         reads_zeros_where_it_skipped(store).await;
+    }
+    if store.reopens() {
+        opens_again_what_was_not_closed(store).await;
     }
     if store.list(None).await.unwrap().is_some() {
         lists_what_it_has(store).await;
@@ -149,6 +154,39 @@ async fn reads_zeros_where_it_skipped(store: &dyn Store) {
         let zeros = |length: u64| vec![0; usize::try_from(length).unwrap()];
         assert_eq!(read(store, &object, 0).await.unwrap(), [&zeros(before), &bits[..], &zeros(behind)].concat());
         store.delete(&object).await.unwrap();
+    }
+}
+
+async fn opens_again_what_was_not_closed(store: &dyn Store) {
+    let (object, bits) = (object(14), bits(100_000));
+    break_off(store.open(&object, Some(100_000)).await.unwrap(), bits.slice(..60_000)).await;
+    write(store, &object, &bits, Some(100_000)).await.unwrap();
+    assert_eq!(read(store, &object, 0).await.unwrap(), bits);
+    store.delete(&object).await.unwrap();
+}
+
+/// Checks what a store owes that takes objects from another by itself, and leaves nothing behind at either.
+pub async fn take(giver: &dyn Store, taker: &dyn Store) {
+    let area = giver.area().unwrap();
+    assert!(taker.takes_from(&area), "{area}");
+    assert!(!taker.takes_from("http://elsewhere.example/"));
+    for size in [1, 100_001, 300_000] {
+        let (source, own, bits) = (object(15), object(16), bits(size));
+        write(giver, &source, &bits, Some(size as u64)).await.unwrap();
+        let offer = Offer { area: area.clone(), object: source.clone(), size: size as u64, like: None };
+        let sent = AtomicU64::new(0);
+        let receipt = taker.take(&own, &offer, &sent).await.unwrap();
+        assert!(receipt.size.is_none_or(|told| told == size as u64), "{receipt:?}");
+        assert_eq!(taker.probe(&own).await.unwrap(), Some(size as u64));
+        assert_eq!(read(taker, &own, 0).await.unwrap(), bits);
+        // It is a copy: nothing of it needs the other any more.
+        giver.delete(&source).await.unwrap();
+        assert_eq!(giver.probe(&source).await.unwrap(), None);
+        assert_eq!(read(taker, &own, 0).await.unwrap(), bits);
+        taker.delete(&own).await.unwrap();
+        assert!(taker.take(&own, &offer, &sent).await.is_err(), "there is nothing to take");
+        assert_eq!(taker.probe(&own).await.unwrap(), None);
+        taker.delete(&own).await.unwrap();
     }
 }
 

@@ -129,7 +129,8 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
 
 async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<()> {
     let replace = sqlx::query(
-        "INSERT OR REPLACE INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (store, name) DO UPDATE SET image = ?3, url = ?4, state = ?5, since = ?6",
     );
     let bound = replace
         .bind(object.store.as_str())

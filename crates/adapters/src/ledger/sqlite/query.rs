@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    Backlog, CONTESTED, Change, Failure, ImageFilter, ImageId, ImageState, Reason, ReplicaState, Result, Tally, Timestamp,
+    Backlog, CONTESTED, Change, Failure, ImageFilter, ImageId, ImageState, Place, Reason, ReplicaState, Result, Tally,
+    Timestamp,
 };
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
@@ -104,6 +105,19 @@ pub(super) async fn tally(readers: &SqlitePool) -> Result<Tally> {
     tally.contested = contested(&mut snapshot).await?;
     tally.hidden = hidden(&mut snapshot).await?;
     Ok(tally)
+}
+
+pub(super) async fn places(readers: &SqlitePool) -> Result<Vec<Place>> {
+    let rows: Vec<(String, i64, i64, String, String)> =
+        sqlx::query_as("SELECT store, objects, doomed, name, url FROM places WHERE objects > 0 ORDER BY store, root")
+            .fetch_all(readers)
+            .await
+            .map_err(unavailable)?;
+    let place = |(store, objects, doomed, name, url): (String, i64, i64, String, String)| {
+        let (objects, doomed) = (objects.unsigned_abs(), doomed.unsigned_abs());
+        Ok(Place { store: text(&store)?, objects, doomed, name: text(&name)?, url })
+    };
+    rows.into_iter().map(place).collect()
 }
 
 async fn contested(snapshot: &mut SqliteConnection) -> Result<u64> {

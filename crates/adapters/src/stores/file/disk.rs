@@ -29,7 +29,7 @@ pub(super) struct Disk {
 
 /// The store's share of the threads. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Calls(Arc<Semaphore>);
+pub(super) struct Calls(pub(super) Arc<Semaphore>);
 
 /// Leave for one call, given back when the call returns. It is never refused: the semaphore is not closed.
 pub(super) struct Leave {

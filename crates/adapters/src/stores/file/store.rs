@@ -13,15 +13,17 @@ use mimeo_core::{
     ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use rustix::fs::{Access, OFlags, access};
+use url::Url;
 
 use super::{
     FileStoreConfig,
     disk::{Calls, Disk, is_there},
-    sink::{FileSink, GATHERED},
+    sink::FileSink,
 };
 use crate::stores::{
     listing::{distinct, of_file},
     web::Web,
+    writer::GATHERED,
 };
 
 /// What one read of an object that was never closed gives.
@@ -113,14 +115,14 @@ impl Disk {
         is_there(opened).map_err(|cause| self.failed("cannot read", &path, cause))?.ok_or_else(gone)
     }
 
-    fn delete(&self) -> Result<()> {
+    /// Whether anything was there.
+    fn delete(&self) -> Result<bool> {
         // Removing what is not there needs no leave to write: a mount point without its mount would pass for empty.
         let allowed = access(&self.directory, Access::WRITE_OK);
         allowed.map_err(|cause| self.failed("cannot remove anything from", &self.directory, cause.into()))?;
-        self.unlink(&self.part())?;
-        self.unlink(&self.published())?;
+        let was_there = self.unlink(&self.part())? | self.unlink(&self.published())?;
         // Also where nothing was there: the removal may be one whose answer was lost.
-        self.sync_directory()
+        self.sync_directory().map(|()| was_there)
     }
 
     /// What is in the directory, whatever this object is.
@@ -133,8 +135,10 @@ impl Disk {
         Ok(ObjectPage { objects, next: None })
     }
 
-    fn unlink(&self, path: &PathBuf) -> Result<()> {
-        is_there(std::fs::remove_file(path)).map_err(|cause| self.failed("cannot remove", path, cause)).map(drop)
+    /// Whether it was there.
+    fn unlink(&self, path: &PathBuf) -> Result<bool> {
+        let removed = is_there(std::fs::remove_file(path));
+        removed.map_err(|cause| self.failed("cannot remove", path, cause)).map(|removed| removed.is_some())
     }
 }
 
@@ -164,6 +168,10 @@ impl Store for FileStore {
 
     fn resumes(&self) -> Option<bool> {
         Some(true)
+    }
+
+    fn area(&self) -> Option<String> {
+        Url::from_directory_path(&self.config.path).ok().map(Into::into)
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
@@ -213,7 +221,9 @@ impl Store for FileStore {
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
-        self.disk(object).run(Disk::delete).await?;
-        self.web.shown_gone(object, "path").await
+        match self.disk(object).run(Disk::delete).await? {
+            true => Ok(()),
+            false => self.web.shown_gone(object, "path").await,
+        }
     }
 }

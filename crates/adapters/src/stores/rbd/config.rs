@@ -61,6 +61,16 @@ impl RbdStoreConfig {
             .ok_or(InvalidRbdKey("must be a power of two from 4KiB to 32MiB, like \"8MiB\""))
     }
 
+    /// The pool, as [`pool_of`](Self::pool_of) reads it.
+    pub(super) fn area(&self) -> String {
+        format!("rbd://{}/{}/", self.fsid, self.pool)
+    }
+
+    /// The pool of this cluster that an area is.
+    pub(super) fn pool_of<'a>(&self, area: &'a str) -> Option<&'a str> {
+        area.strip_prefix("rbd://")?.strip_prefix(&*self.fsid)?.strip_prefix('/')?.strip_suffix('/')
+    }
+
     /// Where Glance reads the object.
     pub(super) fn location(&self, object: &ObjectName) -> String {
         format!("rbd://{}/{}/{object}/{}", self.fsid, quoted(&self.pool), super::store::SNAPSHOT)

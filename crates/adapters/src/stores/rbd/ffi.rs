@@ -18,8 +18,20 @@ use tokio::{runtime::Handle, sync::oneshot};
 
 type Raw = *mut c_void;
 
-/// Only what is layered can be cloned; Glance asks for no less, and nothing more is of use to an image that is never
-/// written again.
+/// A command to the cluster: the handle, the commands and their number, an input, an answer, and a text beside it.
+type Command = unsafe extern "C" fn(
+    Raw,
+    *const *const c_char,
+    usize,
+    *const c_char,
+    usize,
+    *mut *mut c_char,
+    *mut usize,
+    *mut *mut c_char,
+    *mut usize,
+) -> c_int;
+
+/// Only what is layered can be cloned.
 const LAYERING: u64 = 1;
 
 /// As `rbd_linked_image_spec_t`.
@@ -62,6 +74,7 @@ api! {
         rados_create(*mut Raw, *const c_char) -> c_int;
         rados_conf_read_file(Raw, *const c_char) -> c_int;
         rados_conf_set(Raw, *const c_char, *const c_char) -> c_int;
+        rados_conf_get(Raw, *const c_char, *mut c_char, usize) -> c_int;
         rados_connect(Raw) -> c_int;
         rados_shutdown(Raw);
         rados_cluster_fsid(Raw, *mut c_char, usize) -> c_int;
@@ -69,19 +82,25 @@ api! {
             Raw, *const *const c_char, usize, *const c_char, usize, *mut *mut c_char, *mut usize, *mut *mut c_char,
             *mut usize
         ) -> c_int;
-        rados_buffer_free(*mut c_char);
+        rados_mgr_command(
+            Raw, *const *const c_char, usize, *const c_char, usize, *mut *mut c_char, *mut usize, *mut *mut c_char,
+            *mut usize
+        ) -> c_int;
         rados_ioctx_create(Raw, *const c_char, *mut Raw) -> c_int;
         rados_ioctx_destroy(Raw);
         rados_set_osdmap_full_try(Raw);
+        rados_buffer_free(*mut c_char);
     }
     rbd {
         rbd_create2(Raw, *const c_char, u64, u64, *mut c_int) -> c_int;
+        rbd_clone(Raw, *const c_char, *const c_char, Raw, *const c_char, u64, *mut c_int) -> c_int;
         rbd_remove(Raw, *const c_char) -> c_int;
         rbd_list(Raw, *mut c_char, *mut usize) -> c_int;
         rbd_open(Raw, *const c_char, *mut Raw, *const c_char) -> c_int;
         rbd_open_read_only(Raw, *const c_char, *mut Raw, *const c_char) -> c_int;
         rbd_close(Raw) -> c_int;
         rbd_get_size(Raw, *mut u64) -> c_int;
+        rbd_get_overlap(Raw, *mut u64) -> c_int;
         rbd_resize(Raw, u64) -> c_int;
         rbd_flush(Raw) -> c_int;
         rbd_metadata_get(Raw, *const c_char, *mut c_char, *mut usize) -> c_int;
@@ -170,6 +189,19 @@ impl Cluster {
         Ok(unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned())
     }
 
+    /// What new images are to be able to, as Glance makes them: the cluster's default, if the client was told of one.
+    fn default_features(&self) -> u64 {
+        let mut text = [0; 64];
+        // SAFETY: the handle is open; what is written fits the buffer, whose size is told, with its last byte 0.
+        let code = unsafe {
+            let key = c"rbd_default_features".as_ptr();
+            (self.api.rados_conf_get)(self.known.0, key, text.as_mut_ptr(), text.len() - 1)
+        };
+        // SAFETY: the buffer ends with 0.
+        let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy();
+        done(code).ok().and_then(|()| text.trim().parse().ok()).unwrap_or(0) | LAYERING
+    }
+
     /// The pool, of a runtime that closes it where it blocks nobody.
     pub(super) fn pool(self, name: &str, runtime: Handle) -> io::Result<Pool> {
         let name = CString::new(name)?;
@@ -179,7 +211,8 @@ impl Cluster {
         // A full pool is an error then; else its writers wait until somebody makes room.
         // SAFETY: the pool's handle was just opened.
         unsafe { (api.rados_set_osdmap_full_try)(raw) };
-        Ok(Pool { api, open: Some((Known(raw), ManuallyDrop::new(self))), runtime })
+        let features = self.default_features();
+        Ok(Pool { api, open: Some((Known(raw), ManuallyDrop::new(self))), features, runtime })
     }
 }
 
@@ -195,6 +228,8 @@ pub(super) struct Pool {
     api: &'static Api,
     /// Until it is dropped. A runtime that has ended closes nothing any more, and so does not disconnect either.
     open: Option<(Known, ManuallyDrop<Cluster>)>,
+    /// Of new images.
+    features: u64,
     runtime: Handle,
 }
 
@@ -203,17 +238,53 @@ impl Pool {
         self.open.as_ref().map_or(null_mut(), |(known, _)| known.0)
     }
 
-    /// What the monitors answer to a command, which is JSON.
+    fn cluster(&self) -> Raw {
+        self.open.as_ref().map_or(null_mut(), |(_, cluster)| cluster.known.0)
+    }
+
+    /// What the monitors answer to a command, both as JSON.
     pub(super) fn ask_monitors(&self, command: &str) -> io::Result<Vec<u8>> {
+        self.command(self.api.rados_mon_command, command)
+    }
+
+    /// Makes an image of objects of `1 << order` bytes.
+    pub(super) fn create(&self, image: &str, size: u64, order: c_int) -> io::Result<()> {
+        let (image, mut order) = (CString::new(image)?, order);
+        // SAFETY: the pool is open; the name and the order are only used during the call.
+        done(unsafe { (self.api.rbd_create2)(self.raw(), image.as_ptr(), size, self.features, &raw mut order) })
+    }
+
+    /// Makes an image from the snapshot of one in another pool, or in this: it shares its bits with it.
+    pub(super) fn clone_image(&self, from: (&str, &str, &str), image: &str, order: c_int) -> io::Result<()> {
+        let (pool, parent, snapshot) = (CString::new(from.0)?, CString::new(from.1)?, CString::new(from.2)?);
+        let (image, mut order, mut other) = (CString::new(image)?, order, null_mut());
+        // SAFETY: the cluster is connected as long as the pool is open; the name is copied.
+        done(unsafe { (self.api.rados_ioctx_create)(self.cluster(), pool.as_ptr(), &raw mut other) })?;
+        // SAFETY: both pools are open; the names and the order are only used during the call; the other pool is closed
+        // once.
+        done(unsafe {
+            let (parent, snapshot, image) = (parent.as_ptr(), snapshot.as_ptr(), image.as_ptr());
+            let order = &raw mut order;
+            let code = (self.api.rbd_clone)(other, parent, snapshot, self.raw(), image, self.features, order);
+            (self.api.rados_ioctx_destroy)(other);
+            code
+        })
+    }
+
+    /// What the manager answers to a command, both as JSON.
+    pub(super) fn ask_manager(&self, command: &str) -> io::Result<Vec<u8>> {
+        self.command(self.api.rados_mgr_command, command)
+    }
+
+    fn command(&self, call: Command, command: &str) -> io::Result<Vec<u8>> {
         let command = CString::new(command)?;
         let (commands, mut answer, mut length) = ([command.as_ptr()], null_mut(), 0);
-        let cluster = self.open.as_ref().map_or(null_mut(), |(_, cluster)| cluster.known.0);
         // SAFETY: the cluster is connected. The one command is only used during the call, no input goes with it, and no
         // text beside the answer is asked for.
         let code = unsafe {
             let (input, text) = (null(), null_mut());
-            let (call, answer, length) = (self.api.rados_mon_command, &raw mut answer, &raw mut length);
-            call(cluster, commands.as_ptr(), 1, input, 0, answer, length, text, null_mut())
+            let (answer, length) = (&raw mut answer, &raw mut length);
+            call(self.cluster(), commands.as_ptr(), 1, input, 0, answer, length, text, null_mut())
         };
         if answer.is_null() {
             return done(code).map(|()| Vec::new());
@@ -225,13 +296,6 @@ impl Pool {
             bytes
         };
         done(code).map(|()| bytes)
-    }
-
-    /// Makes an image of objects of `1 << order` bytes.
-    pub(super) fn create(&self, image: &str, size: u64, order: c_int) -> io::Result<()> {
-        let (image, mut order) = (CString::new(image)?, order);
-        // SAFETY: the pool is open; the name and the order are only used during the call.
-        done(unsafe { (self.api.rbd_create2)(self.raw(), image.as_ptr(), size, LAYERING, &raw mut order) })
     }
 
     pub(super) fn remove(&self, image: &str) -> io::Result<()> {
@@ -321,6 +385,13 @@ impl Image {
         let mut size = 0;
         // SAFETY: the image is open, and the pointer valid.
         done(unsafe { (self.api().rbd_get_size)(self.raw(), &raw mut size) }).map(|()| size)
+    }
+
+    /// How much of it, from its beginning, is another's as long as it was not written.
+    pub(super) fn overlap(&self) -> io::Result<u64> {
+        let mut overlap = 0;
+        // SAFETY: the image is open, and the pointer valid.
+        done(unsafe { (self.api().rbd_get_overlap)(self.raw(), &raw mut overlap) }).map(|()| overlap)
     }
 
     pub(super) fn resize(&self, size: u64) -> io::Result<()> {

@@ -11,21 +11,24 @@ use tokio::{task::JoinHandle, time::timeout};
 use super::{
     ceph::{Ceph, answered, blocking},
     ffi::{Answer, Image},
-    store::{IN_FLIGHT, SNAPSHOT, Sizes, WRITTEN},
+    share::Share,
+    store::{SNAPSHOT, Sizes, WRITTEN},
 };
 use crate::http::CONNECT_TIMEOUT;
 
 /// So many chunks make a request, however small they are.
 const CHUNKS: usize = 1024;
-/// An image of unknown size grows by no more than this at once.
+/// An image of unknown size grows by so many requests at least, and by no more than this at once.
+const LEAST: u64 = 8;
 const GROWTH: u64 = 8 << 30;
 
 /// One image while it is written. It holds what is gathered for the next request and what is under way: requests of
-/// `request` bytes, [`IN_FLIGHT`] and one. Once dropped, the image is closed after the last request's end.
+/// `request` bytes, as many as its share and one. Once dropped, the image is closed after the last request's end.
 pub(super) struct RbdSink {
     ceph: Ceph,
     spec: String,
     sizes: Sizes,
+    share: Share,
     image: Arc<Image>,
     /// As announced.
     size: Option<u64>,
@@ -46,11 +49,19 @@ pub(super) struct RbdSink {
 
 impl RbdSink {
     /// Goes on behind `offset`. The image has the announced size, or ends at `offset`.
-    pub(super) fn new(ceph: Ceph, spec: String, sizes: Sizes, image: Image, size: Option<u64>, offset: u64) -> Self {
+    pub(super) fn new(
+        ceph: Ceph,
+        spec: String,
+        (sizes, share): (Sizes, Share),
+        image: Image,
+        size: Option<u64>,
+        offset: u64,
+    ) -> Self {
         Self {
             ceph,
             spec,
             sizes,
+            share,
             image: Arc::new(image),
             size,
             capacity: size.unwrap_or(offset),
@@ -63,12 +74,20 @@ impl RbdSink {
         }
     }
 
+    /// Half as much is gathered where there are many writers.
+    fn request(&self) -> u64 {
+        match self.share.requests() {
+            1 => self.sizes.request / 2,
+            _ => self.sizes.request,
+        }
+    }
+
     /// Sends what was gathered, and waits while too many requests are under way.
     async fn send(&mut self) -> Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        while self.requests.len() >= IN_FLIGHT {
+        while self.requests.len() >= self.share.requests() {
             self.settle().await.map_err(|cause| self.failed("writing", cause))?;
         }
         self.grow().await.map_err(|cause| self.failed("growing", cause))?;
@@ -110,8 +129,7 @@ impl RbdSink {
         if self.position <= self.capacity {
             return Ok(());
         }
-        let (image, more) =
-            (Arc::clone(&self.image), self.position.clamp(IN_FLIGHT as u64 * self.sizes.request, GROWTH));
+        let (image, more) = (Arc::clone(&self.image), self.position.clamp(LEAST * self.sizes.request, GROWTH));
         let capacity = self.position + more;
         blocking(move || image.resize(capacity)).await?;
         self.capacity = capacity;
@@ -170,11 +188,12 @@ impl Sink for RbdSink {
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         self.check_length(self.position + bytes.len() as u64, false)?;
         while !bytes.is_empty() {
-            let room = self.sizes.request - self.position % self.sizes.request;
+            let request = self.request();
+            let room = request - self.position % request;
             let length = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
             self.gathered.push(bytes.split_to(length));
             self.position += length as u64;
-            if self.position.is_multiple_of(self.sizes.request) || self.gathered.len() >= CHUNKS {
+            if self.position.is_multiple_of(request) || self.gathered.len() >= CHUNKS {
                 self.send().await?;
             }
         }

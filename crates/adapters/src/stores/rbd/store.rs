@@ -1,11 +1,14 @@
-use std::{io, mem, sync::Arc};
+use std::{
+    io, mem,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, future::ready, stream};
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
 use serde::Deserialize;
 
@@ -13,7 +16,9 @@ use super::{
     RbdStoreConfig,
     ceph::{Ceph, answered},
     ffi::{Image, Pool},
+    share::Shares,
     sink::RbdSink,
+    take::Taking,
 };
 use crate::stores::listing::distinct;
 
@@ -24,8 +29,6 @@ pub(super) const WRITTEN: &str = "mimeo.written";
 
 /// What is read or written at once, unless the image's objects are smaller.
 const REQUEST: u64 = 2 << 20;
-/// So many requests of one reader or writer are under way: that, with one that is gathered, is what it holds.
-pub(super) const IN_FLIGHT: usize = 8;
 /// After how many more bytes it is noted how far the image was written.
 const NOTED_EVERY: u64 = 16 << 20;
 
@@ -33,6 +36,8 @@ const NOTED_EVERY: u64 = 16 << 20;
 pub struct RbdStore {
     ceph: Ceph,
     sizes: Sizes,
+    shares: Shares,
+    taking: Arc<Taking>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,7 +51,8 @@ impl RbdStore {
     /// Connects to nothing yet.
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
-        Ok(Self { ceph: Ceph::new(config), sizes: Sizes { request, noted_every: NOTED_EVERY } })
+        let sizes = Sizes { request, noted_every: NOTED_EVERY };
+        Ok(Self { ceph: Ceph::new(config), sizes, shares: Shares::default(), taking: Arc::default() })
     }
 
     /// What begins from now on is done over a new connection, with the key that the keyring has then.
@@ -90,12 +96,15 @@ impl RbdStore {
             let answer = usize::try_from(length).map(|length| image.read(at, length));
             async move { answered(&mut answer.map_err(io::Error::other)?).await }
         };
+        let share = self.shares.enter();
+        let ahead = share.requests();
         let until_an_error = move |failed: &mut bool, read: io::Result<Bytes>| {
             let over = mem::replace(failed, read.is_err());
             let read = read.map_err(|cause| ceph.failed(&format!("reading {spec}"), cause));
+            let _until_the_end = &share;
             ready((!over).then_some(read))
         };
-        reads.map(read).buffered(IN_FLIGHT).scan(false, until_an_error).boxed()
+        reads.map(read).buffered(ahead).scan(false, until_an_error).boxed()
     }
 }
 
@@ -117,6 +126,21 @@ impl Store for RbdStore {
         Some(true)
     }
 
+    fn area(&self) -> Option<String> {
+        Some(self.ceph.config.area())
+    }
+
+    /// From every pool of the cluster.
+    fn takes_from(&self, area: &str) -> bool {
+        self.ceph.config.pool_of(area).is_some() && self.taking.is_able()
+    }
+
+    async fn take(&self, object: &ObjectName, offer: &Offer, sent: &AtomicU64) -> Result<Receipt> {
+        let no_pool = || Error::new(Reason::StoreError, format!("{}: {} is no pool", self.name(), offer.area));
+        let pool = self.ceph.config.pool_of(&offer.area).ok_or_else(no_pool)?;
+        self.taking.take(&self.ceph, object, (pool, offer), sent).await
+    }
+
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
         let (spec, name, order) = (self.spec(object), object.to_string(), self.ceph.config.order.cast_signed());
         let made = move |pool: &Arc<Pool>| {
@@ -125,7 +149,7 @@ impl Store for RbdStore {
             pool.open(&name)
         };
         let image = self.ceph.ask(&format!("making {spec}"), made).await?;
-        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, self.sizes, image, size, 0)))
+        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, (self.sizes, self.shares.enter()), image, size, 0)))
     }
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
@@ -157,7 +181,7 @@ impl Store for RbdStore {
             Ok(image)
         };
         let image = self.ceph.work(&format!("going on with {spec}"), reopened).await?;
-        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, self.sizes, image, size, offset)))
+        Ok(Box::new(RbdSink::new(self.ceph.clone(), spec, (self.sizes, self.shares.enter()), image, size, offset)))
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
@@ -307,7 +331,7 @@ fn written(image: &Image) -> io::Result<u64> {
 }
 
 /// `None` for what is not there.
-fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
     match answer {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         answer => answer.map(Some),

@@ -21,9 +21,14 @@ use crate::{http::CONNECT_TIMEOUT, stores::ssh::keyscan_cure};
 /// What is kept of the program's last words.
 const WORDS: usize = 1000;
 
-/// Runs rsync with these arguments, the last of them the target, and counts in `sent` as it tells of its progress.
-/// What it says is returned. Dropping it ends the program.
-pub(super) async fn run(config: &RsyncStoreConfig, arguments: &[OsString], sent: &AtomicU64) -> Result<String> {
+/// Runs rsync with these arguments, and the target, or what is called so there, behind them. It counts in `sent` as it
+/// tells of its progress. What it says is returned. Dropping it ends the program.
+pub(super) async fn run(
+    config: &RsyncStoreConfig,
+    arguments: &[OsString],
+    name: &str,
+    sent: &AtomicU64,
+) -> Result<String> {
     let mut command = Command::new("rsync");
     command.env_clear().env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for kept in ["PATH", "HOME", "SSH_AUTH_SOCK"] {
@@ -39,7 +44,7 @@ pub(super) async fn run(config: &RsyncStoreConfig, arguments: &[OsString], sent:
             command.envs(config.password.as_ref().map(|password| ("RSYNC_PASSWORD", password.expose_secret())));
         }
     }
-    command.args(arguments).arg(config.target.to_string()).kill_on_drop(true);
+    command.args(arguments).arg(format!("{}{name}", config.target)).kill_on_drop(true);
     let store = &config.name;
     let mut child = command.spawn().map_err(|cause| {
         Error::new(Reason::StoreError, format!("{store}: rsync cannot be started; install it")).caused_by(cause)

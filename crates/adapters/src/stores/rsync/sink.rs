@@ -1,10 +1,4 @@
-use std::{
-    io::SeekFrom,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,15 +6,12 @@ use mimeo_core::{
     Error, ObjectName, Reason, Result,
     ports::{Receipt, Sink},
 };
-use tokio::{
-    fs::File,
-    io::{AsyncSeekExt, AsyncWriteExt},
-};
 
 use super::{
     spool::{Place, Spool},
     store::RsyncStore,
 };
+use crate::stores::writer::{GATHERED, Writer};
 
 /// An object in the spool, which is sent when it is complete.
 pub(super) struct RsyncSink {
@@ -28,29 +19,28 @@ pub(super) struct RsyncSink {
     object: ObjectName,
     spool: Spool,
     place: Place,
-    file: File,
+    writer: Writer,
     size: Option<u64>,
-    /// Up to here it was written or skipped.
-    position: u64,
+    like: Option<ObjectName>,
     sent: Arc<AtomicU64>,
 }
 
 impl RsyncSink {
     pub(super) async fn open(store: RsyncStore, object: ObjectName, size: Option<u64>) -> Result<Self> {
         let spool = store.spool.clone();
-        let (place, file) = spool.place(&object, size.unwrap_or_default()).await?;
-        Ok(Self { store, object, spool, place, file, size, position: 0, sent: Arc::default() })
+        let place = spool.place(&object, size.unwrap_or_default()).await?;
+        let writer = Writer::new(place.file(&object).await?, 0, GATHERED, spool.calls());
+        Ok(Self { store, object, spool, place, writer, size, like: None, sent: Arc::default() })
     }
 
-    /// The next bytes, for which there must be room.
-    fn advance(&mut self, length: u64) -> Result<()> {
+    /// That there is room for so many bytes more.
+    fn make_room(&mut self, length: u64) -> Result<()> {
+        let given = self.writer.position + length;
         match self.size {
-            Some(size) if self.position + length > size => return Err(self.misfit(self.position + length, size)),
-            Some(_) => {}
-            None => self.place.grow(length)?,
+            Some(size) if given > size => Err(self.misfit(given, size)),
+            Some(_) => Ok(()),
+            None => self.place.grow(length),
         }
-        self.position += length;
-        Ok(())
     }
 
     fn misfit(&self, given: u64, size: u64) -> Error {
@@ -62,15 +52,20 @@ impl RsyncSink {
 
 #[async_trait]
 impl Sink for RsyncSink {
+    fn like(&mut self, other: &ObjectName) {
+        self.like = Some(other.clone());
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.advance(bytes.len() as u64)?;
-        self.file.write_all(&bytes).await.map_err(|cause| self.spool.failed(&cause))
+        self.make_room(bytes.len() as u64)?;
+        self.writer.write(bytes).await.map_err(|cause| self.spool.failed(&cause))
     }
 
     async fn skip(&mut self, length: u64) -> Result<()> {
-        self.advance(length)?;
-        let moved = self.file.seek(SeekFrom::Start(self.position)).await;
-        moved.map(drop).map_err(|cause| self.spool.failed(&cause))
+        self.make_room(length)?;
+        self.writer.flush().await.map_err(|cause| self.spool.failed(&cause))?;
+        self.writer.position += length;
+        Ok(())
     }
 
     fn sent(&self) -> Option<Arc<AtomicU64>> {
@@ -78,20 +73,19 @@ impl Sink for RsyncSink {
     }
 
     async fn close(mut self: Box<Self>) -> Result<Receipt> {
-        if let Some(size) = self.size.filter(|size| *size != self.position) {
-            return Err(self.misfit(self.position, size));
+        let size = self.writer.position;
+        if let Some(announced) = self.size.filter(|announced| *announced != size) {
+            return Err(self.misfit(size, announced));
         }
         let written = async {
-            self.file.flush().await?;
-            self.file.set_len(self.position).await
+            self.writer.flush().await?;
+            self.writer.written().await?;
+            self.writer.file.set_len(size)
         };
         written.await.map_err(|cause| self.spool.failed(&cause))?;
+        let path = self.place.renamed(&self.object, self.like.as_ref()).await?;
         mimeo_crash::point("rsync-spooled");
-        self.store.send(&self.object, &self.place.path, self.position, &self.sent).await?;
-        mimeo_crash::point("rsync-sent");
-        self.sent.store(self.position, Ordering::Relaxed);
-        // rsync ends well too where it passed a file over.
-        self.store.published(&self.object, self.position).await
+        self.store.send(&self.object, &path, size, self.like.is_some(), &self.sent).await
     }
 
     async fn abort(self: Box<Self>) {}

@@ -1,10 +1,16 @@
-use std::{ffi::OsString, ops::RangeInclusive, path::Path, sync::atomic::AtomicU64};
+use std::{
+    ffi::OsString,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Receipt, Sink, Store},
+    ports::{ByteStream, Offer, Receipt, Sink, Store},
 };
+use url::Url;
 
 use super::{RsyncStoreConfig, program::run, sink::RsyncSink, spool::Spool};
 use crate::{Live, stores::web::Web};
@@ -12,8 +18,8 @@ use crate::{Live, stores::web::Web};
 /// Where the server keeps what it has of a file when the connection breaks.
 const PARTIAL: &str = ".mimeo-partial";
 
-/// The sizes at which an older object of the image is looked for, to send only what differs. Less is sent as soon as
-/// it is found; and of more the server would have to read so much first that it would seem to stand still.
+/// The sizes at which only what differs from a like object is sent. Less is sent as soon as it is compared; and of more
+/// the server would have to read so much first that it would seem to stand still.
 const DELTA: RangeInclusive<u64> = (16 << 20)..=(8 << 30);
 
 #[derive(Debug, Clone)]
@@ -38,21 +44,30 @@ impl RsyncStore {
         self.config.set(RsyncStoreConfig { password, key_file, ..(*self.config.get()).clone() });
     }
 
-    /// Looks for older objects at other sizes, so that a test need not send large ones.
+    /// Compares at other sizes, so that a test need not send large ones.
     #[doc(hidden)]
     #[must_use]
     pub fn with_delta_from(self, bytes: u64) -> Self {
         Self { delta: bytes..=*DELTA.end(), ..self }
     }
 
-    /// Sends the file, which has the object's name. The server writes it aside and renames it when it is complete.
-    pub(super) async fn send(&self, object: &ObjectName, file: &Path, size: u64, sent: &AtomicU64) -> Result<()> {
+    /// Sends the file, or what the link leads to. The server writes it aside and renames it when it is complete. Where the
+    /// file has the name of a like object, that is what the server compares with: `--fuzzy` takes the file whose name is
+    /// nearest to the one that is sent. What the server has in part of this very object comes before.
+    pub(super) async fn send(
+        &self,
+        object: &ObjectName,
+        file: &Path,
+        size: u64,
+        is_like: bool,
+        sent: &AtomicU64,
+    ) -> Result<Receipt> {
         let partial = format!("--partial-dir={PARTIAL}");
         let mut arguments: Vec<OsString> =
-            ["-s", "--no-human-readable", "--info=progress2", "--outbuf=N", "--chmod=F644", &partial]
+            ["-s", "--copy-links", "--no-human-readable", "--info=progress2", "--outbuf=N", "--chmod=F644", &partial]
                 .map(Into::into)
                 .into();
-        if self.delta.contains(&size) && self.has_older(object).await? {
+        if is_like && self.delta.contains(&size) {
             arguments.push("--fuzzy".into());
         }
         if let Some(bandwidth) = self.config.get().bandwidth {
@@ -60,26 +75,21 @@ impl RsyncStore {
             arguments.push(format!("--bwlimit={}", bandwidth.get().div_ceil(1024)).into());
         }
         arguments.extend(["--".into(), file.into()]);
-        run(&self.config.get(), &arguments, sent).await.map(drop)
-    }
-
-    /// Whether another object of the same image is there. Without one rsync would compare with some other image.
-    async fn has_older(&self, object: &ObjectName) -> Result<bool> {
-        let image = object.image();
-        let include = format!("--include=/{image}.*");
-        let arguments = ["-s", "--list-only", "-r", &include, "--exclude=*", "--"].map(Into::into);
-        let listed = run(&self.config.get(), &arguments, &AtomicU64::new(0)).await?;
-        Ok(listed.contains(image.as_str()))
+        run(&self.config.get(), &arguments, object.as_str(), sent).await?;
+        mimeo_crash::point("rsync-sent");
+        sent.store(size, Ordering::Relaxed);
+        // rsync ends well too where it passed a file over.
+        self.published(object, size).await
     }
 
     /// That the target is there: rsync would make it, and find nothing to remove.
     async fn has_target(&self) -> Result<()> {
         let arguments = ["-s", "--list-only", "--exclude=*", "--"].map(Into::into);
-        run(&self.config.get(), &arguments, &AtomicU64::new(0)).await.map(drop)
+        run(&self.config.get(), &arguments, "", &AtomicU64::new(0)).await.map(drop)
     }
 
     /// What the web server tells of an object that was sent.
-    pub(super) async fn published(&self, object: &ObjectName, size: u64) -> Result<Receipt> {
+    async fn published(&self, object: &ObjectName, size: u64) -> Result<Receipt> {
         let found = match self.probe(object).await? {
             Some(found) if found == size => return Ok(Receipt { size: Some(size) }),
             Some(found) => format!("has {found} bytes of {size}"),
@@ -108,6 +118,28 @@ impl Store for RsyncStore {
         true
     }
 
+    fn compares(&self) -> bool {
+        true
+    }
+
+    fn reopens(&self) -> bool {
+        true
+    }
+
+    /// A file of this machine need not be in the spool.
+    fn takes_from(&self, area: &str) -> bool {
+        directory(area).is_some()
+    }
+
+    async fn take(&self, object: &ObjectName, offer: &Offer, sent: &AtomicU64) -> Result<Receipt> {
+        let Offer { area, object: given, size, like } = offer;
+        let no_file = || Error::new(Reason::StoreError, format!("{}: {area} is no directory", self.name));
+        let file = directory(area).ok_or_else(no_file)?.join(given.as_str());
+        let place = self.spool.place(object, 0).await?;
+        let link = place.link(like.as_ref().unwrap_or(object), file).await?;
+        self.send(object, &link, *size, like.is_some(), sent).await
+    }
+
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
         Ok(Box::new(RsyncSink::open(self.clone(), object.clone(), size).await?))
     }
@@ -134,8 +166,16 @@ impl Store for RsyncStore {
             format!("/{PARTIAL}/{object}"),
         ];
         arguments.extend(own.map(|name| format!("--include={name}").into()));
-        arguments.extend(["--exclude=*".into(), "--".into(), empty]);
-        run(&self.config.get(), &arguments, &AtomicU64::new(0)).await?;
-        self.web.shown_gone(object, "target").await
+        arguments.extend(["--exclude=*".into(), "--info=del".into(), "--".into(), empty]);
+        let said = run(&self.config.get(), &arguments, "", &AtomicU64::new(0)).await?;
+        match said.lines().any(|line| line.starts_with("deleting ")) {
+            true => Ok(()),
+            false => self.web.shown_gone(object, "target").await,
+        }
     }
+}
+
+/// The directory that a file URL names.
+fn directory(area: &str) -> Option<PathBuf> {
+    Url::parse(area).ok().filter(|url| url.scheme() == "file")?.to_file_path().ok()
 }

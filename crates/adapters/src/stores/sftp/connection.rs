@@ -185,10 +185,11 @@ impl Connection {
         }
     }
 
-    /// A file that is not there is no error.
-    pub(super) async fn remove(&self, path: &str) -> Result<()> {
+    /// Whether it was there; a file that was not is no error.
+    pub(super) async fn remove(&self, path: &str) -> Result<bool> {
         match self.sftp.remove(path).await {
-            Ok(_) | Err(SftpError::Status(Status { status_code: StatusCode::NoSuchFile, .. })) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(SftpError::Status(Status { status_code: StatusCode::NoSuchFile, .. })) => Ok(false),
             Err(cause) => Err(self.failed("remove", path, cause).await),
         }
     }

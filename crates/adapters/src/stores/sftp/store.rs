@@ -153,9 +153,11 @@ impl Store for SftpStore {
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let (connection, names) = (self.connect().await?, self.names(object));
         connection.has_directory().await?;
-        connection.remove(&names.part).await?;
-        connection.remove(&names.object).await?;
-        self.web.shown_gone(object, "path").await
+        let was_there = connection.remove(&names.part).await? | connection.remove(&names.object).await?;
+        match was_there {
+            true => Ok(()),
+            false => self.web.shown_gone(object, "path").await,
+        }
     }
 }
 

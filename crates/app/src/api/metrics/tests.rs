@@ -119,11 +119,13 @@ fn alerts_dashboard_and_guide_name_only_what_there_is_and_the_guide_names_all() 
 }
 
 #[test]
-fn every_alert_has_its_place_in_the_runbook_and_no_other_has() {
-    let alerts: Vec<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    let links = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("runbook: docs/runbook.md#"));
-    assert_eq!(links.collect::<Vec<_>>(), alerts.iter().map(|alert| alert.to_lowercase()).collect::<Vec<_>>());
-    let headings: Vec<&str> = RUNBOOK.lines().filter_map(|line| line.strip_prefix("## Mimeo")).collect();
-    let of_alerts: Vec<&str> = alerts.iter().filter_map(|alert| alert.strip_prefix("Mimeo")).collect();
-    assert_eq!(headings, of_alerts);
+fn every_alert_has_its_place_in_the_runbook() {
+    let alerts = ALERTS.lines().filter(|line| line.trim().starts_with("- alert: ")).count();
+    let links: Vec<&str> =
+        ALERTS.lines().filter_map(|line| line.trim().strip_prefix("runbook: docs/runbook.md#")).collect();
+    assert!(alerts > 0 && links.len() == alerts);
+    let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-").replace(':', "");
+    let anchors: Vec<String> = RUNBOOK.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+    let missing: Vec<&&str> = links.iter().filter(|link| !anchors.iter().any(|anchor| anchor == *link)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Record, Result, Tally, Timestamp,
-    Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result, Tally,
+    Timestamp, Told, ports::Ledger,
 };
 
 use crate::{
@@ -63,6 +63,11 @@ impl Ledger for SimLedger {
         self.0.world.ledger.find(name_or_id).await
     }
 
+    async fn named_near(&self, name: &str, limit: usize) -> Result<Vec<ImageId>> {
+        let near = self.0.world.ledger.named_near(name, limit);
+        self.0.call(Part::Ledger, || format!("named near {name}"), near).await
+    }
+
     async fn page(&self, filter: &ImageFilter, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {
         self.0.call(Part::Ledger, || "page".into(), self.0.world.ledger.page(filter, after, limit)).await
     }
@@ -73,6 +78,10 @@ impl Ledger for SimLedger {
 
     async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
         self.0.world.ledger.backlog(now).await
+    }
+
+    async fn places(&self) -> Result<Vec<Place>> {
+        self.0.call(Part::Ledger, || "places".into(), self.0.world.ledger.places()).await
     }
 
     async fn sweepable(&self, after: Option<&ImageId>, limit: usize) -> Result<Vec<Record>> {

@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod ledger;
 pub(crate) mod registry;
 pub(crate) mod store;
+mod take;
 
 use std::sync::{
     Arc,

@@ -1,17 +1,17 @@
 //! A store behind the weather: it may fail, stall, lose answers, lie, and finish what was broken off.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
-    ObjectName, Result, StoreName,
-    ports::{ByteStream, Receipt, Sink, Store},
+    ObjectName, Reason, Result, StoreName,
+    ports::{ByteStream, Offer, Receipt, Sink, Store},
 };
 use mimeo_testkit::FakeStore;
 
-use super::{Hand, counted};
+use super::{Hand, counted, take};
 use crate::{
     promises::Step,
     setup::PIECE,
@@ -37,6 +37,12 @@ impl SimStore {
 
     fn place(&self, object: &ObjectName) -> Place {
         (self.at, object.clone())
+    }
+
+    /// Which store the area is, and with it the object's place.
+    fn given(&self, offer: &Offer) -> Option<Place> {
+        let at = self.life.world.stores.iter().position(|store| store.area().as_ref() == Some(&offer.area))?;
+        Some((at, offer.object.clone()))
     }
 
     fn sink(&self, object: &ObjectName, sink: Box<dyn Sink>) -> Box<dyn Sink> {
@@ -73,6 +79,34 @@ impl Store for SimStore {
 
     fn resumes(&self) -> Option<bool> {
         self.store.resumes()
+    }
+
+    fn compares(&self) -> bool {
+        self.store.compares()
+    }
+
+    fn reopens(&self) -> bool {
+        self.store.reopens()
+    }
+
+    fn area(&self) -> Option<String> {
+        self.store.area()
+    }
+
+    fn takes_from(&self, area: &str) -> bool {
+        self.store.takes_from(area)
+    }
+
+    /// First the other store is asked for its object, then this one makes its own.
+    async fn take(&self, object: &ObjectName, offer: &Offer, sent: &AtomicU64) -> Result<Receipt> {
+        let (place, given) = (self.place(object), self.given(offer).ok_or_else(|| failure(Reason::StoreError))?);
+        let give = async {
+            self.life.world.step(&Step::Reads { place: &given });
+            Ok(())
+        };
+        self.life.call(Part::Store(given.0), named(&self.life, "give", &given), give).await?;
+        self.life.world.step(&Step::Opens { place: &place, resumes: false });
+        take::Taking::new(&self.life, (place, given), offer).run(sent).await
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
@@ -132,7 +166,7 @@ impl Store for SimStore {
 }
 
 /// For the trace.
-fn named(life: &Arc<Life>, what: &'static str, place: &Place) -> impl FnOnce() -> String + use<> {
+pub(super) fn named(life: &Arc<Life>, what: &'static str, place: &Place) -> impl FnOnce() -> String + use<> {
     let (life, place) = (Arc::clone(life), place.clone());
     move || format!("{} {what} {}", life.world.store_name(place.0), place.1)
 }
@@ -195,15 +229,19 @@ impl SimSink {
         let (place, Some(sink)) = (self.place.clone(), self.sink.take()) else { return };
         world.tell(|| format!("  {} {} will be published in {wait:?}", world.stores[place.0].name(), place.1));
         let later = Arc::clone(&world);
-        world.later(wait, async move { drop(publish(&later, &place, sink).await) });
+        world.later(wait, async move { drop(publish(&later, &place, sink.close()).await) });
     }
 }
 
 /// Closes the object, as truly as the store's mood has it.
-async fn publish(world: &World, place: &Place, sink: Box<dyn Sink>) -> Result<Receipt> {
+pub(super) async fn publish(
+    world: &World,
+    place: &Place,
+    closing: impl Future<Output = Result<Receipt>>,
+) -> Result<Receipt> {
     let store = &world.stores[place.0];
     let before = store.bits(&place.1);
-    let receipt = sink.close().await;
+    let receipt = closing.await;
     let mood = world.lock().weather.stores[place.0].mood;
     if let (Mood::Lying(lie), Some(bits)) = (mood, store.bits(&place.1)) {
         store.tamper(&place.1, Some(untrue(&bits, lie)));
@@ -216,7 +254,7 @@ async fn publish(world: &World, place: &Place, sink: Box<dyn Sink>) -> Result<Re
     receipt
 }
 
-fn untrue(bits: &Bytes, lie: Lie) -> Bytes {
+pub(super) fn untrue(bits: &Bytes, lie: Lie) -> Bytes {
     match lie {
         Lie::Truncates => bits.slice(..bits.len() / 2),
         Lie::Garbles => bits.iter().map(|byte| !byte).collect(),
@@ -226,6 +264,12 @@ fn untrue(bits: &Bytes, lie: Lie) -> Bytes {
 
 #[async_trait]
 impl Sink for SimSink {
+    fn like(&mut self, other: &ObjectName) {
+        if let Some(sink) = &mut self.sink {
+            sink.like(other);
+        }
+    }
+
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let (life, name) = (Arc::clone(&self.life), self.name("write"));
         let Some(sink) = &mut self.sink else { return Ok(()) };
@@ -250,7 +294,7 @@ impl Sink for SimSink {
                 let (place, Some(sink)) = (self.place.clone(), self.sink.take()) else {
                     return Ok(Receipt::default());
                 };
-                let receipt = publish(&life.world, &place, sink).await;
+                let receipt = publish(&life.world, &place, sink.close()).await;
                 match fate {
                     Fate::DiesAfter => life.die().await,
                     Fate::LosesAnswer(reason) => Err(failure(reason)),

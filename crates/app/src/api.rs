@@ -15,7 +15,7 @@ mod routes;
 mod rules;
 mod stores;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod token;
 
 use std::sync::Arc;

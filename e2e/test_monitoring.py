@@ -10,7 +10,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 import requests
 
 from cloud.base import eventually, free_port
@@ -162,15 +161,3 @@ def test_webhooks_miss_nothing_while_the_other_side_is_away_or_serve_is(cloud, m
     said = [line for line in mimeo.log_lines() if "does not take an event" in line and "nobody" in line]
     # Once for each start.
     assert len(said) == 2, said
-
-
-@pytest.mark.parametrize("wrong, said", [
-    ({"url": "ftp://x/", "secret": SECRET}, "webhooks[1].url"),
-    ({"url": "http://127.0.0.1:1/"}, "webhooks[1].secret: missing"),
-    ({"url": "http://127.0.0.1:1/", "secret": "short"}, "webhooks[1].secret"),
-    ({"url": "http://127.0.0.1:1/", "secret": SECRET, "only": "bad"}, 'unknown value "bad"; known: failures, all'),
-])
-def test_a_mistake_in_a_webhook_is_told(mimeo, wrong, said):
-    mimeo.configure(webhooks=[wrong])
-    code, _, told = mimeo.run("serve")
-    assert code == 2 and said in told, told

@@ -37,6 +37,7 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
                 }
                 let now = engine.clock.now();
                 engine.meter.beat("scan", now);
+                engine.health.clear_trouble();
                 engine.health.lock().last_scan = Some(now);
                 engine.settings.scan_interval
             }

@@ -10,9 +10,10 @@ pub(crate) fn ready() {
 
 /// To be followed by [`ready`].
 pub(crate) fn reloading() {
-    // The time lets systemd tell this from an answer to an earlier signal.
-    let now = NotifyState::monotonic_usec_now().ok();
-    tell(&Vec::from_iter([Some(NotifyState::Reloading), now].into_iter().flatten()));
+    let mut states = vec![NotifyState::Reloading];
+    // It lets systemd tell this from an answer to an earlier signal.
+    states.extend(NotifyState::monotonic_usec_now());
+    tell(&states);
 }
 
 /// Waits for `stop`, and tells it.

@@ -52,7 +52,9 @@ impl Board {
 
     fn update(&self, name: &str, change: impl FnOnce(&mut Delivery)) {
         let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(board.entry(name.to_owned()).or_insert_with(|| Delivery { name: name.to_owned(), ..Delivery::default() }));
+        change(
+            board.entry(name.to_owned()).or_insert_with(|| Delivery { name: name.to_owned(), ..Delivery::default() }),
+        );
     }
 }
 

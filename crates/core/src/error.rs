@@ -126,6 +126,8 @@ reasons! {
 
     /// No rule wants the copy there any more: it goes once every wanted copy is registered.
     NotWanted = "not-wanted", false;
+    /// The store refuses to remove it, again and again. Tried again when somebody asks, or when it removes another.
+    DeleteRefused = "delete-refused", true;
     /// The store is drained, and the rules give this image no other place.
     NoOtherPlace = "no-other-place", true;
     /// The other copies of the image were never proven by Mimeo.

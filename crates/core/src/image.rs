@@ -118,6 +118,42 @@ pub fn is_removed_with_its_bits(url: &str) -> bool {
     !url.starts_with("http://") && !url.starts_with("https://")
 }
 
+/// Whether two URLs surely lead to other bits each, as far as they tell by themselves: in two clusters or pools of Ceph, two
+/// buckets of one S3 server, two containers of one Swift account. Of two servers it cannot be told: they may be two names
+/// of one.
+pub fn are_surely_two(one: &str, other: &str) -> bool {
+    match (home(one), home(other)) {
+        (Some((within, one)), Some((same, other))) => within == same && one != other,
+        _ => false,
+    }
+}
+
+/// What tells two places apart, and within what it does.
+fn home(url: &str) -> Option<(String, String)> {
+    let scheme = url.split_once(':')?.0;
+    if scheme == "rbd" {
+        let (cluster, rest) = url.strip_prefix("rbd://")?.split_once('/')?;
+        let (pool, _) = rest.split_once('/')?;
+        return Some((scheme.to_owned(), format!("{cluster}/{pool}")));
+    }
+    if scheme.starts_with("s3") {
+        let bare = bare(url);
+        let (server, path) = bare.strip_prefix(scheme)?.strip_prefix("://")?.split_once('/')?;
+        let bucket = path.split('/').next()?;
+        let is_alias = ALIASES.iter().any(|alias| bucket.ends_with(alias));
+        return (!is_alias).then(|| (format!("{scheme}://{server}"), path.to_owned()));
+    }
+    if scheme.starts_with("swift") {
+        let place = place(url);
+        let (account, container) = place.rsplit_once('/')?.0.rsplit_once('/')?;
+        return Some((account.to_owned(), container.to_owned()));
+    }
+    None
+}
+
+/// How S3's other names of a bucket end, which no bucket's own name does.
+const ALIASES: [&str; 3] = ["-s3alias", "--ol-s3", ".mrap"];
+
 /// A URL without its credentials.
 pub fn bare(url: &str) -> String {
     match userinfo(url) {
@@ -226,7 +262,7 @@ as_glance_spells!(ImageStatus, Visibility);
 
 #[cfg(test)]
 mod tests {
-    use super::{place, without_credentials};
+    use super::{are_surely_two, place, without_credentials};
 
     #[test]
     fn no_credentials_of_a_url_are_shown() {
@@ -241,6 +277,28 @@ mod tests {
         ];
         for (url, shown) in cases {
             assert_eq!(without_credentials(url), shown);
+        }
+    }
+
+    #[test]
+    fn of_two_urls_it_is_told_whether_they_surely_lead_to_other_bits() {
+        let surely = |one: &str, other: &str| are_surely_two(one, other) && are_surely_two(other, one);
+        assert!(surely("rbd://f/images/x/snap", "rbd://f/new/x/snap"), "a pool");
+        assert!(surely("rbd://f/images/x/snap", "rbd://g/images/x/snap"), "a cluster");
+        assert!(surely("s3+https://k:s/e@h/old/x", "s3+https://h/new/x"), "a bucket");
+        assert!(surely("swift+https://p%3Au:a@h/v3/old/x", "swift+https://p%3Au:b@h/v3/new/x"), "a container");
+        for (one, other) in [
+            ("rbd://f/images/x/snap", "rbd://f/images/x/snap"),
+            ("s3+https://h/old/x", "s3+https://h2/old/x"),
+            ("s3+https://h/old/x", "s3+https://k:s@h/old/x"),
+            ("s3+https://h/old/x", "s3+https://h/mine-abc-s3alias/x"),
+            ("s3+https://h/old/x", "s3://h/new/x"),
+            ("swift+https://p%3Au:a@h/v3/old/x", "swift+https://p%3Au:a@h2/v3/new/x"),
+            ("swift+https://p%3Au:a@h/v3/old/x", "swift+https://p%3Av:a@h/v3/new/x"),
+            ("swift+https://p%3Au:a@h/v3/old/x", "swift+https://p%3Au:a@h/v2.0/old/x"),
+            ("http://h/old/x", "http://h/new/x"),
+        ] {
+            assert!(!surely(one, other), "{one} {other}");
         }
     }
 

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Place,
-    Reason, Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName,
+    Place, Reason, Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.

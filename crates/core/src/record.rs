@@ -104,7 +104,7 @@ pub enum Change {
     Replica(ImageId, Replica),
     /// Drops one replica; nothing if there is none.
     ReplicaGone(ImageId, StoreName),
-    /// Inserts or replaces one object.
+    /// Inserts or replaces one object. One that a listing found replaces none: it is known by then.
     Object(Object),
     /// Hands the object to the sweeper, from this time on; nothing if the ledger no longer has it.
     Doom(StoreName, ObjectName, Timestamp),

@@ -4,53 +4,72 @@
 //! its PATCH noted.
 
 use mimeo_core::{
-    Change, Error, Failure, Image, ImageId, ImageRow, ImageStatus, Location, Reason, Result, plan::Plan,
+    Change, Error, Failure, Image, ImageId, ImageRow, ImageStatus, Location, Reason, Result, plan::Sight,
     without_credentials,
 };
 
-use crate::Engine;
+use crate::{Engine, look::Look, withheld::withheld};
 
-/// Takes out of the image the locations that are to be withdrawn, all but the last that it has, and puts the others in the
-/// order that they should have. A failure is kept in the ledger, with the next try. An error: nothing more may be sent to
-/// Glance for this image now.
-pub(crate) async fn arrange(engine: &Engine, id: &ImageId, plan: &Plan) -> Result<()> {
+/// Takes out of the image the locations that are to be withdrawn, all but the last that it has and those that have to stay,
+/// and puts the others in the order that they should have. A failure is kept in the ledger, with the next try. An error:
+/// nothing more may be sent to Glance for this image now.
+pub(crate) async fn arrange(engine: &Engine, Look { sight, plan, .. }: &Look) -> Result<()> {
+    let Sight::Present(image) = sight else { return Ok(()) };
     if plan.withdraw.is_empty() && plan.order.is_none() {
         return Ok(());
     }
+    let withheld = withheld(engine, image, &plan.withdraw).await?;
     let _turn = engine.arranged.acquire().await;
     // As late as can be before the PATCH.
-    let Some(before) = engine.registry.look(id).await? else { return Ok(()) };
+    let Some(before) = engine.registry.look(&image.id).await? else { return Ok(()) };
+    let goes = |url: &String| plan.withdraw.contains(url) && !withheld.contains_key(url);
     let (remove, mut keep): (Vec<_>, Vec<_>) =
-        before.locations.iter().cloned().partition(|location| plan.withdraw.contains(&location.url));
+        before.locations.iter().cloned().partition(|location| goes(&location.url));
     let order = plan.order.as_deref().unwrap_or_default();
-    // Stable: one that has come meanwhile is the last.
-    keep.sort_by_key(|location| order.iter().position(|url| *url == location.url).unwrap_or(order.len()));
-    let is_so = remove.is_empty() && keep == before.locations;
-    if is_so || keep.is_empty() {
-        return Ok(());
+    let place = |url: &String| order.iter().position(|it| it == url).unwrap_or(order.len());
+    // Stable: one that has come meanwhile is the last, but for those that should not be there.
+    keep.sort_by_key(|location| (withheld.contains_key(&location.url), place(&location.url)));
+    let mut failures: Vec<String> = withheld.iter().map(|(url, why)| stays(url, why)).collect();
+    if keep != before.locations && !keep.is_empty() {
+        let failure = change(engine, &before, &keep, &remove).await?;
+        failures.extend(failure.filter(|_| !remove.is_empty()));
     }
-    let outcome = match patch(engine, &before, &keep, &remove).await {
-        Ok(after) => still_there(after.as_ref(), &remove),
+    match failures.is_empty() {
+        true => Ok(()),
+        false => note(engine, &image.id, failures.join("; ")).await,
+    }
+}
+
+fn stays(url: &str, why: &str) -> String {
+    let url = without_credentials(url);
+    format!("{url} stays among the image's locations, as the last: Glance removes the bits with it, and {why}")
+}
+
+/// Makes of the locations those to be kept, in this order. Gives why that failed.
+async fn change(engine: &Engine, before: &Image, keep: &[Location], remove: &[Location]) -> Result<Option<String>> {
+    let outcome = match patch(engine, before, keep, remove).await {
+        Ok(after) => still_there(after.as_ref(), remove),
         // Glance may still be at work on it: a second request beside it would be a second writer.
         Err(error) if error.reason == Reason::ImageServiceUnreachable => return Err(error),
         Err(error) => Err(error),
     };
+    let urls: Vec<String> = remove.iter().map(|location| without_credentials(&location.url)).collect();
     match outcome {
         Ok(()) => {
-            for location in &remove {
-                tracing::info!(url = without_credentials(&location.url), "withdrawn");
-            }
-            if plan.order.is_some() {
+            urls.iter().for_each(|url| tracing::info!(url, "withdrawn"));
+            if urls.is_empty() {
                 tracing::info!("the locations were put in another order");
             }
-            Ok(())
+            Ok(None)
         }
         Err(error) if remove.is_empty() => {
             // The replica keeps when it is tried again.
             tracing::warn!(reason = error.reason.code(), error = error.chain(), "the locations stay in their order");
-            Ok(())
+            Ok(None)
         }
-        Err(error) => note(engine, id, &remove, &error).await,
+        Err(error) => {
+            Ok(Some(format!("could not take {} out of the image's locations: {}", urls.join(", "), error.chain())))
+        }
     }
 }
 
@@ -81,16 +100,14 @@ fn still_there(after: Option<&Image>, removed: &[Location]) -> Result<()> {
     }
 }
 
-/// Keeps why the locations are still there. What was tried before counts.
-async fn note(engine: &Engine, id: &ImageId, remove: &[Location], error: &Error) -> Result<()> {
+/// Keeps why locations are still there. What was tried before counts.
+async fn note(engine: &Engine, id: &ImageId, message: String) -> Result<()> {
     let record = engine.ledger.load(id).await?;
     let row = record.map_or_else(|| ImageRow::new(id.clone()), |record| record.image);
     let before = row.trouble.as_ref().filter(|before| before.reason == Reason::NotWithdrawn);
     let tries = before.map_or(0, |before| before.tries).saturating_add(1);
     let next_try = engine.settings.policy.backoff.next(engine.clock.now(), tries);
-    let urls: Vec<String> = remove.iter().map(|location| without_credentials(&location.url)).collect();
-    let message = format!("could not take {} out of the image's locations: {}", urls.join(", "), error.chain());
-    tracing::warn!(reason = error.reason.code(), tries, message);
+    tracing::warn!(reason = Reason::NotWithdrawn.code(), tries, message);
     let failure = Failure { reason: Reason::NotWithdrawn, message, tries, next_try: Some(next_try) };
     engine.ledger.commit(&[Change::Image(ImageRow { trouble: Some(failure), ..row })]).await
 }

@@ -290,7 +290,7 @@ impl Copies<'_> {
         let result = async {
             let look = look(engine, id, &self.running).await?;
             if !look.plan.stop {
-                arrange::arrange(engine, id, &look.plan).await?;
+                arrange::arrange(engine, &look).await?;
             }
             if !look.plan.register.is_empty() && !look.plan.stop {
                 register::register(engine, &look.record, &look.plan.register).await?;

@@ -23,7 +23,9 @@ use crate::{
     gate::Gate,
     guard::{self, Guard},
     health::Health,
+    leftovers::Leftovers,
     meter::Meter,
+    names::Naming,
     orders::{self, Orders},
     pace::Paces,
     places::Places,
@@ -151,6 +153,8 @@ pub struct Engine {
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
+    pub(crate) naming: Naming,
+    pub(crate) leftovers: Leftovers,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -191,6 +195,8 @@ impl Engine {
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
+            naming: Naming::default(),
+            leftovers: Leftovers::default(),
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Error, ObjectName, Reason, Result, StoreName, Timestamp, plan::Conditions, ports::EventsHealth};
+use mimeo_core::{Error, Reason, Result, StoreName, Timestamp, plan::Conditions, ports::EventsHealth};
 
 use crate::status::ReasonReport;
 
@@ -26,8 +26,6 @@ pub(crate) struct Seen {
     pub(crate) ledger: Option<ReasonReport>,
     pub(crate) events: Option<Arc<EventsHealth>>,
     pub(crate) held_deletes: u64,
-    /// Why the sweeper could not remove an object when it last tried.
-    pub(crate) not_removed: BTreeMap<(StoreName, ObjectName), String>,
     service_rate: Option<u64>,
 }
 

@@ -16,6 +16,7 @@ mod gate;
 mod guard;
 mod health;
 mod intake;
+mod leftovers;
 mod like;
 mod look;
 mod meter;
@@ -49,6 +50,7 @@ mod turn;
 mod upload;
 mod verify;
 mod walk;
+mod withheld;
 
 #[cfg(feature = "sabotage")]
 pub mod sabotage;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use mimeo_core::{
-    Backlog, FORGOTTEN, HistoryLine, Image, ImageId, Reason, Record, ReplicaState, Result, StoreName, Tally, Timestamp, Told,
-    policy::Verdict,
+    Backlog, FORGOTTEN, HistoryLine, Image, ImageId, Reason, Record, ReplicaState, Result, StoreName, Tally, Timestamp,
+    Told, policy::Verdict,
 };
 use tokio::time::Instant;
 
@@ -298,7 +298,10 @@ mod tests {
 
     #[test]
     fn a_lag_is_counted_from_the_first_line_of_the_copy() {
-        assert_eq!(lag(&[(1, "a", "copying"), (2, "b", "copying"), (5, "a", "stored"), (9, "a", "registered")]), Some(8));
+        assert_eq!(
+            lag(&[(1, "a", "copying"), (2, "b", "copying"), (5, "a", "stored"), (9, "a", "registered")]),
+            Some(8)
+        );
         let after_an_outage = [(1, "a", "copying"), (2, "a", "failed"), (60, "a", "copying"), (90, "a", "registered")];
         assert_eq!(lag(&after_an_outage), Some(89));
         assert_eq!(lag(&[(5, "a", "registered")]), None, "it was there");
@@ -306,7 +309,10 @@ mod tests {
 
     #[test]
     fn what_only_comes_back_has_no_lag_and_what_is_wanted_anew_has_its_own() {
-        assert_eq!(lag(&[(1, "a", "copying"), (2, "a", "registered"), (8, "a", "suspect"), (9, "a", "registered")]), None);
+        assert_eq!(
+            lag(&[(1, "a", "copying"), (2, "a", "registered"), (8, "a", "suspect"), (9, "a", "registered")]),
+            None
+        );
         let anew = [(1, "a", "registered"), (8, "a", "retiring"), (20, "a", "copying"), (22, "a", "registered")];
         assert_eq!(lag(&anew), Some(2));
     }

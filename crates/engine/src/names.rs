@@ -1,9 +1,14 @@
 //! Who names an object: read from the locations of all images, right before objects are removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use mimeo_core::{Error, Image, ImageId, ImageStatus, Location, ObjectName, Reason, Record, Result};
 use percent_encoding::percent_decode_str;
+use tokio::sync::oneshot;
 
 use crate::{
     Engine,
@@ -11,19 +16,22 @@ use crate::{
 };
 
 /// The images whose locations name one of certain objects.
-pub(crate) struct Names(BTreeMap<String, ImageId>);
+#[derive(Clone)]
+pub(crate) struct Names(BTreeMap<String, BTreeSet<ImageId>>);
 
 impl Names {
     /// Reads every image's locations. An error where they are not all shown: then nothing may be concluded from them.
     pub(crate) async fn read(engine: &Engine, objects: BTreeSet<String>) -> Result<Self> {
-        let (mut names, mut seen) = (BTreeMap::new(), BTreeSet::new());
+        let (mut names, mut seen) = (BTreeMap::<String, BTreeSet<ImageId>>::new(), BTreeSet::new());
         let mut walk = Walk::new(engine.registry.as_ref(), None);
         while let Some(page) = walk.next().await? {
             for image in page {
                 if image.status == ImageStatus::Active && !image.locations_shown {
                     return Err(blind("Glance does not show the locations of images (show_multiple_locations)"));
                 }
-                names.extend(named(&image, &objects).into_iter().map(|name| (name, image.id.clone())));
+                for name in named(&image, &objects) {
+                    names.entry(name).or_default().insert(image.id.clone());
+                }
                 seen.insert(image.id);
             }
         }
@@ -35,7 +43,55 @@ impl Names {
 
     /// An image that names the object, if one does.
     pub(crate) fn of(&self, object: &ObjectName) -> Option<&ImageId> {
-        self.0.get(object.as_str())
+        self.0.get(object.as_str())?.first()
+    }
+
+    /// An image other than this one that names the object, if one does.
+    pub(crate) fn beside(&self, object: &str, image: &ImageId) -> Option<&ImageId> {
+        self.0.get(object)?.iter().find(|other| *other != image)
+    }
+}
+
+/// Reads the images once for all the turns that ask at the same time: a store that is drained may have ten thousand of
+/// them ask.
+#[derive(Default)]
+pub(crate) struct Naming {
+    asked: Mutex<Vec<Question>>,
+    reading: tokio::sync::Mutex<()>,
+}
+
+struct Question {
+    objects: BTreeSet<String>,
+    answer: oneshot::Sender<Arc<Result<Names>>>,
+}
+
+impl Naming {
+    /// As [`Names::read`]: not from what was read before this was asked.
+    pub(crate) async fn ask(&self, engine: &Engine, objects: BTreeSet<String>) -> Result<Names> {
+        let (answer, mut answered) = oneshot::channel();
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(Question { objects, answer });
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answered => answered,
+            () = self.answer_all(engine) => answered.await,
+        };
+        // Who read for all was broken off.
+        let cancelled = || Error::new(Reason::Cancelled, "the images were not read to their end");
+        match answered.map_err(|_| cancelled())?.as_ref() {
+            Ok(names) => Ok(names.clone()),
+            Err(error) => Err(Error::new(error.reason, error.chain())),
+        }
+    }
+
+    async fn answer_all(&self, engine: &Engine) {
+        let _reading = self.reading.lock().await;
+        let asked = mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        let objects = asked.iter().flat_map(|question| question.objects.iter().cloned()).collect();
+        let names = Arc::new(Names::read(engine, objects).await);
+        for question in asked {
+            // Whoever asked may be gone.
+            let _ = question.answer.send(Arc::clone(&names));
+        }
     }
 }
 

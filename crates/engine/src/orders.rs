@@ -11,8 +11,10 @@ use mimeo_core::{Change, Object, Record, Result, StoreName, Timestamp, plan::Con
 
 use crate::{
     Engine,
+    sabotage::{self, Bug},
     scan::{mark_where, retry_where},
     survey,
+    walk::Records,
 };
 
 /// The beginnings of the bookmarks, each followed by a store's name.
@@ -70,7 +72,22 @@ pub(crate) async fn drain(engine: &Engine, store: &StoreName) -> Result<()> {
     // Before the marks: whoever looks because of one is to know of it.
     engine.orders.lock().draining.insert(store.clone(), since);
     tracing::info!(%store, "the store is drained");
+    if sabotage::is(Bug::DrainDoesNotWait) {
+        give_up(engine, store).await?;
+    }
     mark_store(engine, store).await
+}
+
+/// A deliberate bug.
+async fn give_up(engine: &Engine, store: &StoreName) -> Result<()> {
+    let (now, mut walk) = (engine.clock.now(), Records::all(engine.ledger.as_ref()));
+    while let Some(records) = walk.next().await? {
+        let held = records.iter().flat_map(|record| &record.objects).filter(|object| object.store == *store);
+        for object in held {
+            engine.ledger.commit(&[Change::Doom(store.clone(), object.name.clone(), now)]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What has not gone yet stays.

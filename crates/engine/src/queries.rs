@@ -98,6 +98,9 @@ impl Engine {
         self.ledger.commit(&[Change::TryAt(id.clone(), due), Change::Dirty(mark)]).await?;
         self.turns.poke(id);
         self.wake.notify_one();
+        if self.leftovers.asked(id) {
+            self.sweep.notify_one();
+        }
         Ok(())
     }
 
@@ -189,7 +192,13 @@ impl Engine {
     }
 
     fn report(&self, record: &Record) -> ImageReport {
-        ImageReport::new(record, |store| self.board.get(&record.image.id, store))
+        let mut report = ImageReport::new(record, |store| self.board.get(&record.image.id, store));
+        for told in report.replicas.iter_mut().filter(|told| told.state == ReplicaState::Retiring) {
+            let object = record.replicas.get(&told.store).and_then(|replica| replica.object.as_ref());
+            let left = object.and_then(|object| self.leftovers.why(&told.store, object));
+            told.reason = left.or(told.reason.take());
+        }
+        report
     }
 
     /// An image that the ledger does not know yet, as its first look will record it.

@@ -42,8 +42,8 @@ async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> 
             // What is left to do is for the next start.
             return Ok(Some(engine.clock.now()));
         }
+        arrange::arrange(engine, &look).await?;
         let Sight::Present(image) = look.sight else { return Ok(look.plan.next_look) };
-        arrange::arrange(engine, id, &look.plan).await?;
         if !look.plan.register.is_empty() {
             register::register(engine, &look.record, &look.plan.register).await?;
         }

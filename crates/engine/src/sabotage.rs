@@ -7,13 +7,16 @@
 pub enum Bug {
     UnprovenIsRegistered,
     NamesAreNotRead,
+    BitsGoWithTheirLocation,
     WhatIsOutOfReachIsBad,
+    DrainDoesNotWait,
     LedgerComesLater,
     ForgottenBeforeDeleted,
     DeletedAtOnce,
     SlowHoldsUpAll,
     WindowHasNoEnd,
     AnswerIsBelieved,
+    ProofIsRenewedUnread,
     PasswordIsLogged,
     AcknowledgedTooEarly,
     TriedNoMore,
@@ -26,16 +29,19 @@ pub enum Bug {
 
 impl Bug {
     /// Each with the number of the promise that it breaks.
-    pub const ALL: [(Self, usize); 17] = [
+    pub const ALL: [(Self, usize); 20] = [
         (Self::UnprovenIsRegistered, 1),
         (Self::NamesAreNotRead, 2),
+        (Self::BitsGoWithTheirLocation, 2),
         (Self::WhatIsOutOfReachIsBad, 2),
+        (Self::DrainDoesNotWait, 2),
         (Self::LedgerComesLater, 3),
         (Self::ForgottenBeforeDeleted, 3),
         (Self::DeletedAtOnce, 3),
         (Self::SlowHoldsUpAll, 4),
         (Self::WindowHasNoEnd, 5),
         (Self::AnswerIsBelieved, 6),
+        (Self::ProofIsRenewedUnread, 6),
         (Self::PasswordIsLogged, 7),
         (Self::AcknowledgedTooEarly, 8),
         (Self::TriedNoMore, 8),

@@ -99,10 +99,10 @@ impl Engine {
         if let Err(refusal) = self.enabled(store).and_then(|()| self.own(store)) {
             return Ok(Err(refusal));
         }
-        if let Some(url) = survey::survey(self).await?.get(store).and_then(survey::Found::removed_with_its_location) {
+        if let Some(url) = survey::survey(self).await?.get(store).and_then(survey::Found::perhaps_the_same) {
             return Ok(Err(format!(
-                "Glance removes the bits of a copy of {store} with its location ({url}), and they may be the very bits at \
-                 the new place. Give the new place a store of its own, and drain {store}"
+                "Glance removes the bits of a copy of {store} with its location ({url}), and at another server they may be \
+                 the very bits at the new place. Give the new place a store of its own, and drain {store}"
             )));
         }
         Ok(Ok(MoveReport { copies: orders::move_store(self, store).await? }))
@@ -131,14 +131,12 @@ impl Engine {
         if objects.is_empty() && !is_glances {
             return None;
         }
-        let not_removed = objects
-            .iter()
-            .find_map(|object| self.health.lock().not_removed.get(&(store.clone(), object.name.clone())).cloned());
+        let not_removed = objects.iter().find_map(|object| self.leftovers.why(store, &object.name));
         let is_doomed = objects.iter().any(|object| object.state == ObjectState::Doomed);
         let trouble = record.image.trouble.as_ref().filter(|_| record.image.gone_at.is_none());
         let failure = replica.and_then(|replica| replica.failure.as_ref());
         let reason = match (not_removed, failure.or(trouble)) {
-            (Some(why), _) => told(Reason::NotWanted, format!("it could not be removed yet: {why}")),
+            (Some(why), _) => why,
             (None, _) if is_doomed && trouble.is_none() => told(Reason::NotWanted, "it is being removed".to_owned()),
             (None, Some(failure)) => failure.into(),
             (None, None) => told(Reason::NotWanted, "it is looked at shortly".to_owned()),

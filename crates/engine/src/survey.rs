@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    Change, Place, Record, Replica, Result, StoreName, is_removed_with_its_bits, place,
+    Change, Place, Record, Replica, Result, StoreName, are_surely_two, is_removed_with_its_bits, place,
     ports::{Ledger, Store},
     without_credentials,
 };
@@ -19,6 +19,8 @@ pub(crate) struct Found {
     pub(crate) elsewhere: u64,
     /// Where one of those is.
     url: Option<String>,
+    /// Of those the one that may be the very bits at the new place, and that Glance would remove with its location.
+    perhaps_the_same: Option<String>,
     /// Enabled stores that are where this one's objects are, and how many of them.
     same_place: BTreeMap<StoreName, u64>,
 }
@@ -39,8 +41,11 @@ async fn survey_of(ledger: &dyn Ledger, stores: &[&dyn Store]) -> Result<BTreeMa
         let is_there = |store: &dyn Store| place(&store.location(&name)) == place(&url);
         match stores.iter().find(|store| *store.name() == of) {
             Some(store) if is_there(*store) => {}
-            Some(_) => {
+            Some(store) => {
                 found.elsewhere += live;
+                if is_removed_with_its_bits(&url) && !are_surely_two(&url, &store.location(&name)) {
+                    found.perhaps_the_same = Some(url.clone());
+                }
                 found.url = Some(url);
             }
             None => {
@@ -64,10 +69,9 @@ impl Found {
         self.same_place.iter().max_by_key(|(_, count)| **count).map(|(name, _)| name)
     }
 
-    /// The URL of one that is elsewhere, where Glance would remove the bits that it leads to with the location.
-    pub(crate) fn removed_with_its_location(&self) -> Option<String> {
-        let url = self.url.as_deref().filter(|url| is_removed_with_its_bits(url))?;
-        Some(without_credentials(url))
+    /// The URL of one that is elsewhere and may not be withdrawn: Glance would remove bits that may be those at the new place.
+    pub(crate) fn perhaps_the_same(&self) -> Option<String> {
+        self.perhaps_the_same.as_deref().map(without_credentials)
     }
 
     /// What an operator should know of the store, and do about it.

@@ -11,7 +11,6 @@ use mimeo_core::{
     Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, StoreName,
     Timestamp, place, without_credentials,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,20 +24,17 @@ use crate::{
     walk::Records,
 };
 
-/// An object that an image's location names is looked at again after this.
-const REST: Duration = Duration::from_mins(15);
 /// So many objects of a store may fail to be removed before the rest waits for the next sweep.
 const FAILURES: u32 = 8;
 /// What an object waits for of which no record tells.
 const CONFIRMATION: &str = "`mimeo gc --confirm`";
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
-    let mut past = Past::default();
     loop {
         let swept = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            swept = sweep(&engine, &mut past) => swept,
+            swept = sweep(&engine) => swept,
         };
         match swept {
             Ok(()) => engine.meter.beat("sweep", engine.clock.now()),
@@ -59,15 +55,7 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     }
 }
 
-/// What the sweeps before this one found.
-#[derive(Default)]
-struct Past {
-    /// Objects that had to stay, and since when.
-    resting: BTreeMap<String, Instant>,
-}
-
-async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
-    past.resting.retain(|_, since| since.elapsed() < REST);
+async fn sweep(engine: &Engine) -> Result<()> {
     orders::end_moves(engine).await?;
     let verdict = guard::judge(engine).await?;
     engine.health.lock().held_deletes = verdict.held;
@@ -80,11 +68,9 @@ async fn sweep(engine: &Engine, past: &mut Past) -> Result<()> {
             .flat_map(|record| candidates(engine, record, verdict.confirmed))
             .filter(|candidate| !engine.breakers.is_down(&candidate.object.store))
             .filter(|candidate| {
-                candidate.due <= now
-                    && candidate.waits_for.is_none()
-                    && !past.resting.contains_key(&candidate.object.url)
+                candidate.due <= now && candidate.waits_for.is_none() && !engine.leftovers.rests(&candidate.object)
             });
-        remove(engine, due.map(|candidate| candidate.object).collect(), past).await?;
+        remove(engine, due.map(|candidate| candidate.object).collect()).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
             let mut changes = vec![Change::Forget(record.image.id.clone())];
             if record.image.gone_at > Some(verdict.confirmed) && !record.replicas.is_empty() {
@@ -150,7 +136,7 @@ fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Can
 }
 
 /// Removes those that no image names. The stores do not wait for each other.
-async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()> {
+async fn remove(engine: &Engine, due: Vec<Object>) -> Result<()> {
     if due.is_empty() {
         return Ok(());
     }
@@ -164,23 +150,17 @@ async fn remove(engine: &Engine, due: Vec<Object>, past: &mut Past) -> Result<()
             Some(image) if *image == id => look_again(engine, &id).await?,
             Some(image) => {
                 tracing::warn!(%image, url = without_credentials(&object.url), "another image names this object as its location; it stays");
-                let why = format!("image {image} names it as its location");
-                engine.health.lock().not_removed.insert((object.store.clone(), object.name.clone()), why);
-                past.resting.insert(object.url, Instant::now());
+                engine.leftovers.stays(&object, &format!("image {image} names it as its location"));
             }
         }
     }
     let removals = join_all(by_store.into_values().map(|objects| remove_from_store(engine, objects))).await;
-    for stuck in removals {
-        past.resting.extend(stuck?.into_iter().map(|url| (url, Instant::now())));
-    }
-    Ok(())
+    removals.into_iter().collect()
 }
 
-/// One after the other, until the store fails: it is asked again at the next sweep. Gives the URLs of those that will
-/// not go for a while: others are built on them, or they are protected.
-async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<String>> {
-    let (mut stuck, mut failures) = (Vec::new(), 0);
+/// One after the other, until the store fails: it is asked again at the next sweep.
+async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> {
+    let mut failures = 0;
     for object in objects {
         let id = object.name.image();
         if object.state == ObjectState::Kept && engine.registry.look(&id).await?.is_some() {
@@ -196,9 +176,8 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
         {
             let why = "it is the image's last proven copy that answers";
             tracing::warn!(store = %object.store, object = %object.name, "not removed: {why}");
-            engine.health.lock().not_removed.insert((object.store.clone(), object.name.clone()), why.into());
+            engine.leftovers.stays(&object, why);
             look_again(engine, &id).await?;
-            stuck.push(object.url);
             continue;
         }
         if sabotage::is(Bug::ForgottenBeforeDeleted) {
@@ -206,14 +185,13 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
         }
         if let Err(error) = within(part.timeout, part, "deleting", part.store.delete(&object.name)).await {
             let (store, name) = (&object.store, &object.name);
-            let known = engine.health.lock().not_removed.insert((store.clone(), name.clone()), error.chain());
             // Told once, until it changes.
-            if known.is_none_or(|known| known != error.chain()) {
+            if engine.leftovers.failed(&object, &error) {
                 tracing::warn!(%store, object = %name, error = error.chain(), "could not remove it yet");
             }
             engine.breakers.suspect(store, error.reason);
             match error.reason {
-                Reason::StoreInUse | Reason::StoreRefused => stuck.push(object.url),
+                Reason::StoreInUse | Reason::StoreRefused => {}
                 Reason::StoreUnreachable | Reason::StoreStalled => break,
                 _ if failures == FAILURES => break,
                 _ => failures += 1,
@@ -221,8 +199,10 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             continue;
         }
         mimeo_crash::point("sweep-removed");
-        engine.health.lock().not_removed.remove(&(object.store.clone(), object.name.clone()));
         tracing::info!(store = %object.store, object = %object.name, "removed");
+        if engine.leftovers.removed(&object) {
+            engine.sweep.notify_one();
+        }
         // Whoever waited for it to be gone looks again.
         let is_waited_for = replica.is_some_and(|replica| replica.unwanted_since.is_some());
         engine.ledger.commit(&[Change::ObjectGone(object.store, object.name)]).await?;
@@ -231,16 +211,16 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<Vec<
             look_again(engine, &id).await?;
         }
     }
-    Ok(stuck)
+    Ok(())
 }
 
-fn replica_of<'a>(record: &'a Record, object: &Object) -> Option<&'a Replica> {
+pub(crate) fn replica_of<'a>(record: &'a Record, object: &Object) -> Option<&'a Replica> {
     record.replicas.get(&object.store).filter(|replica| replica.object.as_ref() == Some(&object.name))
 }
 
 /// Whether the image is there and has no other proven copy that is registered and answers now (promise 2). Looked at
 /// right before the removal: the plan that gave the object up may be old by now.
-async fn is_last(engine: &Engine, record: &Record, object: &Object) -> Result<bool> {
+pub(crate) async fn is_last(engine: &Engine, record: &Record, object: &Object) -> Result<bool> {
     if record.image.gone_at.is_some() {
         return Ok(false);
     }
@@ -271,13 +251,12 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 /// What the next sweeps are to do.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
-    let not_removed = engine.health.lock().not_removed.clone();
     let confirmed = guard::confirmed(engine).await?;
     let mut found = 0;
     let why = |candidate: &Candidate| {
-        let failure = not_removed.get(&(candidate.object.store.clone(), candidate.object.name.clone()));
+        let failure = engine.leftovers.why(&candidate.object.store, &candidate.object.name);
         let hindrance = candidate.waits_for.map(|what| format!("waits: {what}"));
-        let hindrance = hindrance.or_else(|| failure.map(|failure| format!("not removed yet: {failure}")));
+        let hindrance = hindrance.or_else(|| failure.map(|failure| format!("not removed yet: {}", failure.message)));
         hindrance.map_or(candidate.why.into(), |hindrance| format!("{}; {hindrance}", candidate.why))
     };
     let waits = |record: &Record, replica: &Replica, since: Timestamp| GcEntry {

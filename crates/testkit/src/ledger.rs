@@ -328,7 +328,10 @@ impl Tables {
             Change::ReplicaGone(id, store) => drop(self.replicas.remove(&(id.clone(), store.clone()))),
             Change::Object(object) => {
                 self.image(&object.name.image());
-                self.objects.insert(key(&object.store, &object.name), object.clone());
+                let key = key(&object.store, &object.name);
+                if object.state != ObjectState::Found || !self.objects.contains_key(&key) {
+                    self.objects.insert(key, object.clone());
+                }
             }
             Change::Doom(store, name, at) => {
                 if let Some(object) = self.objects.get_mut(&key(store, name)) {

@@ -14,7 +14,7 @@ use mimeo_core::{
 };
 
 use self::source::FakeSource;
-use crate::sample;
+use crate::{FakeStore, sample};
 
 /// Images per page: few, so that a walk over a handful of them has to follow cursors.
 const PAGE: usize = 3;
@@ -83,12 +83,15 @@ struct State {
     put_backs: Vec<(ImageId, Undone)>,
     /// What it was asked to copy, and to which stores of its own.
     copying: Vec<(ImageId, Vec<String>)>,
+    /// Stores that it can write itself.
+    reached: Vec<FakeStore>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let (images, faults, dead_urls, adds, arrangements, put_backs, copying) = Default::default();
-        Self { images, faults, dead_urls, sees_all: true, ticks: 0, looks: 0, adds, arrangements, put_backs, copying }
+        let (images, faults, dead_urls, adds, arrangements, put_backs, copying, reached) = Default::default();
+        let (sees_all, ticks, looks) = (true, 0, 0);
+        Self { images, faults, dead_urls, sees_all, ticks, looks, adds, arrangements, put_backs, copying, reached }
     }
 }
 
@@ -111,7 +114,22 @@ impl FakeRegistry {
     }
 
     pub fn remove(&self, id: &ImageId) {
-        self.lock().images.remove(id);
+        let removed = self.lock().images.remove(id);
+        self.remove_bits(&removed.map(|held| held.image.locations).unwrap_or_default());
+    }
+
+    /// From now on the bits of a location at this store go when the location is taken out of an image, and when its image
+    /// is deleted, whoever else names them; as Glance does it at every store that it can write.
+    pub fn reaches(&self, store: &FakeStore) {
+        self.lock().reached.push(store.clone());
+    }
+
+    fn remove_bits(&self, locations: &[Location]) {
+        let reached = self.lock().reached.clone();
+        for store in reached {
+            let objects = locations.iter().filter_map(|location| store.object_at(&location.url));
+            objects.for_each(|object| store.tamper(&object, None));
+        }
     }
 
     /// The image as it is, whatever faults are on.
@@ -367,6 +385,10 @@ impl Registry for FakeRegistry {
         let loaded = self.image(id).filter(|_| !self.is_blind()).ok_or_else(|| not_visible(id))?;
         let answer = self.answer(id, keep);
         let refusal = Self::misfit(&loaded, keep, remove);
+        // Glance removes them before it writes the image.
+        if refusal.is_none() && matches!(answer, AddAnswer::Apply | AddAnswer::ApplyAndFail(_)) {
+            self.remove_bits(remove);
+        }
         self.patch(loaded, answer, refusal, keep.to_vec())
     }
 

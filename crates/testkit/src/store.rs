@@ -70,6 +70,7 @@ pub enum StoreCall {
 #[derive(Debug, Clone)]
 pub struct FakeStore {
     name: StoreName,
+    scheme: &'static str,
     host: String,
     state: Arc<watch::Sender<State>>,
 }
@@ -96,7 +97,14 @@ struct State {
 impl FakeStore {
     pub fn new(name: &str) -> Self {
         let host = format!("{name}.example");
-        Self { name: name.parse().unwrap(), host, state: Arc::new(watch::Sender::new(State::default())) }
+        let state = Arc::new(watch::Sender::new(State::default()));
+        Self { name: name.parse().unwrap(), scheme: "http", host, state }
+    }
+
+    /// The same store, of a kind of which Glance removes the bits with a location: see [`FakeRegistry::reaches`](crate::FakeRegistry::reaches).
+    #[must_use]
+    pub fn removed_with_its_locations(self) -> Self {
+        Self { scheme: "s3+https", ..self }
     }
 
     /// The same place with the same objects, under another name.
@@ -215,6 +223,11 @@ impl FakeStore {
         });
     }
 
+    /// The object that a location of this store's leads to.
+    pub(crate) fn object_at(&self, url: &str) -> Option<ObjectName> {
+        url.strip_prefix(&format!("{}://{}/", self.scheme, self.host))?.parse().ok()
+    }
+
     /// The bytes, published or not.
     fn seen(&self, object: &ObjectName) -> Option<Bytes> {
         let state = self.state.borrow();
@@ -258,7 +271,7 @@ impl Store for FakeStore {
     }
 
     fn location(&self, object: &ObjectName) -> String {
-        format!("http://{}/{object}", self.host)
+        format!("{}://{}/{object}", self.scheme, self.host)
     }
 
     fn is_sparse(&self) -> bool {

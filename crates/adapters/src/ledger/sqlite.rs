@@ -18,8 +18,8 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason, Record,
-    Result, Tally, Timestamp, Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason,
+    Record, Result, Tally, Timestamp, Told, ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,

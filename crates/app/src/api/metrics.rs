@@ -54,19 +54,28 @@ fn service(measured: &Measured) -> Vec<MetricFamily> {
         gauge("mimeo_build_info", "Which Mimeo this is; always 1.", [(vec![("version", version)], 1.0)]),
         gauge("mimeo_observe", "Whether it only plans and reports.", alone(flag(measured.observe))),
         gauge("mimeo_loop_last_success_timestamp_seconds", "When each loop last did its work.", loops),
-        gauge("mimeo_ledger_up", "Whether the ledger answers and takes what is written.", alone(flag(measured.ledger_takes))),
+        gauge(
+            "mimeo_ledger_up",
+            "Whether the ledger answers and takes what is written.",
+            alone(flag(measured.ledger_takes)),
+        ),
         gauge("mimeo_glance_up", "Whether the last look at Glance succeeded.", alone(flag(measured.service_answers))),
         gauge("mimeo_turns_running", "Images that are at work.", alone(number(measured.turns))),
-        counter("mimeo_turns_total", "Turns of images that have ended.", [
-            (vec![("outcome", "done")], number(well)),
-            (vec![("outcome", "broken")], number(counts.broken_turns)),
-        ]),
+        counter(
+            "mimeo_turns_total",
+            "Turns of images that have ended.",
+            [(vec![("outcome", "done")], number(well)), (vec![("outcome", "broken")], number(counts.broken_turns))],
+        ),
     ];
     if let Some(events) = &measured.events {
         families.extend([
             gauge("mimeo_events_connected", "Whether notifications are listened to.", alone(flag(events.connected))),
             counter("mimeo_events_received_total", "Notifications that came.", alone(number(events.received))),
-            counter("mimeo_events_bad_total", "Messages that were no notification of an image.", alone(number(events.bad))),
+            counter(
+                "mimeo_events_bad_total",
+                "Messages that were no notification of an image.",
+                alone(number(events.bad)),
+            ),
         ]);
     }
     families
@@ -75,7 +84,8 @@ fn service(measured: &Measured) -> Vec<MetricFamily> {
 /// How copies come about.
 fn copies(measured: &Measured) -> Vec<MetricFamily> {
     let counts = &measured.counts;
-    let lags = counts.lags.iter().map(|((rule, store), lags)| (vec![("rule", rule.as_str()), ("store", name(store))], lags));
+    let lags =
+        counts.lags.iter().map(|((rule, store), lags)| (vec![("rule", rule.as_str()), ("store", name(store))], lags));
     let failures = counts.failures.iter().map(|((store, reason), count)| {
         let store = store.as_ref().map_or("", name);
         (vec![("store", store), ("reason", *reason)], number(*count))
@@ -106,7 +116,11 @@ fn stores(measured: &Measured) -> Vec<MetricFamily> {
     vec![
         gauge("mimeo_store_up", "Whether the store answers its prober.", up),
         gauge("mimeo_store_draining", "Stores that are to become empty.", draining),
-        gauge("mimeo_held_deletes", "Deletions that wait for mimeo gc --confirm.", alone(number(measured.held_deletes))),
+        gauge(
+            "mimeo_held_deletes",
+            "Deletions that wait for mimeo gc --confirm.",
+            alone(number(measured.held_deletes)),
+        ),
     ]
 }
 
@@ -122,18 +136,31 @@ fn holdings(now: Timestamp, tally: &Tally) -> Vec<MetricFamily> {
     vec![
         gauge("mimeo_images", "Images by their state.", images),
         gauge("mimeo_replicas", "Copies by store and state.", replicas),
-        gauge("mimeo_oldest_proof_age_seconds", "Of each store's registered copies, how long ago the one was read that was read first.", proofs),
-        gauge("mimeo_contested_images", "Images of which another writer keeps removing a location.", alone(number(tally.contested))),
+        gauge(
+            "mimeo_oldest_proof_age_seconds",
+            "Of each store's registered copies, how long ago the one was read that was read first.",
+            proofs,
+        ),
+        gauge(
+            "mimeo_contested_images",
+            "Images of which another writer keeps removing a location.",
+            alone(number(tally.contested)),
+        ),
     ]
 }
 
 fn waiting(now: Timestamp, backlog: &Backlog) -> Vec<MetricFamily> {
     vec![
-        gauge("mimeo_queue_images", "Images that are to be looked at: now, or later.", [
-            (vec![("due", "now")], number(backlog.due)),
-            (vec![("due", "later")], number(backlog.later)),
-        ]),
-        gauge("mimeo_queue_oldest_seconds", "How long the first of them has been due.", alone(age(now, backlog.oldest_due))),
+        gauge(
+            "mimeo_queue_images",
+            "Images that are to be looked at: now, or later.",
+            [(vec![("due", "now")], number(backlog.due)), (vec![("due", "later")], number(backlog.later))],
+        ),
+        gauge(
+            "mimeo_queue_oldest_seconds",
+            "How long the first of them has been due.",
+            alone(age(now, backlog.oldest_due)),
+        ),
         gauge(
             "mimeo_oldest_unregistered_seconds",
             "How long the copy has been missing that has been missing the longest; 0: every image is where it should be.",
@@ -148,10 +175,22 @@ fn webhook_families(now: Timestamp, deliveries: &[Delivery]) -> Vec<MetricFamily
         deliveries.iter().map(|it| (label(it), value(it, now))).collect::<Vec<_>>()
     };
     vec![
-        gauge("mimeo_webhook_up", "Whether the webhook took what was sent last.", each(|it, _| flag(it.failing_since.is_none()))),
-        gauge("mimeo_webhook_failing_seconds", "For how long the webhook has taken nothing.", each(|it, now| age(now, it.failing_since))),
+        gauge(
+            "mimeo_webhook_up",
+            "Whether the webhook took what was sent last.",
+            each(|it, _| flag(it.failing_since.is_none())),
+        ),
+        gauge(
+            "mimeo_webhook_failing_seconds",
+            "For how long the webhook has taken nothing.",
+            each(|it, now| age(now, it.failing_since)),
+        ),
         counter("mimeo_webhook_deliveries_total", "Events that the webhook took.", each(|it, _| number(it.delivered))),
-        counter("mimeo_webhook_failures_total", "Deliveries that failed; each is tried again.", each(|it, _| number(it.failed))),
+        counter(
+            "mimeo_webhook_failures_total",
+            "Deliveries that failed; each is tried again.",
+            each(|it, _| number(it.failed)),
+        ),
     ]
 }
 

@@ -56,7 +56,8 @@ async fn api_with(metrics_are_open: bool) -> Api {
     let authority = Authority::new(token, Some(identity), roles, clock);
     let watching = Watching { is_open: metrics_are_open, webhooks: webhooks::Board::default() };
     serving.spawn(serve(listener, None, engine(registry.clone()), authority, watching, CancellationToken::new()));
-    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default(), metrics_are_open: false, tls: None };
+    let settings =
+        ApiSettings { listen: address, token_file, roles: RoleNames::default(), metrics_are_open: false, tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 

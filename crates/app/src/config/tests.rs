@@ -148,7 +148,8 @@ fn every_key_is_read() {
     assert_eq!(config.ledger, Path::new("/var/lib/mimeo/ledger.db"));
     assert_eq!(config.api.token_file, directory.path().join("t"));
     assert!(config.api.metrics_are_open);
-    let hooks = config.webhooks.iter().map(|hook| (hook.name.as_str(), hook.url.as_str(), hook.secret.as_str(), hook.only));
+    let hooks =
+        config.webhooks.iter().map(|hook| (hook.name.as_str(), hook.url.as_str(), hook.secret.as_str(), hook.only));
     let expected = [
         ("pager", "https://hooks.example.org/T0KEN", "fedcba9876543210", Only::All),
         ("webhook 2", "http://10.0.0.9/hook", "0123456789abcdef", Only::Failures),

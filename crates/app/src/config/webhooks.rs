@@ -43,9 +43,8 @@ fn webhook(at: usize, section: &Section<'_>, directory: &Path) -> Option<Webhook
         "secret",
         "missing; what events are signed with: `openssl rand -hex 32 > webhook.secret`, and \"file:webhook.secret\" here",
     );
-    let only = section.value("only", Only::Failures, |item| {
-        item.choice(&[("failures", Only::Failures), ("all", Only::All)])
-    });
+    let only =
+        section.value("only", Only::Failures, |item| item.choice(&[("failures", Only::Failures), ("all", Only::All)]));
     let url = url.and_then(|item| address(&item, directory));
     let secret = secret.and_then(|item| strong(&item, directory));
     Some(WebhookSettings { name, url: url?, secret: secret?, only })

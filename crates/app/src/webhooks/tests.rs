@@ -114,8 +114,7 @@ async fn a_failure_is_told_until_it_is_taken_and_then_what_comes_after_it() {
     world.note(2, ReplicaState::Failed, Some(Reason::StoreFull)).await;
     world.note(3, ReplicaState::Failed, Some(Reason::OutsideHours)).await;
     world.note(4, ReplicaState::Failed, Some(Reason::StoreError)).await;
-    let (first, again, taken, next) =
-        (world.next().await, world.next().await, world.next().await, world.next().await);
+    let (first, again, taken, next) = (world.next().await, world.next().await, world.next().await, world.next().await);
     assert!(first.id == again.id && first.id == taken.id && first.body == taken.body);
     let event = taken.event();
     let subject = format!("{}/http1", sample::id(2));

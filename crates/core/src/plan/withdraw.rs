@@ -2,7 +2,8 @@
 
 use super::{Observation, Plan};
 use crate::{
-    Change, Failure, Image, Location, ObjectState, Reason, Record, Replica, STORE_KEY, is_removed_with_its_bits,
+    Change, Failure, Image, Location, ObjectState, Reason, Record, Replica, STORE_KEY, are_surely_two,
+    is_removed_with_its_bits,
 };
 
 /// Adds them to the plan, but for the last location that the image has; and says why any of them stay.
@@ -42,18 +43,18 @@ pub(super) fn step(plan: &mut Plan, image: &Image, seen: &Observation<'_>) -> Op
 }
 
 /// Whether it is the location that a copy had before its store was moved: Mimeo's own, of the very object that the image
-/// now has registered at another URL. Only where Glance removes no bits with a location: they may be the same.
+/// now has registered at another URL. Where Glance removes the bits with a location, only one that surely leads to other
+/// bits than that.
 fn is_former(image: &Image, record: &Record, location: &Location) -> bool {
-    let is_moved = |replica: &Replica| {
+    let own = location.url.strip_suffix("/snap").unwrap_or(&location.url);
+    let has_moved = |replica: &Replica| {
         let (Some(name), Some(url)) = (&replica.object, &replica.url) else { return false };
-        let is_same = location.url.rsplit('/').next() == Some(name.as_str());
-        is_same && !location.leads_to(url) && replica.is_proven() && image.has_location(url)
+        let is_moved = own.ends_with(name.as_str()) && !location.leads_to(url) && image.has_location(url);
+        let spares_bits = !is_removed_with_its_bits(&location.url) || are_surely_two(&location.url, url);
+        is_moved && replica.is_proven() && spares_bits
     };
     let is_known = record.objects.iter().any(|object| location.leads_to(&object.url));
-    !is_removed_with_its_bits(&location.url)
-        && !is_known
-        && location.metadata.contains_key(STORE_KEY)
-        && record.replicas.values().any(is_moved)
+    !is_known && location.metadata.contains_key(STORE_KEY) && record.replicas.values().any(has_moved)
 }
 
 fn last_location(url: &str) -> Failure {

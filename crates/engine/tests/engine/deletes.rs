@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mimeo_core::{ImageState, Location, ReplicaState};
-use mimeo_testkit::{RegistryFault, StoreFault, sample};
+use mimeo_core::{ImageState, Location, Reason, ReplicaState};
+use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
 
 use crate::world::{Options, World};
 
@@ -220,4 +220,26 @@ async fn a_store_that_hangs_on_deletes_holds_up_no_other_store() {
         world.delete(id);
     }
     world.until("the other stores are empty", async || world.objects() == 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_to_delete_is_asked_three_times_and_then_when_somebody_asks() {
+    let world = World::start(Options::default());
+    let ids = [1, 2, 3].map(|number| world.create(sample::image(number, 1000)));
+    for id in &ids {
+        world.registered(id).await;
+    }
+    world.stores[1].inject(StoreFault::DeleteFails(Reason::StoreRefused));
+    world.delete(&ids[0]);
+    world.delete(&ids[1]);
+    let tries = || world.stores[1].calls().iter().filter(|call| matches!(call, StoreCall::Delete(_))).count();
+    world.until("both are given up", async || tries() == 6).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!((tries(), world.objects()), (6, 5), "it is not tried for ever");
+    let reason = world.report(&ids[0]).await.unwrap().replicas.remove(1).reason.unwrap();
+    assert_eq!((reason.code.as_str(), reason.permanent), ("delete-refused", true));
+    assert!(reason.message.contains("mimeo replicate"), "{}", reason.message);
+    world.stores[1].heal();
+    world.engine.replicate(&ids[0]).await.unwrap();
+    world.until("it goes, and with it what else was refused there", async || world.objects() == 3).await;
 }

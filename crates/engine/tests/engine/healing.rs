@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::world::{Options, World};
 
 /// Says of a store's copy that it is to go, as whoever finds it bad does.
-async fn doom(world: &World, id: &ImageId, store: usize) {
+pub(crate) async fn doom(world: &World, id: &ImageId, store: usize) {
     let record = world.ledger.load(id).await.unwrap().unwrap();
     let kept = |object: &&mimeo_core::Object| {
         object.state == ObjectState::Kept && object.store.as_str() == format!("store{store}")

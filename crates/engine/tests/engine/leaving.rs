@@ -290,6 +290,30 @@ async fn a_moved_store_is_recognised_and_its_copies_are_proven_at_the_new_place_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_whose_bits_go_with_their_locations_moves_to_where_they_surely_are_others() {
+    let mut world = World::start(Options { reached: true, ..on(2, &[]) });
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    let (before, old) = (world.locations(&id), world.stores[1].clone());
+    world.restart(|world| world.stores[1] = old.moved("alias.example")).await;
+    let refused = world.engine.move_store(&name("store1")).await.unwrap().unwrap_err();
+    assert!(refused.contains("may be the very bits"), "{refused}");
+    // Another bucket at the same server, to which somebody has brought the object.
+    let object = old.objects().remove(0);
+    let new = FakeStore::new("store1").removed_with_its_locations().moved("store1.example/second");
+    new.tamper(&object, old.bits(&object));
+    world.registry.reaches(&new);
+    world.restart(|world| world.stores[1] = new).await;
+    assert_eq!(world.engine.move_store(&name("store1")).await.unwrap().unwrap().copies, 1);
+    let moved = async || world.locations(&id).len() == 2 && !world.locations(&id).contains(&before[1]);
+    world.until("the old location gave way to the new one", moved).await;
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 2);
+    assert!(!old.holds(&object), "Glance removes what is at the old place");
+    assert_eq!(writes(&world), 1, "nothing was copied");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_rightly_at_the_new_place_stays_registered_at_the_old_one() {
     let mut world = World::start(on(2, &[]));
     let id = world.create(sample::image(1, 1000));

@@ -12,6 +12,7 @@ mod limits;
 mod measured;
 mod resume;
 mod room;
+mod shared;
 mod sources;
 mod takes;
 mod uploads;

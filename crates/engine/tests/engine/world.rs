@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) resumable: bool,
     /// Whether the stores can be listed.
     pub(crate) listable: bool,
+    /// Whether Glance can write the stores too, and removes bits with their locations.
+    pub(crate) reached: bool,
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
     pub(crate) scrub: Option<Duration>,
@@ -67,6 +69,7 @@ impl Default for Options {
             max_deletes: 10,
             resumable: false,
             listable: false,
+            reached: false,
             glances: &[],
             scrub: None,
             chunk: CHUNK,
@@ -81,6 +84,7 @@ impl World {
         let registry = FakeRegistry::default();
         registry.set_sees_all(true);
         let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options)).collect();
+        stores.iter().filter(|_| options.reached).for_each(|store| registry.reaches(store));
         let ledger = Arc::new(MemoryLedger::default());
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
         let engine = over_fakes(&registry, &ledger, &stores, &clock, options);
@@ -216,6 +220,7 @@ fn rule((stores, copies): &Rule) -> RuleSpec {
 fn store(number: usize, options: Options) -> FakeStore {
     let store = FakeStore::new(&format!("store{number}"));
     let store = if options.resumable { store.resumable() } else { store };
+    let store = if options.reached { store.removed_with_its_locations() } else { store };
     if options.listable { store.listable() } else { store }
 }
 

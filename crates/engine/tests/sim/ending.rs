@@ -7,6 +7,7 @@ use mimeo_core::{
 };
 
 use crate::{
+    operators,
     promises::{Broken, Step},
     setup::Configuration,
     story::Story,
@@ -25,6 +26,7 @@ const IS_TO_GO: &str = "is to go and still there";
 const IS_MARKED: &str = "is still marked";
 
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
+    operators::decide(story).await;
     let mut waited = Duration::ZERO;
     loop {
         story.pass(GLIMPSE).await;
@@ -63,10 +65,17 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
 async fn help(story: &mut Story) {
     let Some(serving) = &story.serving else { return };
     let engine = std::sync::Arc::clone(&serving.engine);
-    if engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0) {
+    let found = engine.gc().await.map_or(0, |report| report.found);
+    if found > 0 || engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0) {
         story.world.tell(|| "confirm".into());
         story.world.lock().witness.confirm();
         let _ = engine.confirm_gc().await;
+    }
+    // A store refused to remove them.
+    for entry in engine.gc().await.map(|report| report.entries).unwrap_or_default() {
+        if entry.why.contains("mimeo replicate") {
+            let _ = engine.replicate(&entry.image).await;
+        }
     }
     for record in story.world.ledger.records() {
         let waits = |replica: &mimeo_core::Replica| replica.failure.as_ref().is_some_and(|it| it.next_try.is_none());
@@ -108,7 +117,9 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
             |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let may_stay = |object: &mimeo_core::Object| {
             let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
-            !is_here(&object.store) || is_named(world, &(at, object.name.clone())) || is_borne(world, &object.name)
+            let place = (at, object.name.clone());
+            let is_anothers = object.state == ObjectState::Found && world.lock().witness.planted.contains(&place);
+            !is_here(&object.store) || is_anothers || is_named(world, &place) || is_borne(world, &object.name)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {
@@ -130,6 +141,10 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
         return Ok(());
     }
     let (wanted, copies) = configuration.wanted(image);
+    if wanted.is_empty() && !configuration.drained.is_empty() {
+        // It has no other place.
+        return Ok(());
+    }
     let good = wanted.iter().filter(|at| has_good_copy(world, image, **at)).count();
     let least = copies.map_or(wanted.len(), |copies| copies.min(wanted.len()));
     if good < least {
@@ -139,6 +154,10 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
         return Err(format!("{} is not in Glance's own store", image.id));
     }
     match world.ledger.mark(&image.id) {
+        // It is looked at now and then whether the others name it still.
+        Some(_) if has_to_share(world, image) => Ok(()),
+        // Its copies are read again at their time.
+        Some(_) if world.setup.scrubs => Ok(()),
         Some(mark) => Err(format!("{} was to be looked at {}, and {IS_MARKED}", image.id, mark.due)),
         None => Ok(()),
     }
@@ -153,9 +172,18 @@ fn has_good_copy(world: &World, image: &Image, at: usize) -> bool {
     replica.state == ReplicaState::Registered && is_right && is_shown
 }
 
+/// A location that is to go stays because Glance would remove bits with it that another image names.
+fn has_to_share(world: &World, image: &Image) -> bool {
+    let Some(record) = world.ledger.record(&image.id) else { return false };
+    let is_told = record.image.trouble.is_some_and(|trouble| trouble.reason == Reason::NotWithdrawn);
+    is_told && record.objects.iter().any(|object| object.state == ObjectState::Doomed && is_borne(world, &object.name))
+}
+
 /// Nothing is at a store that the ledger does not want there.
 fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
-    if world.lock().witness.planted.contains(place) || is_named(world, place) {
+    let is_anothers = world.lock().witness.planted.contains(place);
+    let is_forgotten = world.lock().witness.forgotten.contains(place) && !world.setup.stores[place.0].listable;
+    if is_anothers || is_forgotten || is_named(world, place) {
         return Ok(());
     }
     let is_kept = world.state_of(place) == Some(ObjectState::Kept) && world.image(&place.1.image()).is_some();

@@ -2,14 +2,14 @@
 
 use mimeo_core::{
     Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, Visibility,
-    bare,
+    bare, is_removed_with_its_bits,
     ports::{EventKind, ImageEvent, Store},
 };
 use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    setup::{CONCURRENCY, MAX_IMAGES, PIECE, SECRET},
+    setup::{CONCURRENCY, MAX_IMAGES, PERIOD, PIECE, SECRET},
     witness::Place,
     world::{State, World},
 };
@@ -115,8 +115,16 @@ const LONG_NAMED: Duration = Duration::from_mins(1);
 /// Promise 2: No bits are deleted that a location of any image still names; nor the last proven copy of an image that still
 /// exists.
 fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) -> Result<(), String> {
-    if let Step::Arranges { keep, image, .. } = step {
-        return ensure(!keep.is_empty(), || format!("{image} is to lose its last location"));
+    if let Step::Arranges { keep, image, remove } = step {
+        ensure(!keep.is_empty(), || format!("{image} is to lose its last location"))?;
+        let with_bits = remove.iter().filter(|location| is_removed_with_its_bits(&location.url));
+        let mut places = with_bits.filter_map(|location| world.object_at(&location.url));
+        return places.try_for_each(|place| {
+            let named = world.lock().witness.named_beside(&place, image);
+            let is_new = named.is_none_or(|since| since.elapsed() < LONG_NAMED);
+            ensure(is_new, || format!("{} is named by another image, and goes with its location", place.1))?;
+            another_answers(world, &place)
+        });
     }
     let Step::Deletes { place } = step else { return the_last_is_not_given_up(world, step) };
     let named = world.lock().witness.named_since(place);
@@ -128,13 +136,33 @@ fn nothing_that_is_named_or_the_last_is_deleted(world: &World, step: &Step<'_>) 
     let proven = |replica: &&Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
     let copies: Vec<Replica> = record.iter().flat_map(|it| it.replicas.values()).filter(proven).cloned().collect();
     let is_copy = copies.iter().any(|copy| is_of(world, copy, place));
-    ensure(!is_copy || copies.len() > 1, || format!("{} is the last proven copy", place.1))
+    ensure(!is_copy || copies.len() > 1, || format!("{} is the last proven copy", place.1))?;
+    another_answers(world, place)
+}
+
+/// Where bits that were proven go, another proven copy has been seen to answer.
+fn another_answers(world: &World, place: &Place) -> Result<(), String> {
+    let Some(record) = world.ledger.record(&place.1.image()) else { return Ok(()) };
+    let proven = || record.replicas.values().filter(|replica| replica.is_proven());
+    if is_gone(world, &place.1.image()) || !proven().any(|replica| is_of(world, replica, place)) {
+        return Ok(());
+    }
+    let answers = |replica: &Replica| {
+        let at = world.stores.iter().position(|store| *store.name() == replica.store);
+        let other = at.zip(replica.object.clone()).filter(|other| other != place);
+        let answered = other.and_then(|other| world.lock().witness.answered(&other));
+        answered.is_some_and(|at| at.elapsed() < LONG_NAMED)
+    };
+    ensure(proven().any(answers), || format!("{} was proven, and goes while no other copy answers", place.1))
 }
 
 /// Nor is it handed to the sweeper, unless the store has shown that it is bad.
 fn the_last_is_not_given_up(world: &World, step: &Step<'_>) -> Result<(), String> {
     let Step::Committed { changes, before: Some(before) } = step else { return Ok(()) };
-    let is_proven = |replica: &&Replica| matches!(replica.state, ReplicaState::Proven | ReplicaState::Registered);
+    // One that nothing wanted, or that did not answer, may be a copy as any other by now.
+    let is_proven = |replica: &&Replica| {
+        replica.is_proven() && before.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
+    };
     let proven: Vec<&Replica> = before.replicas.values().filter(is_proven).collect();
     for change in *changes {
         let Change::Doom(store, object, _) = change else { continue };
@@ -158,7 +186,8 @@ fn the_ledger_knows_first(world: &World, step: &Step<'_>) -> Result<(), String> 
             ensure(world.is_known(place), || format!("{} is written, and the ledger does not know", place.1))
         }
         Step::Published { place } => {
-            let is_known = !world.stores[place.0].holds(&place.1) || world.is_known(place);
+            let is_there = world.stores[place.0].holds(&place.1);
+            let is_known = !is_there || world.is_known(place) || world.lock().witness.forgotten.contains(place);
             ensure(is_known, || format!("{} is there, and the ledger does not know", place.1))
         }
         Step::Committed { changes, .. } => changes.iter().try_for_each(|change| {
@@ -192,7 +221,9 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
                 .is_some_and(|it| it.next_try.is_none() || it.reason == Reason::SourceMismatch);
             let mut places = image.locations.iter().filter_map(|location| world.object_at(&location.url));
             let is_there = places.any(|place| place.0 == *at && place.1.image() == image.id);
-            ensure(is_there || is_hopeless, || {
+            let went_bad =
+                world.lock().witness.went_bad(*at, &image.id).is_some_and(|at| at.elapsed() < PERIOD + 2 * SOON);
+            ensure(is_there || is_hopeless || went_bad, || {
                 format!("{} waits for its copy at {}", image.id, world.store_name(*at))
             })?;
         }
@@ -213,6 +244,9 @@ fn memory_is_bounded(world: &World, step: &Step<'_>) -> Result<(), String> {
 
 /// Promise 6: A status never lies: *registered* means proven, registered **and** seen in a later read of the image.
 fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
+    if let Step::Passes { since, everywhere } = step {
+        return what_went_bad_is_found(world, *since, everywhere);
+    }
     let Step::Committed { changes, before } = step else { return Ok(()) };
     for change in *changes {
         match change {
@@ -230,6 +264,27 @@ fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A copy that went bad is not called registered for longer than a period, where nothing hindered anybody from reading it.
+fn what_went_bad_is_found(world: &World, since: Instant, everywhere: &[usize]) -> Result<(), String> {
+    let long = PERIOD + SOON;
+    let is_old = |at: Instant| at.elapsed() >= long;
+    if !is_old(since) || world.setup.jumps {
+        return Ok(());
+    }
+    let settled = world.settled_images(long);
+    let spoiled: Vec<Place> = {
+        let state = world.lock();
+        let old = state.witness.spoiled.iter().filter(|(_, at)| is_old(**at)).map(|(place, _)| place.clone());
+        old.filter(|(at, _)| everywhere.contains(at) && state.weather.calm_since(*at).is_some_and(is_old)).collect()
+    };
+    spoiled.iter().filter(|place| settled.iter().any(|image| image.id == place.1.image())).try_for_each(|place| {
+        let record = world.ledger.record(&place.1.image());
+        let replica = record.as_ref().and_then(|it| it.replicas.values().find(|replica| is_of(world, replica, place)));
+        let is_believed = replica.is_some_and(|replica| replica.state == ReplicaState::Registered);
+        ensure(!is_believed, || format!("{} went bad long ago, and is called registered", place.1))
+    })
 }
 
 /// The last looks but one are asked too: the sweeper may have looked in between.

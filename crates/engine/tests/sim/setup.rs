@@ -1,6 +1,11 @@
 //! What a seed makes of the world and of Mimeo's configuration.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use mimeo_core::{
     Backoff, Hours, Image, Limits, TimeZone, Visibility,
@@ -28,6 +33,8 @@ pub(crate) const PIECE: usize = 512;
 pub(crate) const CONCURRENCY: usize = 2;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const GRACE: Duration = Duration::from_mins(1);
+/// Within this a copy that went bad is found.
+pub(crate) const PERIOD: Duration = Duration::from_mins(5);
 /// More images than this are not removed within an hour without an operator.
 pub(crate) const MAX_IMAGES: u64 = 5;
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -59,6 +66,12 @@ pub(crate) struct Setup {
     pub(crate) crowd: bool,
     /// The wall clock may jump.
     pub(crate) jumps: bool,
+    /// Copies are read again, and bits may rot.
+    pub(crate) scrubs: bool,
+    /// Stores are drained now and then.
+    pub(crate) drains: bool,
+    /// The ledger may be lost, or an old one come back.
+    pub(crate) loses_ledger: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -67,12 +80,15 @@ pub(crate) struct StoreSetup {
     name: String,
     resumable: bool,
     sparse: bool,
+    pub(crate) listable: bool,
     /// It is told of objects that are much the same, and finds by itself what it has of one that was not closed.
     compares: bool,
     /// It takes objects from the stores before it by itself.
     takes: bool,
     /// Its locations bear a password.
     pub(crate) secret: bool,
+    /// Glance can write it too, and removes the bits with a location.
+    pub(crate) reached: bool,
 }
 
 impl Setup {
@@ -81,7 +97,9 @@ impl Setup {
             name: format!("store{number}"),
             resumable: dice.falls(4000),
             sparse: dice.falls(2000),
+            listable: dice.falls(5000),
             secret: dice.falls(2000),
+            reached: dice.falls(3000),
             compares: dice.falls(2000),
             takes: dice.falls(3000),
         };
@@ -97,7 +115,17 @@ impl Setup {
             ghosts: dice.pick(&[0, 9000]),
         };
         let memory = dice.pick(&[CONCURRENCY * 1024, CONCURRENCY * 4096]);
-        Self { stores, glance: dice.falls(1500), temper, memory, crowd: dice.falls(1500), jumps: dice.falls(2000) }
+        Self {
+            stores,
+            glance: dice.falls(1500),
+            temper,
+            memory,
+            crowd: dice.falls(1500),
+            jumps: dice.falls(2000),
+            scrubs: dice.falls(2500),
+            drains: dice.falls(2500),
+            loses_ledger: dice.falls(1500),
+        }
     }
 }
 
@@ -106,6 +134,8 @@ impl StoreSetup {
     pub(crate) fn build(&self, others: &[FakeStore]) -> FakeStore {
         let store = FakeStore::new(&self.name);
         let store = if self.resumable { store.resumable() } else { store };
+        let store = if self.listable { store.listable() } else { store };
+        let store = if self.reached { store.removed_with_its_locations() } else { store };
         let store = if self.sparse { store.sparse() } else { store };
         let store = if self.compares { store.comparing().reopening() } else { store };
         let others = if self.takes { others } else { &[] };
@@ -122,6 +152,8 @@ pub(crate) struct Configuration {
     pub(crate) rule: Option<Rule>,
     /// Takes public images only.
     pub(crate) narrow: Option<usize>,
+    /// Stores that an operator drains.
+    pub(crate) drained: BTreeSet<usize>,
 }
 
 /// Any so many of these stores.
@@ -134,7 +166,13 @@ pub(crate) struct Rule {
 impl Configuration {
     /// Every image everywhere.
     pub(crate) fn plain(setup: &Setup) -> Self {
-        Self { enabled: (0..setup.stores.len()).collect(), glance: setup.glance, rule: None, narrow: None }
+        Self {
+            enabled: (0..setup.stores.len()).collect(),
+            glance: setup.glance,
+            rule: None,
+            narrow: None,
+            drained: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn roll(setup: &Setup, dice: &mut Dice) -> Self {
@@ -159,7 +197,7 @@ impl Configuration {
     pub(crate) fn wanted(&self, image: &Image) -> (Vec<usize>, Option<usize>) {
         let is_public = image.visibility == Visibility::Public;
         let takes = |at: &&usize| is_public || self.narrow != Some(**at);
-        let open = self.enabled.iter().filter(takes).copied();
+        let open = self.enabled.iter().filter(takes).filter(|at| !self.drained.contains(at)).copied();
         match &self.rule {
             None => (open.collect(), None),
             Some(rule) => (open.filter(|at| rule.stores.contains(at)).collect(), rule.copies),
@@ -196,7 +234,7 @@ impl Configuration {
             scan_interval: Duration::from_mins(1),
             full_scan_interval: Duration::from_mins(5),
             gc: GcSettings { interval: INTERVAL, grace: GRACE, max_images: MAX_IMAGES, max_percent: 100 },
-            scrub: ScrubSettings { period: None, bandwidth: None },
+            scrub: ScrubSettings { period: world.setup.scrubs.then_some(PERIOD), bandwidth: None },
             observe: false,
         };
         Engine::new(parts, settings)

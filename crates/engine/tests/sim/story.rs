@@ -1,11 +1,11 @@
 //! One seed's story: an engine is served, killed and configured anew while the world changes around it; then the faults
 //! stop, and everything must come to rest.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use mimeo_core::{ImageFilter, ImageId};
+use mimeo_core::ImageId;
 use mimeo_engine::Engine;
-use mimeo_testkit::sample;
+use mimeo_testkit::{LedgerBackup, sample};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,7 @@ use crate::{
     dice::Dice,
     ending,
     listen::Listener,
+    operators,
     ports::events::SimEvents,
     promises::{self, Broken, Step},
     setup::{Configuration, Setup},
@@ -24,6 +25,10 @@ pub(crate) struct Story {
     pub(crate) world: Arc<World>,
     pub(crate) configuration: Configuration,
     pub(crate) serving: Option<Serving>,
+    /// Stores that were ever drained: what is wanted there depends on what an operator last said.
+    pub(crate) ever_drained: BTreeSet<usize>,
+    /// The ledger as it was once.
+    pub(crate) backup: LedgerBackup,
     /// The longest pause between two things that happen.
     pause: u64,
 }
@@ -65,7 +70,8 @@ impl Story {
         let pause = dice.pick(&[500, 5000, 60_000]);
         let world = World::new(setup, dice, is_told);
         world.tell(|| format!("{:#?}", world.setup));
-        Self { world, configuration, serving: None, pause }
+        let (ever_drained, backup) = (BTreeSet::new(), LedgerBackup::default());
+        Self { world, configuration, serving: None, ever_drained, backup, pause }
     }
 
     async fn tell(&mut self) -> Result<(), Broken> {
@@ -99,13 +105,14 @@ impl Story {
     /// Something happens.
     async fn scene(&mut self) {
         match self.dice(|dice| dice.of(0..100)) {
-            0..62 => tenants::act(&self.world),
+            0..57 => tenants::act(&self.world),
+            57..62 => weather::spoil(&self.world),
             62..82 => weather::change(&self.world),
             82..88 => self.restart().await,
             88..91 => self.crash().await,
             91..93 => self.jump(),
             93..97 => self.lull().await,
-            _ => self.operate().await,
+            _ => operators::act(self).await,
         }
     }
 
@@ -132,7 +139,11 @@ impl Story {
         if let Some(serving) = &self.serving {
             let everywhere = if self.configuration.rule.is_none() { &self.configuration.enabled[..] } else { &[] };
             let narrow = self.configuration.narrow;
-            let everywhere: Vec<usize> = everywhere.iter().copied().filter(|at| Some(*at) != narrow).collect();
+            let everywhere: Vec<usize> = everywhere
+                .iter()
+                .copied()
+                .filter(|at| Some(*at) != narrow && !self.ever_drained.contains(at))
+                .collect();
             self.world.step(&Step::Passes { since: serving.since, everywhere: &everywhere });
         }
     }
@@ -247,25 +258,6 @@ impl Story {
         self.world.tell(|| "a lull".into());
         tenants::act(&self.world);
         self.pass(promises::SOON + Duration::from_mins(1)).await;
-    }
-
-    /// What an operator does now and then.
-    async fn operate(&mut self) {
-        let images: Vec<ImageId> = self.world.lock().truths.keys().cloned().collect();
-        let Some(serving) = &self.serving else { return };
-        let Some(id) = (!images.is_empty()).then(|| self.dice(|dice| images[dice.below(images.len())].clone())) else {
-            return;
-        };
-        self.world.tell(|| format!("replicate {id}"));
-        tenants::touch(&self.world, &id);
-        let engine = Arc::clone(&serving.engine);
-        // It may die under the operator's hands.
-        let _ = tokio::time::timeout(Duration::from_secs(5), engine.replicate(&id)).await;
-        if let Ok(Ok(reports)) =
-            tokio::time::timeout(Duration::from_secs(5), engine.list(&ImageFilter::default(), None, 100)).await
-        {
-            self.world.step(&Step::Told { text: &format!("{reports:?}") });
-        }
     }
 
     /// Faults stop.

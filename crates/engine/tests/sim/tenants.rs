@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mimeo_core::{
     ContentHash, HashAlgorithm, Image, ImageId, ImageStatus, Location, ObjectName, Visibility,
+    is_removed_with_its_bits,
     ports::{EventKind, ImageEvent},
 };
 use mimeo_testkit::sample;
@@ -192,6 +193,11 @@ fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
         2 if image.locations.len() > 1 => {
             let at = roll(world, |dice| dice.below(image.locations.len()));
             change(world, id, "remove a location of", |image| drop(image.locations.remove(at)));
+            // As Glance does it.
+            let url = &image.locations[at].url;
+            if let Some((store, object)) = world.object_at(url).filter(|_| is_removed_with_its_bits(url)) {
+                world.stores[store].tamper(&object, None);
+            }
         }
         2 => {}
         // The URL of another image's copy, or of something that looks like one.

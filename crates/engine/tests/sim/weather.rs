@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use mimeo_core::Reason;
+use mimeo_core::{Reason, ReplicaState, ports::Store};
 use tokio::time::Instant;
 
 use crate::{
     dice::Dice,
     setup::Temper,
+    witness::Place,
     world::{State, World},
 };
 
@@ -204,4 +205,34 @@ pub(crate) fn change(world: &World) {
     weather.turn(part, mood);
     drop(state);
     world.tell(|| format!("weather: {part:?} {mood:?}"));
+}
+
+/// Bits of a registered copy rot, or go away, behind everybody's back.
+pub(crate) fn spoil(world: &World) {
+    if !world.setup.scrubs {
+        return;
+    }
+    let held = |at: usize| world.stores[at].objects().into_iter().map(move |object| (at, object));
+    let is_registered = |place: &Place| {
+        let record = world.ledger.record(&place.1.image());
+        let replica = record.and_then(|mut record| record.replicas.remove(world.stores[place.0].name()));
+        replica.is_some_and(|it| it.state == ReplicaState::Registered && it.object.as_ref() == Some(&place.1))
+    };
+    let places: Vec<Place> = (0..world.stores.len()).flat_map(held).filter(is_registered).collect();
+    if places.is_empty() {
+        return;
+    }
+    let mut state = world.lock();
+    let (at, how) = (state.dice.below(places.len()), state.dice.of(0..3));
+    let place = &places[at];
+    let bits = world.stores[place.0].bits(&place.1).unwrap_or_default();
+    let bits = match how {
+        0 => Some(bits.iter().map(|byte| !byte).collect()),
+        1 => Some(bits.slice(..bits.len() / 2)),
+        _ => None,
+    };
+    world.stores[place.0].tamper(&place.1, bits);
+    state.witness.spoiled.insert(place.clone(), Instant::now());
+    drop(state);
+    world.tell(|| format!("{} at {} goes bad ({how})", place.1, world.store_name(place.0)));
 }

@@ -16,8 +16,8 @@ pub(crate) struct Witness {
     suspects: BTreeSet<Place>,
     /// When a probe last gave the right size.
     answered: BTreeMap<Place, Instant>,
-    /// Objects that images' locations name, and since when.
-    named: BTreeMap<Place, Instant>,
+    /// Objects that images' locations name, and since when each does.
+    named: BTreeMap<(Place, ImageId), Instant>,
     /// What the engine was last shown of each image, the newest first.
     looks: BTreeMap<ImageId, VecDeque<Sight>>,
     /// When each image was last marked in the ledger, by the number of the step.
@@ -30,6 +30,10 @@ pub(crate) struct Witness {
     pub(crate) windows: Vec<ImageId>,
     /// Objects that somebody else put there, under names like Mimeo's.
     pub(crate) planted: BTreeSet<Place>,
+    /// Objects of which the bits went bad, or away, behind everybody's back, and since when.
+    pub(crate) spoiled: BTreeMap<Place, Instant>,
+    /// What was there when the ledger was lost, and a store that cannot be listed does not tell of.
+    pub(crate) forgotten: BTreeSet<Place>,
 }
 
 /// What one look showed; nothing where it found no image.
@@ -56,6 +60,17 @@ impl Witness {
         }
     }
 
+    /// When a copy of the image at this store last went bad by itself.
+    pub(crate) fn went_bad(&self, at: usize, image: &ImageId) -> Option<Instant> {
+        let its = self.spoiled.iter().filter(|((store, object), _)| *store == at && object.image() == *image);
+        its.map(|(_, at)| *at).max()
+    }
+
+    /// The store has said that it is not there.
+    pub(crate) fn missed(&mut self, place: &Place) {
+        self.suspects.insert(place.clone());
+    }
+
     pub(crate) fn is_suspect(&self, place: &Place) -> bool {
         self.suspects.contains(place)
     }
@@ -79,21 +94,33 @@ impl Witness {
         self.answered.get(place).copied()
     }
 
+    /// The ledger knows nothing of these any more, nor of what was removed lately.
+    pub(crate) fn loses_ledger(&mut self, forgotten: Vec<Place>) {
+        self.forgotten.extend(forgotten);
+        self.removals.clear();
+    }
+
     /// An operator lets through what is to go.
     pub(crate) fn confirm(&mut self) {
         self.removals.clear();
         self.confirmed = true;
     }
 
-    /// These are the objects that are named now.
-    pub(crate) fn named(&mut self, now: Vec<Place>) {
+    /// These are the objects that are named now, and by which images.
+    pub(crate) fn named(&mut self, now: Vec<(Place, ImageId)>) {
         let before = std::mem::take(&mut self.named);
-        let since = |place: &Place| before.get(place).copied().unwrap_or_else(Instant::now);
-        self.named = now.into_iter().map(|place| (place.clone(), since(&place))).collect();
+        let since = |name: &(Place, ImageId)| before.get(name).copied().unwrap_or_else(Instant::now);
+        self.named = now.into_iter().map(|name| (name.clone(), since(&name))).collect();
     }
 
     pub(crate) fn named_since(&self, place: &Place) -> Option<Instant> {
-        self.named.get(place).copied()
+        self.named.iter().filter(|((named, _), _)| named == place).map(|(_, since)| *since).min()
+    }
+
+    /// By another image than this one.
+    pub(crate) fn named_beside(&self, place: &Place, image: &ImageId) -> Option<Instant> {
+        let others = self.named.iter().filter(|((named, by), _)| named == place && by != image);
+        others.map(|(_, since)| *since).min()
     }
 
     pub(crate) fn showed(&mut self, id: &ImageId, image: Option<&Image>) {

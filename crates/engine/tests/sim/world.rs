@@ -101,8 +101,10 @@ impl World {
             broken: None,
             trace: is_told.then(Vec::new),
         };
+        let registry = FakeRegistry::default();
+        stores.iter().for_each(|store| registry.reaches(store));
         Arc::new(Self {
-            registry: FakeRegistry::default(),
+            registry,
             ledger: MemoryLedger::default(),
             stores,
             setup,
@@ -147,7 +149,7 @@ impl World {
     pub(crate) fn store_location(&self, at: usize, object: &ObjectName) -> String {
         let plain = self.stores[at].location(object);
         match self.setup.stores[at].secret {
-            true => plain.replacen("http://", &format!("http://mimeo:{}@", crate::setup::SECRET), 1),
+            true => plain.replacen("://", &format!("://mimeo:{}@", crate::setup::SECRET), 1),
             false => plain,
         }
     }
@@ -155,9 +157,10 @@ impl World {
     /// The store and the object that a URL leads to.
     pub(crate) fn object_at(&self, url: &str) -> Option<(usize, ObjectName)> {
         let bare = bare(url);
+        let (_, rest) = bare.split_once("://")?;
         self.stores.iter().enumerate().find_map(|(at, store)| {
-            let rest = bare.strip_prefix(&format!("http://{}.example/", store.name()))?;
-            Some((at, rest.parse().ok()?))
+            let object = rest.strip_prefix(&format!("{}.example/", store.name()))?;
+            Some((at, object.parse().ok()?))
         })
     }
 
@@ -219,9 +222,9 @@ impl World {
     /// Where each object of Mimeo's is named is read from the images as they are now.
     pub(crate) fn locations_changed(&self) {
         let images: Vec<Image> = self.lock().truths.keys().filter_map(|id| self.registry.image(id)).collect();
-        let urls = images.iter().flat_map(|image| image.locations.iter().map(|location| &location.url));
-        let named: Vec<(usize, ObjectName)> = urls.filter_map(|url| self.object_at(url)).collect();
-        self.lock().witness.named(named);
+        let urls = images.iter().flat_map(|image| image.locations.iter().map(|location| (&image.id, &location.url)));
+        let named = urls.filter_map(|(id, url)| Some((self.object_at(url)?, id.clone())));
+        self.lock().witness.named(named.collect());
     }
 
     /// Sends an event, or loses it, or sends it late or twice. True: it was sent at once.

@@ -189,7 +189,11 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     assert_eq!(found, [(id(1), 1), (id(2), 0)]);
     assert_eq!(ledger.sweepable(None, 1).await.unwrap().len(), 1);
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
-    ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
+    // A listing is late: what the ledger has come to know meanwhile stands.
+    ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept.clone() })]).await.unwrap();
+    assert_eq!(ledger.load(&id(3)).await.unwrap().unwrap().objects, [kept.clone()]);
+    let gone = Change::ObjectGone(kept.store.clone(), kept.name.clone());
+    ledger.commit(&[gone, Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
     assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].objects[0].state, ObjectState::Found);
     let kept = Object { name: ObjectName::new(&id(2), 1), state: ObjectState::Kept, ..open_object(1) };
     ledger.commit(&[Change::Object(kept)]).await.unwrap();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Backlog, Change, DirtyMark, Failure, ImageFilter, ImageRow, ImageState, Object, ObjectName, ObjectState, Place, Proof,
-    ProofKind, Reason, Replica, ReplicaState, StoreName, Tally, ports::Ledger,
+    Backlog, Change, DirtyMark, Failure, ImageFilter, ImageRow, ImageState, Object, ObjectName, ObjectState, Place,
+    Proof, ProofKind, Reason, Replica, ReplicaState, StoreName, Tally, ports::Ledger,
 };
 
 use crate::sample::{id, time};

@@ -128,11 +128,17 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
 }
 
 async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<()> {
-    let replace = sqlx::query(
-        "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (store, name) DO UPDATE SET image = ?3, url = ?4, state = ?5, since = ?6",
-    );
-    let bound = replace
+    // No REPLACE: of what that removes no trigger is told.
+    let insert = match object.state {
+        ObjectState::Found => {
+            "INSERT OR IGNORE INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+        }
+        _ => {
+            "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (store, name) DO UPDATE SET image = ?3, url = ?4, state = ?5, since = ?6"
+        }
+    };
+    let bound = sqlx::query(insert)
         .bind(object.store.as_str())
         .bind(object.name.as_str())
         .bind(String::from(object.name.image()))

@@ -78,3 +78,21 @@ fn a_withdrawal_that_failed_is_tried_again_at_its_time() {
     done.image.locations.remove(0);
     assert_eq!(row(&done.plan()).trouble, None);
 }
+
+#[test]
+fn the_former_location_of_a_moved_copy_takes_no_bits_with_it_that_may_be_those_at_the_new_place() {
+    let moved = |new: &str, former: &str| {
+        let mut world = registered();
+        let name = world.record.objects[0].name.clone();
+        let (new, former) = (format!("{new}/{name}"), format!("{former}/{name}"));
+        world.record.objects[0].url = new.clone();
+        world.record.replicas.get_mut(&"a".parse().unwrap()).unwrap().url = Some(new.clone());
+        world.image.locations[0].url = new;
+        world.image.locations.push(Location::ours(former.clone(), &"a".parse().unwrap()));
+        (world.plan().withdraw, vec![former])
+    };
+    let (withdrawn, former) = moved("s3+https://host/new", "s3+https://host/old");
+    assert_eq!(withdrawn, former);
+    let (withdrawn, _) = moved("s3+https://host/bucket", "s3+https://alias/bucket");
+    assert_eq!(withdrawn, Vec::<String>::new());
+}

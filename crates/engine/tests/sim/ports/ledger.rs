@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result, Tally,
-    Timestamp, Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result,
+    Tally, Timestamp, Told, ports::Ledger,
 };
 
 use crate::{

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use mimeo_core::{
     ObjectName, Reason, Result, StoreName,
-    ports::{ByteStream, Offer, Receipt, Sink, Store},
+    ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
 use mimeo_testkit::FakeStore;
 
@@ -143,7 +143,16 @@ impl Store for SimStore {
             self.life.world.step(&Step::Reads { place: &self.place(object) });
             self.stream(object, offset, offset == 0).await
         };
-        self.life.call(Part::Store(self.at), self.named("read", object), act).await
+        let read = self.life.call(Part::Store(self.at), self.named("read", object), act).await;
+        if read.as_ref().is_err_and(|error| error.reason == Reason::ObjectMissing) {
+            self.life.world.lock().witness.missed(&self.place(object));
+        }
+        read
+    }
+
+    async fn list(&self, after: Option<&Cursor>) -> Result<Option<ObjectPage>> {
+        let name = || format!("{} list", self.store.name());
+        self.life.call(Part::Store(self.at), name, self.store.list(after)).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {

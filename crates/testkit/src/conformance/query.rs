@@ -115,7 +115,7 @@ async fn tells_what_waits(ledger: &impl Ledger) {
     let since = async || backlog().await.unregistered_since;
     let first_line = async |n, state: &str| {
         let lines = ledger.history(&id(n)).await.unwrap();
-        Some(lines.iter().rfind(|line| line.what.state == state).unwrap().since)
+        Some(lines.iter().find(|line| line.what.state == state).unwrap().since)
     };
     // An empty image is never tried again, and what is not wanted waits for nothing.
     let failure = |reason, next_try| Some(Failure { reason, message: "no".into(), tries: 1, next_try });

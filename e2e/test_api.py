@@ -185,8 +185,8 @@ class Listener(threading.Thread):
                 elif "event" in event:
                     self.events.append({**event, "data": json.loads(event["data"])})
                     event = {}
-        except requests.RequestException:
-            pass
+        except (requests.RequestException, AttributeError):
+            pass  # it was closed meanwhile
 
     def wait(self, fits) -> dict:
         return eventually(lambda: next(filter(fits, list(self.events)), None), 30, "the event comes")

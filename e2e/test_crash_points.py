@@ -8,6 +8,7 @@ stores, a ledger, and a rule that keeps the trials apart, since all are at the s
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -57,6 +58,10 @@ POINTS = {
     "deletion at s3": ["s3-uploads-aborted"],
     "deletion at swift": ["swift-manifest-removed"],
     "orphan at rbd": ["rbd-unprotected", "rbd-snapshot-removed"],
+    "bad copy": ["bad-copy-found", "copy-verified", "locations-arranged"],
+    "word": ["drain-said", "move-said", "rename-followed"],
+    "lost ledger": ["found-entered"],
+    "backup": ["backup-copied", "ledger-put-aside"],
 }
 
 
@@ -316,6 +321,88 @@ def loses_its_image_and_dies(trial: Trial, size: int = MiB) -> None:
 
 def test_deletions(cloud, files, witness):
     run(trials(cloud, files, "deletion"), loses_its_image_and_dies)
+
+
+def is_registered_and_stopped(trial: Trial) -> None:
+    trial.create(os.urandom(MiB))
+    trial.start()
+    trial.wait_complete()
+    trial.mimeo.stop()
+
+
+def finds_a_bad_copy_and_dies(trial: Trial) -> None:
+    is_registered_and_stopped(trial)
+    [bad] = trial.stores["file"].path.glob(f"{trial.image}*")
+    bad.write_bytes(bytes(MiB))
+    scrub = {"scrub": {"period": "5s"}}
+    trial.arm(**scrub)
+    trial.wait_for_death()
+    trial.start(**scrub)
+    eventually(lambda: not bad.exists(), 60, "the bad copy is gone")
+    trial.wait_complete()
+
+
+def is_told_of_a_store_and_dies(trial: Trial) -> None:
+    """The word is given again, as whoever gave it had no answer."""
+    is_registered_and_stopped(trial)
+    left = trial.stores.pop("file")
+    if trial.point == "drain-said":
+        words = ("drain", "file")
+        trial.config["enabled_stores"] = [*trial.stores, "file"]
+        trial.config["stores.file"] = left.section
+    elif trial.point == "rename-followed":
+        words = ("stores", "rename", "file", "renamed")
+        trial.stores["renamed"] = left
+    else:
+        words = ("stores", "move", "file")
+        path = left.path.with_name(f"{left.path.name}-new")
+        shutil.copytree(left.path, path)
+        section = {**left.section, "path": str(path), "read_url": left.section["read_url"].rstrip("/") + "-new/"}
+        trial.stores["file"] = Directory(section, path)
+    trial.arm()
+    assert trial.mimeo.run(*words)[0] != 0, "nobody answers any more"
+    trial.wait_for_death()
+    trial.start()
+    code, out, err = trial.mimeo.run(*words)
+    assert code == 0, (code, out, err)
+    if trial.point == "drain-said":
+        eventually(lambda: not left.left(), 60, "the store is empty")
+    trial.wait_complete()
+
+
+def loses_its_ledger_and_dies(trial: Trial) -> None:
+    """What a listing of the directory shows is entered, though the image's locations show it too."""
+    is_registered_and_stopped(trial)
+    for file in trial.mimeo.ledger.parent.glob(f"{trial.mimeo.ledger.name}*"):
+        file.unlink()
+    trial.arm()
+    trial.wait_for_death()
+    trial.start()
+    trial.wait_complete()
+
+
+def is_backed_up_and_dies(trial: Trial) -> None:
+    """The command dies, and is given again."""
+    is_registered_and_stopped(trial)
+    backup = str(trial.mimeo.ledger.with_suffix(".backup"))
+    trial.mimeo.extra_env = {"MIMEO_CRASH": trial.point}
+    codes = [trial.mimeo.run("ledger", word, backup)[0] for word in ("backup", "restore")]
+    assert -signal.SIGKILL in codes, codes
+    trial.mimeo.extra_env = {}
+    if trial.point == "backup-copied":
+        assert trial.mimeo.run("ledger", "backup", backup)[0] == 0
+    assert trial.mimeo.run("ledger", "restore", backup)[0] == 0
+    trial.start()
+    trial.wait_complete()
+
+
+def test_healing_words_and_ledgers(cloud, files):
+    stories = {
+        "bad copy": finds_a_bad_copy_and_dies, "word": is_told_of_a_store_and_dies,
+        "lost ledger": loses_its_ledger_and_dies, "backup": is_backed_up_and_dies,
+    }
+    story = {point: story for group, story in stories.items() for point in POINTS[group]}
+    run(trials(cloud, files, *stories), lambda trial: story[trial.point](trial))
 
 
 def dies_with_a_large_image(trial: Trial, size: int) -> None:

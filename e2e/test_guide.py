@@ -134,10 +134,12 @@ def test_nginx_takes_it(block, tmp_path):
     server = block.text.replace("/srv", f"{tmp_path}/srv")
     temporary = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("proxy", "fastcgi", "uwsgi", "scgi"))
     conf = tmp_path / "nginx.conf"
-    conf.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {temporary} server {{ listen 127.0.0.1:1; {server} }} }}")
+    http = f"access_log off; {temporary} server {{ listen 127.0.0.1:1; {server} }}"
+    conf.write_text(f"pid {tmp_path}/pid; events {{}} http {{ {http} }}")
     run(["/usr/sbin/nginx", "-t", "-c", conf, "-p", tmp_path, "-e", tmp_path / "error.log"])
 
 
+@pytest.mark.timeout(600)
 def test_the_first_days(cloud, mimeo, images):
     """A new user of the guide does all that it says, chapter by chapter, with Glance, Keystone and Mimeo as it has them."""
     keystone, glance = cloud.keystone, cloud.glance
@@ -269,7 +271,8 @@ class Day:
         token = self.cloud.keystone.token("alice").value
         url = f"{self.cloud.glance.url}/v2/images"
         headers = {"X-Auth-Token": token}
-        made = requests.post(url, headers=headers, json={"name": "alice's", "disk_format": "raw", "container_format": "bare"})
+        record = {"name": "alice's", "disk_format": "raw", "container_format": "bare"}
+        made = requests.post(url, headers=headers, json=record)
         image = f"{url}/{made.json()['id']}"
         binary = {**headers, "Content-Type": "application/octet-stream"}
         assert requests.put(f"{image}/file", headers=binary, data=b"hers").status_code == 204

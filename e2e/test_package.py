@@ -148,8 +148,9 @@ def test_installed_and_used(cloud, mimeo, images, machine, package):
     pid = show(machine, "MainPID")
     configure(machine, mimeo, transfer={"concurrency": 3})
     machine.run("systemctl", "reload", UNIT)
-    assert show(machine, "ActiveState") == "active" and show(machine, "MainPID") == pid
-    assert '"concurrency":3' in limits(machine, mimeo)
+    eventually(lambda: '"concurrency":3' in limits(machine, mimeo), 30, "the new limits are in force")
+    eventually(lambda: show(machine, "ActiveState") == "active", 30, "systemd knows that the reload is over")
+    assert show(machine, "MainPID") == pid
 
     machine.run("sh", "-ec", f"echo 'what an administrator wrote' | sed 's/^/# /' >> {CONFIG}")
     install(machine, package)

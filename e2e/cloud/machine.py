@@ -16,6 +16,8 @@ from .base import Server, eventually, program, run
 # What unshare gives it of its own; sysctl and /sys it can only read.
 APART = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--ipc", "--uts", "--cgroup"]
 
+# Nothing of what this machine would start at its boot is started (`*.wants`), and nothing forbids packages to start what is
+# theirs (`policy-rc.d`). The root is changed by pivot_root: units with directories of their own need a real one.
 BOOT = """
 mount -t tmpfs -o mode=755 machine {layers}
 mkdir {layers}/upper {layers}/work {layers}/root
@@ -53,9 +55,14 @@ def _cgroups() -> Path | None:
 
 
 def can_be_made() -> bool:
-    if os.getuid() != 0 or _cgroups() is None:
+    groups = _cgroups()
+    if os.getuid() != 0 or groups is None or not os.access(groups, os.W_OK):
         return False
-    layer = "mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w && mount -t overlay -o lowerdir=/,upperdir=/mnt/u,workdir=/mnt/w o /mnt"
+    layer = """
+        mount -t tmpfs none /mnt
+        mkdir /mnt/upper /mnt/work
+        mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work none /mnt
+    """
     return run(["unshare", *APART, "sh", "-ec", layer], check=False).returncode == 0
 
 
@@ -74,7 +81,9 @@ class Machine(Server):
         return ["sh", "-ec", f"echo $$ > {self.cgroup}/cgroup.procs; exec {shlex.join(apart)}"]
 
     def ready(self):
-        return self._init() is not None and self.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"
+        if self._init() is None:
+            return False
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"
 
     def stop(self) -> None:
         """At once, with all that runs in it; its layers go with its mounts."""
@@ -102,7 +111,8 @@ class Machine(Server):
         return int(children[0]) if children else None
 
     def run(self, *command: str, check: bool = True, **more) -> subprocess.CompletedProcess:
-        inside = ["nsenter", "--target", self._init(), "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--root", "--wdns=/"]
+        spaces = ["--mount", "--pid", "--ipc", "--uts", "--cgroup"]
+        inside = ["nsenter", "--target", self._init(), *spaces, "--root", "--wdns=/"]
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         return run([*inside, *command], env=env, check=check, **more)
 

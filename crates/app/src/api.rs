@@ -1,4 +1,4 @@
-//! The API of `serve`: what the commands and the dashboard, and whoever else may, ask the engine.
+//! The API of `serve`: what the commands and other programs ask the engine.
 //!
 //! Owns HTTP: routes, who may call them, problems. Decides nothing: each route is one call of the engine.
 
@@ -20,14 +20,17 @@ pub(crate) mod token;
 
 use std::sync::Arc;
 
-use axum::extract::FromRef;
+use axum::{Router, extract::FromRef};
 use mimeo_engine::Engine;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
-pub(crate) use self::events::{Changes, Numbered};
+pub(crate) use self::{
+    events::{Changes, Numbered},
+    problem::Problem,
+};
 use crate::{listener, tls::Tls, webhooks};
 
 /// Listeners to events at a time.
@@ -62,19 +65,20 @@ pub(crate) struct Watching {
     pub webhooks: webhooks::Board,
 }
 
-/// Answers on `listener` until `stop`; then ends the requests under way.
+/// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     watching: Watching,
+    beside: Router,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
     let Watching { is_open, webhooks } = watching;
     let api = Api { engine, listeners, webhooks, stop: stop.clone() };
-    listener::serve(listener, tls, routes::router(api, &authority, is_open), stop).await
+    listener::serve(listener, tls, routes::router(api, &authority, is_open).merge(beside), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

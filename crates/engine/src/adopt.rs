@@ -157,6 +157,7 @@ async fn enter(engine: &Engine, part: &StorePart, objects: Vec<ObjectName>) -> R
         [Change::Object(Object { store, name, url, state: ObjectState::Found, since: now }), Change::Dirty(mark)]
     });
     engine.ledger.commit(&changes.collect::<Vec<_>>()).await?;
+    mimeo_crash::point("found-entered");
     engine.wake.notify_one();
     Ok(())
 }

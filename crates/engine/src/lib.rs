@@ -62,4 +62,4 @@ pub use meter::{Counts, LAG_BOUNDS, Lags, Measured};
 pub use progress::{Phase, Progress, Running, Traffic};
 pub use stores::Refusal;
 pub use survey::notes;
-pub use upload::{Bits, Copying, Outcome, Upload};
+pub use upload::{Becomes, Bits, Copying, Outcome, Upload};

@@ -69,6 +69,7 @@ pub(crate) async fn drain(engine: &Engine, store: &StoreName) -> Result<()> {
     let now = engine.clock.now();
     let since = engine.orders.lock().draining.get(store).copied().unwrap_or(now);
     write(engine, DRAINING, store, Some(since)).await?;
+    mimeo_crash::point("drain-said");
     // Before the marks: whoever looks because of one is to know of it.
     engine.orders.lock().draining.insert(store.clone(), since);
     tracing::info!(%store, "the store is drained");
@@ -107,6 +108,7 @@ pub(crate) async fn move_store(engine: &Engine, store: &StoreName) -> Result<u64
     }
     let now = engine.clock.now();
     write(engine, MOVING, store, Some(now)).await?;
+    mimeo_crash::point("move-said");
     engine.orders.lock().moving.insert(store.clone(), now);
     tracing::info!(%store, copies = elsewhere, "the store's copies are proven at its new place");
     let is_elsewhere = |record: &Record| engine.elsewhere(record).contains(store);

@@ -3,9 +3,12 @@
 //! Only with the feature `sabotage`, which nobody but the engine's own tests asks for, and there only on a thread that
 //! asked for one. Without it [`is`] is a constant.
 
+#![cfg_attr(not(feature = "sabotage"), allow(dead_code, unreachable_pub))]
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     UnprovenIsRegistered,
+    UploadIsNotCompared,
     NamesAreNotRead,
     BitsGoWithTheirLocation,
     WhatIsOutOfReachIsBad,
@@ -29,8 +32,9 @@ pub enum Bug {
 
 impl Bug {
     /// Each with the number of the promise that it breaks.
-    pub const ALL: [(Self, usize); 20] = [
+    pub const ALL: [(Self, usize); 21] = [
         (Self::UnprovenIsRegistered, 1),
+        (Self::UploadIsNotCompared, 1),
         (Self::NamesAreNotRead, 2),
         (Self::BitsGoWithTheirLocation, 2),
         (Self::WhatIsOutOfReachIsBad, 2),

@@ -161,7 +161,11 @@ pub(crate) async fn rename(engine: &Engine, from: &StoreName, to: &StoreName) ->
             // Now that nobody else works on it.
             let Some(record) = engine.ledger.load(&record.image.id).await? else { continue };
             match renaming(&record, from, to) {
-                Some(changes) => engine.ledger.commit(&changes).await.map(|()| renamed.followed += 1)?,
+                Some(changes) => {
+                    engine.ledger.commit(&changes).await?;
+                    mimeo_crash::point("rename-followed");
+                    renamed.followed += 1;
+                }
                 None => renamed.both += 1,
             }
         }

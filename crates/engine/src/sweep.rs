@@ -73,7 +73,7 @@ async fn sweep(engine: &Engine) -> Result<()> {
         remove(engine, due.map(|candidate| candidate.object).collect()).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
             let mut changes = vec![Change::Forget(record.image.id.clone())];
-            if record.image.gone_at > Some(verdict.confirmed) && !record.replicas.is_empty() {
+            if guard::has_gone(record, verdict.confirmed) {
                 changes.push(engine.guard.note(now));
             }
             engine.ledger.commit(&changes).await?;

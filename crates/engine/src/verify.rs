@@ -104,6 +104,7 @@ async fn keep(
             tracing::warn!(%store, error = error.chain(), "a registered copy could not be read again");
         }
         engine.breakers.suspect(store, error.reason);
+        mimeo_crash::point("bad-copy-found");
     }
     let (now, backoff) = (engine.clock.now(), engine.settings.policy.backoff);
     update(engine, id, store, |replica, changes| match outcome {
@@ -122,5 +123,7 @@ async fn keep(
             replica.failed(state, error, backoff, now)
         }
     })
-    .await
+    .await?;
+    mimeo_crash::point("copy-verified");
+    Ok(())
 }

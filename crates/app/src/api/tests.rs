@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
 use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
@@ -55,18 +56,15 @@ async fn api_with(metrics_are_open: bool) -> Api {
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
     let authority = Authority::new(token, Some(identity), roles, clock);
     let watching = Watching { is_open: metrics_are_open, webhooks: webhooks::Board::default() };
-    serving.spawn(serve(listener, None, engine(registry.clone()), authority, watching, CancellationToken::new()));
+    let (engine, beside) = (engine(registry.clone(), Arc::default()), Router::new());
+    serving.spawn(serve(listener, None, engine, authority, watching, beside, CancellationToken::new()));
     let settings =
         ApiSettings { listen: address, token_file, roles: RoleNames::default(), metrics_are_open: false, tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 
-fn engine(registry: FakeRegistry) -> Arc<Engine> {
-    engine_with(registry, Arc::new(MemoryLedger::default()))
-}
-
 /// One that only looks, with a store.
-pub(crate) fn engine_with(registry: FakeRegistry, ledger: Arc<MemoryLedger>) -> Arc<Engine> {
+pub(crate) fn engine(registry: FakeRegistry, ledger: Arc<MemoryLedger>) -> Arc<Engine> {
     let store = FakeStore::new("http1");
     let facts = StoreFacts::new("http1".parse().unwrap());
     let parts = Parts {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use super::*;
-use crate::{api::tests::engine_with, config::Only};
+use crate::{api::tests::engine, config::Only};
 
 const SECRET: &str = "a secret of enough letters";
 
@@ -78,7 +78,7 @@ async fn world(refuses: u32) -> World {
 
 impl World {
     fn start(&mut self, only: Only) {
-        let engine = engine_with(FakeRegistry::default(), self.ledger.clone());
+        let engine = engine(FakeRegistry::default(), self.ledger.clone());
         let url = format!("http://{}/hook", self.address).parse().unwrap();
         let settings = WebhookSettings { name: "pager".into(), url, secret: SECRET.into(), only };
         let clock = Arc::new(FakeClock::at(sample::time(1000)));

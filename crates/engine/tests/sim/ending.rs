@@ -78,6 +78,16 @@ async fn help(story: &mut Story) {
         }
     }
     for record in story.world.ledger.records() {
+        // Glance has removed it with another image that named it: somebody has the copies read again.
+        let is_missing = |replica: &Replica| {
+            let at = story.world.stores.iter().position(|store| *store.name() == replica.store);
+            let object = at.zip(replica.object.as_ref()).filter(|(at, _)| story.world.setup.stores[*at].reached);
+            object.is_some_and(|(at, object)| !story.world.stores[at].holds(object))
+        };
+        let registered = record.replicas.values().filter(|replica| replica.state == ReplicaState::Registered);
+        if registered.into_iter().any(is_missing) {
+            let _ = engine.verify(&record.image.id).await;
+        }
         let waits = |replica: &mimeo_core::Replica| replica.failure.as_ref().is_some_and(|it| it.next_try.is_none());
         if record.image.gone_at.is_none() && record.replicas.values().any(waits) {
             let _ = engine.replicate(&record.image.id).await;
@@ -102,13 +112,17 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
         };
         let is_enabled = |store: &StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
         let is_active = world.image(&record.image.id).is_some_and(|image| image.status == ImageStatus::Active);
-        if let Some(going) = record.replicas.values().find(|it| is_active && is_going(it) && is_enabled(&it.store)) {
+        // It has no other place.
+        let has_place = world.image(&record.image.id).is_some_and(|image| !configuration.wanted(&image).0.is_empty());
+        if let Some(going) =
+            record.replicas.values().find(|it| is_active && has_place && is_going(it) && is_enabled(&it.store))
+        {
             return Err(format!("{} at {} {IS_TO_GO}", record.image.id, going.store));
         }
     }
     for at in &configuration.enabled {
         for object in world.stores[*at].everything() {
-            is_of_use(world, &(*at, object))?;
+            is_of_use(world, configuration, &(*at, object))?;
         }
     }
     for record in world.ledger.records() {
@@ -180,10 +194,15 @@ fn has_to_share(world: &World, image: &Image) -> bool {
 }
 
 /// Nothing is at a store that the ledger does not want there.
-fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
+fn is_of_use(world: &World, configuration: &Configuration, place: &Place) -> Result<(), String> {
     let is_anothers = world.lock().witness.planted.contains(place);
     let is_forgotten = world.lock().witness.forgotten.contains(place) && !world.setup.stores[place.0].listable;
     if is_anothers || is_forgotten || is_named(world, place) {
+        return Ok(());
+    }
+    // Where every store is drained the last good copy stays.
+    let image = world.image(&place.1.image());
+    if !configuration.drained.is_empty() && image.is_some_and(|image| configuration.wanted(&image).0.is_empty()) {
         return Ok(());
     }
     let is_kept = world.state_of(place) == Some(ObjectState::Kept) && world.image(&place.1.image()).is_some();

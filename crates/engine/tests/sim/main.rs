@@ -17,6 +17,7 @@ mod seeds;
 mod setup;
 mod story;
 mod tenants;
+mod uploads;
 mod weather;
 mod witness;
 mod world;

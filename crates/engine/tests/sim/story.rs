@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use mimeo_core::ImageId;
 use mimeo_engine::Engine;
 use mimeo_testkit::{LedgerBackup, sample};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     ports::events::SimEvents,
     promises::{self, Broken, Step},
     setup::{Configuration, Setup},
-    tenants, weather,
+    tenants, uploads, weather,
     world::{Life, World},
 };
 
@@ -37,6 +40,8 @@ pub(crate) struct Story {
 pub(crate) struct Serving {
     life: Arc<Life>,
     pub(crate) engine: Arc<Engine>,
+    /// Who uploads through its gateway.
+    pub(crate) clients: JoinSet<()>,
     task: JoinHandle<()>,
     stop: CancellationToken,
     since: Instant,
@@ -105,8 +110,9 @@ impl Story {
     /// Something happens.
     async fn scene(&mut self) {
         match self.dice(|dice| dice.of(0..100)) {
-            0..57 => tenants::act(&self.world),
-            57..62 => weather::spoil(&self.world),
+            0..55 => tenants::act(&self.world),
+            55..59 => uploads::begin(self),
+            59..62 => weather::spoil(&self.world),
             62..82 => weather::change(&self.world),
             82..88 => self.restart().await,
             88..91 => self.crash().await,
@@ -162,7 +168,7 @@ impl Story {
         let task = tokio::task::spawn(async move {
             served.serve(Some(Box::new(events)), token).await.unwrap();
         });
-        self.serving = Some(Serving { life, engine, task, stop, since: Instant::now() });
+        self.serving = Some(Serving { life, engine, clients: JoinSet::new(), task, stop, since: Instant::now() });
     }
 
     /// The engine dies, if it is not dead already, and another begins.
@@ -183,9 +189,10 @@ impl Story {
 
     /// As SIGKILL. Nothing of the engine is left when this returns.
     pub(crate) async fn halt(&mut self) {
-        let Some(serving) = self.serving.take() else { return };
+        let Some(mut serving) = self.serving.take() else { return };
         self.world.tell(|| "KILL".into());
         serving.life.end();
+        serving.clients.shutdown().await;
         serving.task.abort();
         let _ = serving.task.await;
         self.is_left_by(&serving.engine).await;
@@ -207,6 +214,7 @@ impl Story {
                 let _ = serving.task.await;
             }
             life.end();
+            serving.clients.shutdown().await;
             self.is_left_by(&serving.engine).await;
         }
         self.come_back().await;

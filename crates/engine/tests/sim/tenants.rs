@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Images there may be at most.
-const MOST: usize = 8;
+pub(crate) const MOST: usize = 8;
 
 /// Somebody does something.
 pub(crate) fn act(world: &Arc<World>) {

@@ -102,7 +102,8 @@ impl World {
             trace: is_told.then(Vec::new),
         };
         let registry = FakeRegistry::default();
-        stores.iter().for_each(|store| registry.reaches(store));
+        let reached = stores.iter().zip(&setup.stores).filter(|(_, setup)| setup.reached);
+        reached.for_each(|(store, _)| registry.reaches(store));
         Arc::new(Self {
             registry,
             ledger: MemoryLedger::default(),

@@ -32,6 +32,7 @@ impl SqliteLedger {
                 return Err(failed(cause.into()));
             }
         };
+        mimeo_crash::point("backup-copied");
         published(&part, to).map_err(|cause| failed(cause.into()))?;
         Ok(images)
     }
@@ -61,6 +62,7 @@ impl SqliteLedger {
                     removed(kept)?;
                     moved(old, kept)?;
                 }
+                mimeo_crash::point("ledger-put-aside");
             }
             published(&part, path)
         };

@@ -131,7 +131,8 @@ async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<(
     // No REPLACE: of what that removes no trigger is told.
     let insert = match object.state {
         ObjectState::Found => {
-            "INSERT OR IGNORE INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+            "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (store, name) DO NOTHING"
         }
         _ => {
             "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

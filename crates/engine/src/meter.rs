@@ -320,7 +320,9 @@ mod tests {
     #[test]
     fn a_lag_falls_into_the_first_bucket_that_holds_it() {
         let mut lags = Lags::default();
-        [0.5, 1.0, 1.1, 1e9].into_iter().for_each(|lag| lags.add(lag));
+        for lag in [0.5, 1.0, 1.1, 1e9] {
+            lags.add(lag);
+        }
         assert_eq!((lags.buckets[0], lags.buckets[1], lags.count), (2, 1, 4));
         assert_eq!(lags.buckets.iter().sum::<u64>(), 3, "longer than all bounds");
     }

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import requests
 
 from clients import bare
 from cloud.base import eventually, listens
@@ -105,6 +106,15 @@ def test_the_glance_client(demo):
     listed = demo.openstack("list", "-f", "value", "-c", "ID").split()
     assert listed[0] in bare("glance", *common, "image-list")
     assert "mimeo_store" in bare("glance", *common, "image-show", listed[0])
+
+
+def test_the_dashboard_opens_with_the_token_that_is_printed(demo):
+    found = re.search(r"in a browser: (http://\S+)\s+sign in with the token (\S+)", demo.text())
+    url, token = found.groups()
+    with requests.Session() as browser:
+        form = re.search(r'name="csrf" value="(\w+)"', browser.get(f"{url}sign-in", timeout=10).text).group(1)
+        page = browser.post(f"{url}sign-in", data={"csrf": form, "token": token, "next": "/"}, timeout=10)
+    assert page.status_code == 200 and "http1: registered" in page.text
 
 
 def test_ctrl_c_cleans_up(demo):

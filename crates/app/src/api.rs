@@ -1,4 +1,4 @@
-//! The API of `serve`: what the commands and the dashboard, and whoever else may, ask the engine.
+//! The API of `serve`: what the commands and other programs ask the engine.
 //!
 //! Owns HTTP: routes, who may call them, problems. Decides nothing: each route is one call of the engine.
 
@@ -8,26 +8,30 @@ mod events;
 mod health;
 mod images;
 mod input;
+mod metrics;
 mod openapi;
 mod problem;
 mod routes;
 mod rules;
 mod stores;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod token;
 
 use std::sync::Arc;
 
-use axum::extract::FromRef;
+use axum::{Router, extract::FromRef};
 use mimeo_engine::Engine;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::auth::Authority;
-pub(crate) use self::events::{Changes, Numbered};
-use crate::{listener, tls::Tls};
+pub(crate) use self::{
+    events::{Changes, Numbered},
+    problem::Problem,
+};
+use crate::{listener, tls::Tls, webhooks};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -37,6 +41,7 @@ const LISTENERS: usize = 64;
 struct Api {
     engine: Arc<Engine>,
     listeners: Arc<Semaphore>,
+    webhooks: webhooks::Board,
     /// What would go on for ever ends with this.
     stop: CancellationToken,
 }
@@ -47,17 +52,33 @@ impl FromRef<Api> for Arc<Engine> {
     }
 }
 
-/// Answers on `listener` until `stop`; then ends the requests under way.
+impl FromRef<Api> for webhooks::Board {
+    fn from_ref(api: &Api) -> Self {
+        api.webhooks.clone()
+    }
+}
+
+/// For those who watch by `/metrics`.
+pub(crate) struct Watching {
+    /// Without a token.
+    pub is_open: bool,
+    pub webhooks: webhooks::Board,
+}
+
+/// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
+    watching: Watching,
+    beside: Router,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
-    let api = Api { engine, listeners, stop: stop.clone() };
-    listener::serve(listener, tls, routes::router(api, &authority), stop).await
+    let Watching { is_open, webhooks } = watching;
+    let api = Api { engine, listeners, webhooks, stop: stop.clone() };
+    listener::serve(listener, tls, routes::router(api, &authority, is_open).merge(beside), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

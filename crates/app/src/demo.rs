@@ -73,7 +73,7 @@ fn introduction(world: &World, size: u64) -> String {
     let stores: Vec<String> = world.stores.iter().map(|(name, url)| format!("  {name:14} {url}")).collect();
     format!(
         "Mimeo's demo: everything runs in this one process, in {}\n\n  image service  http://{}\n{}\n  \
-         mimeo's API    http://{}\n\nCreating the image \"{SAMPLE}\" of {size} bytes, as any client would:\n\n",
+         dashboard      http://{}/\n\nCreating the image \"{SAMPLE}\" of {size} bytes, as any client would:\n\n",
         world.directory.path().display(),
         world.image_service,
         stores.join("\n"),
@@ -86,11 +86,13 @@ fn farewell(world: &World, id: &ImageId, locations: &[String]) -> String {
     // As it was called, so that it can be called again.
     let mimeo = std::env::args().next().unwrap_or_else(|| "mimeo".into());
     let openstack = format!("openstack --os-auth-type none --os-endpoint http://{}", world.image_service);
+    let (dashboard, token) = (world.api.listen, world.token.reveal());
     format!(
-        "\nEvery copy was read back and is right. The image's locations are now:\n  {locations}\n\nTry next, in a second \
-         terminal:\n\n  export MIMEO_CONFIG={}\n  {mimeo} status\n  {mimeo} status {id}\n\n  {openstack} image create \
-         --file FILE demo2\n  {mimeo} status demo2\n  {openstack} image delete demo2\n  {mimeo} gc    # its copies go \
-         {} later\n\nCtrl-C ends the demo and removes all of it.\n",
+        "\nEvery copy was read back and is right. The image's locations are now:\n  {locations}\n\nLook at it in a browser: \
+         http://{dashboard}/\n  sign in with the token {token}\n\nTry next, in a second terminal:\n\n  export \
+         MIMEO_CONFIG={}\n  {mimeo} status\n  {mimeo} status {id}\n\n  {openstack} image create --file FILE demo2\n  \
+         {mimeo} status demo2\n  {openstack} image delete demo2\n  {mimeo} gc    # its copies go {} later\n\nCtrl-C ends \
+         the demo and removes all of it.\n",
         world.config.display(),
         world::GRACE,
     )

@@ -16,6 +16,8 @@ mod reload;
 mod sample;
 mod service_manager;
 mod tls;
+mod ui;
+mod webhooks;
 mod wire;
 
 #[cfg(fuzzing)]

@@ -56,7 +56,9 @@ async fn change(engine: &Engine, before: &Image, keep: &[Location], remove: &[Lo
     let urls: Vec<String> = remove.iter().map(|location| without_credentials(&location.url)).collect();
     match outcome {
         Ok(()) => {
-            urls.iter().for_each(|url| tracing::info!(url, "withdrawn"));
+            for url in &urls {
+                tracing::info!(url, "withdrawn");
+            }
             if urls.is_empty() {
                 tracing::info!("the locations were put in another order");
             }

@@ -6,6 +6,7 @@ ALTER TABLE images ADD COLUMN owner TEXT;
 ALTER TABLE images ADD COLUMN state TEXT;
 
 CREATE INDEX images_by_state ON images (state);
+CREATE INDEX images_by_owner ON images (owner);
 CREATE INDEX images_hidden ON images (id) WHERE failure_reason = 'image-not-visible';
 
 CREATE INDEX replicas_by_state ON replicas (store, state);

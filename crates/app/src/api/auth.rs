@@ -84,7 +84,8 @@ impl Authority {
         if self.token.matches(bearer) {
             return Ok(Caller { name: "token_file".into(), role: Role::Admin });
         }
-        let Some(identity) = self.identity.as_ref().filter(|_| bearer.len() <= LONGEST_TOKEN) else {
+        let is_token = (1..=LONGEST_TOKEN).contains(&bearer.len());
+        let Some(identity) = self.identity.as_ref().filter(|_| is_token) else {
             return Err(self.unauthorized());
         };
         let key = Sha256::digest(bearer).into();
@@ -102,7 +103,6 @@ impl Authority {
     }
 
     /// A token for [`admit`](Self::admit) from Keystone, for a user with a password.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the dashboard"))]
     pub(crate) async fn sign_in(&self, credentials: &Credentials) -> Result<String, Problem> {
         let identity = self.identity.as_ref().ok_or_else(Problem::no_keystone)?;
         let _question = self.questions.acquire().await;
@@ -150,7 +150,7 @@ pub(super) fn token_of(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use async_trait::async_trait;
     use mimeo_core::{Error, Reason, Result};
     use mimeo_testkit::{FakeClock, sample};
@@ -159,7 +159,7 @@ pub(super) mod tests {
 
     /// Knows the tokens `admin`, `reader`, `member` and `unscoped`, whose owners bear their names, until second 100.
     #[derive(Default)]
-    pub(in crate::api) struct FakeIdentity {
+    pub(crate) struct FakeIdentity {
         asked: Mutex<usize>,
         is_down: Mutex<bool>,
     }

@@ -1,6 +1,7 @@
 //! The commands' side of `serve`'s API.
 
 use std::{
+    error::Error as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -179,9 +180,10 @@ impl Client {
 
     async fn answer(&self, request: RequestBuilder) -> Outcome<Response> {
         let sent = request.send().await;
-        let answer = sent.map_err(|error| match error.is_connect() {
-            true => unreachable_at(&self.base),
-            false => Failure::failed(format!("mimeo serve at {} does not answer: {error}", self.base)),
+        let answer = sent.map_err(|error| match (not_trusted(&error), error.is_connect()) {
+            (Some(why), _) => Failure::failed(format!("cannot talk to mimeo serve at {}: {why}", self.base)),
+            (None, true) => unreachable_at(&self.base),
+            (None, false) => Failure::failed(format!("mimeo serve at {} does not answer: {error}", self.base)),
         })?;
         match answer.status() {
             status if status.is_success() => Ok(answer),
@@ -214,6 +216,19 @@ pub(crate) fn the_one(mut found: Vec<ImageReport>, name_or_id: &str) -> Outcome<
             )))
         }
     }
+}
+
+/// What TLS said, if that was it.
+fn not_trusted(error: &reqwest::Error) -> Option<String> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let of_tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(why) = of_tls.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Some(why.to_string());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The address to connect to for one to listen on.

@@ -22,7 +22,7 @@ use crate::{
     api::{self, auth::Authority, token::Token},
     config::{ApiSettings, Config, RoleNames},
     lifetime::Tasks,
-    wire,
+    ui, webhooks, wire,
 };
 
 const STORES: [&str; 3] = ["http1", "http2", "http3"];
@@ -40,6 +40,8 @@ pub(super) struct World {
     /// Names and URLs.
     pub(super) stores: Vec<(&'static str, String)>,
     pub(super) api: ApiSettings,
+    /// With which one signs in to the dashboard.
+    pub(super) token: Token,
     /// The ledger is this process's own.
     _claim: wire::Claim,
 }
@@ -66,11 +68,14 @@ impl World {
         let api = config.api.clone();
         let wire::Service { engine, claim, .. } = wire::service(config).await?;
         let token = Token::load_or_create(&api.token_file)?;
-        let authority = Authority::new(token, None, RoleNames::default(), Arc::new(wire::SystemClock));
-        tasks.start("api", api::serve(listener, None, engine.clone(), authority, stop.clone()));
+        let authority = Authority::new(token.clone(), None, RoleNames::default(), Arc::new(wire::SystemClock));
+        let clock = Arc::new(wire::SystemClock);
+        let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, false, stop);
+        let watching = api::Watching { is_open: api.metrics_are_open, webhooks: webhooks::Board::default() };
+        tasks.start("api", api::serve(listener, None, engine.clone(), authority, watching, dashboard, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });
-        Ok(Self { directory, config: path, image_service, stores, api, _claim: claim })
+        Ok(Self { directory, config: path, image_service, stores, api, token, _claim: claim })
     }
 
     /// Removes all of it; says so if it cannot.

@@ -191,7 +191,7 @@ async fn finds_what_is_to_be_swept(ledger: &impl Ledger) {
     assert_eq!(ledger.sweepable(Some(&id(1)), 9).await.unwrap().len(), 1);
     // A listing is late: what the ledger has come to know meanwhile stands.
     ledger.commit(&[Change::Object(Object { state: ObjectState::Found, ..kept.clone() })]).await.unwrap();
-    assert_eq!(ledger.load(&id(3)).await.unwrap().unwrap().objects, [kept.clone()]);
+    assert_eq!(ledger.load(&id(3)).await.unwrap().unwrap().objects, std::slice::from_ref(&kept));
     let gone = Change::ObjectGone(kept.store.clone(), kept.name.clone());
     ledger.commit(&[gone, Change::Object(Object { state: ObjectState::Found, ..kept })]).await.unwrap();
     assert_eq!(ledger.sweepable(Some(&id(2)), 9).await.unwrap()[0].objects[0].state, ObjectState::Found);

@@ -128,6 +128,7 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
 }
 
 async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<()> {
+    // No REPLACE: of what that removes no trigger is told.
     let insert = match object.state {
         ObjectState::Found => {
             "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

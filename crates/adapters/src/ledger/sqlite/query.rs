@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    CONTESTED, Change, Failure, ImageFilter, ImageId, ImageState, Place, Reason, ReplicaState, Result, Tally,
+    Backlog, CONTESTED, Change, Failure, ImageFilter, ImageId, ImageState, Place, Reason, ReplicaState, Result, Tally,
+    Timestamp,
 };
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
     changes::run,
-    rows::{self, text, timestamp, word},
+    rows::{self, milliseconds, text, timestamp, word},
     unavailable,
 };
 
@@ -23,8 +24,31 @@ pub(super) async fn ids(
     after: Option<&ImageId>,
     limit: usize,
 ) -> Result<Vec<ImageId>> {
-    let mut query = select(filter);
-    query.push("i.id > ").push_bind(after.map_or("", ImageId::as_str));
+    let (None, Some(state)) = (&filter.store, filter.replica) else {
+        return ids_of(snapshot, filter, after, limit).await;
+    };
+    // In this state anywhere: the index begins with the store.
+    let stores: Vec<String> = sqlx::query_scalar("SELECT store FROM tally WHERE state = ?1 AND replicas > 0")
+        .bind(state.to_string())
+        .fetch_all(&mut *snapshot)
+        .await
+        .map_err(unavailable)?;
+    let mut found = BTreeSet::new();
+    for store in stores {
+        let filter = ImageFilter { store: Some(text(&store)?), ..filter.clone() };
+        found.extend(ids_of(snapshot, &filter, after, limit).await?);
+    }
+    Ok(found.into_iter().take(limit).collect())
+}
+
+async fn ids_of(
+    snapshot: &mut SqliteConnection,
+    filter: &ImageFilter,
+    after: Option<&ImageId>,
+    limit: usize,
+) -> Result<Vec<ImageId>> {
+    let (mut query, id) = select(filter);
+    query.push(id).push(" > ").push_bind(after.map_or("", ImageId::as_str));
     if let Some(state) = filter.state {
         query.push(" AND i.state = ").push_bind(state.to_string());
     }
@@ -33,43 +57,35 @@ pub(super) async fn ids(
     }
     if let Some(wanted) = filter.text.as_ref().map(|text| text.to_ascii_lowercase()) {
         query.push(" AND (instr(lower(i.name), ").push_bind(wanted.clone());
-        query
-            .push(") > 0 OR substr(i.id, 1, length(")
-            .push_bind(wanted.clone())
-            .push(")) = ")
-            .push_bind(wanted)
-            .push(")");
+        query.push(") > 0 OR substr(i.id, 1, length(").push_bind(wanted.clone());
+        query.push(")) = ").push_bind(wanted).push(")");
     }
-    query.push(" ORDER BY i.id LIMIT ").push_bind(rows::limit(limit));
+    query.push(" ORDER BY ").push(id).push(" LIMIT ").push_bind(rows::limit(limit));
     let found: Vec<String> = query.build_query_scalar().fetch_all(snapshot).await.map_err(unavailable)?;
     rows::ids(&found)
 }
 
-/// From the few where the replica's place and state are both named; else from the images.
-fn select(filter: &ImageFilter) -> QueryBuilder<Sqlite> {
+/// What to select from, and which column has the images' ids in order.
+fn select(filter: &ImageFilter) -> (QueryBuilder<Sqlite>, &'static str) {
     let mut query = QueryBuilder::new("SELECT i.id FROM ");
     match (&filter.store, filter.replica) {
+        // From the few that there may be.
         (Some(store), Some(state)) => {
             query
                 .push("replicas r CROSS JOIN images i ON i.id = r.image WHERE r.store = ")
                 .push_bind(store.to_string());
             query.push(" AND r.state = ").push_bind(state.to_string()).push(" AND ");
+            return (query, "r.image");
         }
-        (None, None) => {
+        (Some(store), None) => {
+            query.push("images i WHERE EXISTS (SELECT 1 FROM replicas r WHERE r.image = i.id AND r.store = ");
+            query.push_bind(store.to_string()).push(") AND ");
+        }
+        (None, _) => {
             query.push("images i WHERE ");
         }
-        (store, state) => {
-            query.push("images i WHERE EXISTS (SELECT 1 FROM replicas r WHERE r.image = i.id");
-            if let Some(store) = store {
-                query.push(" AND r.store = ").push_bind(store.to_string());
-            }
-            if let Some(state) = state {
-                query.push(" AND r.state = ").push_bind(state.to_string());
-            }
-            query.push(") AND ");
-        }
     }
-    query
+    (query, "i.id")
 }
 
 pub(super) async fn tally(readers: &SqlitePool) -> Result<Tally> {
@@ -139,6 +155,36 @@ async fn hidden(snapshot: &mut SqliteConnection) -> Result<Option<Failure>> {
     let Some(id) = id else { return Ok(None) };
     let record = rows::records(snapshot, &[text(&id)?]).await?.pop();
     Ok(record.and_then(|record| record.image.trouble).filter(|trouble| trouble.reason == Reason::ImageNotVisible))
+}
+
+pub(super) async fn backlog(readers: &SqlitePool, now: Timestamp) -> Result<Backlog> {
+    let mut snapshot = readers.begin().await.map_err(unavailable)?;
+    let (due, later, oldest): (i64, i64, Option<i64>) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE due <= ?1), count(*) FILTER (WHERE due > ?1), min(due) FILTER (WHERE due <= ?1)
+         FROM dirty",
+    )
+    .bind(milliseconds(now))
+    .fetch_one(&mut *snapshot)
+    .await
+    .map_err(unavailable)?;
+    let since: Option<i64> = sqlx::query_scalar(
+        "SELECT min(h.since) FROM images i JOIN replicas r ON r.image = i.id
+             JOIN history h ON h.image = r.image AND h.store = r.store
+         WHERE i.state IN ('pending', 'replicating', 'degraded', 'failed') AND r.state <> 'registered'
+             AND (r.failure_reason IS NULL OR r.failure_next_try IS NOT NULL)
+             AND EXISTS (SELECT 1 FROM json_each(i.wanted) WHERE value = r.store)
+             AND h.number > coalesce((SELECT max(b.number) FROM history b
+                 WHERE b.image = r.image AND b.store = r.store AND b.state = 'registered'), 0)",
+    )
+    .fetch_one(&mut *snapshot)
+    .await
+    .map_err(unavailable)?;
+    Ok(Backlog {
+        due: due.unsigned_abs(),
+        oldest_due: oldest.map(timestamp).transpose()?,
+        later: later.unsigned_abs(),
+        unregistered_since: since.map(timestamp).transpose()?,
+    })
 }
 
 /// Derives the states of the images that the changes were about, by core's rule.

@@ -129,11 +129,20 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
         let id = &record.image.id;
         let is_here =
             |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
+        // Where every store is drained the last good copy stays.
+        let has_place = |id: &mimeo_core::ImageId| {
+            let image = world.image(id).filter(|_| !configuration.drained.is_empty());
+            image.is_none_or(|image| !configuration.wanted(&image).0.is_empty())
+        };
         let may_stay = |object: &mimeo_core::Object| {
             let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
             let place = (at, object.name.clone());
             let is_anothers = object.state == ObjectState::Found && world.lock().witness.planted.contains(&place);
-            !is_here(&object.store) || is_anothers || is_named(world, &place) || is_borne(world, &object.name)
+            !is_here(&object.store)
+                || !has_place(id)
+                || is_anothers
+                || is_named(world, &place)
+                || is_borne(world, &object.name)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {

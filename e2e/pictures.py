@@ -33,7 +33,7 @@ def world(cloud: Cloud) -> tuple[Mimeo, str]:
     mimeo.stores = dict(zip(("berlin", "paris", "oslo"), cloud.nginx)) | {"lisbon": lisbon}
     slow = {"bandwidth": "3MiB/s"}
     mimeo.serve(
-        retry={"first": "5m", "max": "10m"}, gc={"interval": "1s", "grace": "1s", "max_images": 2}, rules=RULES,
+        retry={"first": "5m", "max": "10m"}, gc={"interval": "1s", "grace": "10s", "max_images": 2}, rules=RULES,
         **{"stores.oslo": slow},
     )
     images = cloud.images
@@ -44,6 +44,7 @@ def world(cloud: Cloud) -> tuple[Mimeo, str]:
     doomed = [images.create(os.urandom(1000), name=f"build-{n}", visibility="public") for n in (711, 712, 713)]
     for image in doomed:
         mimeo.wait_registered(image)
+    for image in doomed:
         images.delete(image)
     lisbon.fault("PUT", "status", 507)
     failed = [images.create(os.urandom(3 * MiB), name=name, visibility="public") for name in ("gpu-cuda-13", "sap-hana-sles")]

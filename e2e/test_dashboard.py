@@ -144,7 +144,7 @@ def test_a_failure_says_what_to_do_and_is_tried_again(cloud, mimeo, images, visi
 
 
 def test_many_deletions_wait_for_a_word(mimeo, images, visit):
-    mimeo.serve(gc={"interval": "1s", "grace": "1s", "max_images": 1})
+    mimeo.serve(gc={"interval": "1s", "grace": "5s", "max_images": 1})
     made = [images.create(b"bits", name=f"doomed-{number}") for number in range(3)]
     for image in made:
         mimeo.wait_registered(image)
@@ -169,7 +169,7 @@ def test_everybody_can_use_every_page(cloud, mimeo, images, visit, faulty):
     broken = faulty()
     broken.fault("PUT", "status", 507)
     mimeo.use(*cloud.nginx[:2], broken)
-    mimeo.serve(retry={"first": "1h", "max": "1h"}, gc={"interval": "1s", "grace": "1s", "max_images": 1})
+    mimeo.serve(retry={"first": "1h", "max": "1h"}, gc={"interval": "1s", "grace": "5s", "max_images": 1})
     failed = images.create(os.urandom(1000), name="failed")
     gone = [images.create(b"gone", name="gone") for _ in range(2)]
     for image in (failed, *gone):

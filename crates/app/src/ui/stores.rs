@@ -73,12 +73,12 @@ async fn stores(dashboard: &Dashboard) -> Result<Html, Fault> {
     let (reports, now) = (dashboard.engine.stores().await?, dashboard.now());
     let store = |report: StoreReport| {
         let chart = chart(report.name.as_str(), &dashboard.samples.series(&report.name));
-        store(report, chart, now)
+        store(&report, chart, now)
     };
     Ok(Html::made(&Stores { stores: reports.into_iter().map(store).collect() })?)
 }
 
-fn store(report: StoreReport, chart: Chart, now: Timestamp) -> Store {
+fn store(report: &StoreReport, chart: Chart, now: Timestamp) -> Store {
     let mut remarks = Vec::new();
     remarks.extend(report.since.filter(|_| report.enabled).map(|since| Html::time(since, now).after("since")));
     remarks.extend(report.error.as_deref().map(Html::text));

@@ -146,7 +146,7 @@ async fn each_route_is_open_to_its_role_and_to_no_less() {
     assert_eq!(api.get("/v1/no-such-path", None).await.0, 401);
     assert_eq!(api.get("/v1/overview", Some(&api.token())).await.0, 200);
     let open: Vec<&str> = ROUTES.iter().filter(|route| route.2.is_none()).map(|route| route.1).collect();
-    assert_eq!(open, ["/healthz"]);
+    assert_eq!(open, ["/healthz", "/readyz"]);
     let reads = |Route(method, _, least, _): &&Route| *method == "GET" || *least == Some(Role::Admin);
     assert_eq!(ROUTES.iter().filter(reads).count(), ROUTES.len(), "a reader can change nothing");
 }

@@ -334,7 +334,7 @@ def finds_a_bad_copy_and_dies(trial: Trial) -> None:
     is_registered_and_stopped(trial)
     [bad] = trial.stores["file"].path.glob(f"{trial.image}*")
     bad.write_bytes(bytes(MiB))
-    scrub = {"scrub": {"period": "5s"}}
+    scrub = {"scrub": {"period": "10s"}}
     trial.arm(**scrub)
     trial.wait_for_death()
     trial.start(**scrub)
@@ -360,18 +360,21 @@ def is_told_of_a_store_and_dies(trial: Trial) -> None:
         section = {**left.section, "path": str(path), "read_url": left.section["read_url"].rstrip("/") + "-new/"}
         trial.stores["file"] = Directory(section, path)
     trial.arm()
-    assert trial.mimeo.run(*words)[0] != 0, "nobody answers any more"
+    # An image that is at work is not renamed at the first word.
+    eventually(lambda: trial.mimeo.run(*words)[0] != 0 and not trial.mimeo.running(), 60, "nobody answers any more")
     trial.wait_for_death()
     trial.start()
-    code, out, err = trial.mimeo.run(*words)
-    assert code == 0, (code, out, err)
+    if trial.point != "rename-followed":  # the only image has followed
+        code, out, err = trial.mimeo.run(*words)
+        assert code == 0, (code, out, err)
     if trial.point == "drain-said":
         eventually(lambda: not left.left(), 60, "the store is empty")
     trial.wait_complete()
 
 
 def loses_its_ledger_and_dies(trial: Trial) -> None:
-    """What a listing of the directory shows is entered, though the image's locations show it too."""
+    """What a listing of the directory shows is entered, before anything else is looked at."""
+    del trial.stores["nginx"], trial.stores["apache"]
     is_registered_and_stopped(trial)
     for file in trial.mimeo.ledger.parent.glob(f"{trial.mimeo.ledger.name}*"):
         file.unlink()

@@ -36,8 +36,15 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             swept = sweep(&engine) => swept,
         };
-        if let Err(error) = swept {
-            tracing::warn!(reason = error.reason.code(), error = error.chain(), "the sweep failed; it is tried again");
+        match swept {
+            Ok(()) => engine.meter.beat("sweep", engine.clock.now()),
+            Err(error) => {
+                tracing::warn!(
+                    reason = error.reason.code(),
+                    error = error.chain(),
+                    "the sweep failed; it is tried again"
+                );
+            }
         }
         tokio::select! {
             biased;

@@ -218,12 +218,12 @@ pub(crate) fn the_one(mut found: Vec<ImageReport>, name_or_id: &str) -> Outcome<
 }
 
 /// What TLS said, if that was it.
-fn not_trusted(error: &(dyn std::error::Error + 'static)) -> Option<&rustls::Error> {
+fn not_trusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     if let Some(io) = error.downcast_ref::<std::io::Error>() {
         // It leaves out of its sources the very error that it holds.
         return not_trusted(io.get_ref()?);
     }
-    error.downcast_ref().or_else(|| not_trusted(error.source()?))
+    error.downcast_ref::<rustls::Error>().or_else(|| not_trusted(error.source()?))
 }
 
 /// The address to connect to for one to listen on.

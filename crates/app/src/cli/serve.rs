@@ -17,7 +17,7 @@ use crate::{
     reload::{Certificates, Reload},
     service_manager,
     tls::Tls,
-    ui, wire,
+    ui, webhooks, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -33,6 +33,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
+    let hooks = std::mem::take(&mut config.webhooks);
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&api.token_file)?;
@@ -57,7 +58,13 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     }
     let clock = Arc::new(wire::SystemClock);
     let dashboard = ui::start(&mut tasks, engine.clone(), Arc::clone(&authority), clock, tls.api.is_some(), &stop);
-    let api = api::serve(listener, tls.api.clone(), engine.clone(), authority, dashboard, stop.clone());
+    let told = webhooks::Board::default();
+    if !hooks.is_empty() {
+        let clock = Arc::new(wire::SystemClock);
+        tasks.start("webhooks", webhooks::run(engine.clone(), clock, hooks, told.clone(), stop.clone()));
+    }
+    let watching = api::Watching { is_open: api.metrics_are_open, webhooks: told };
+    let api = api::serve(listener, tls.api.clone(), engine.clone(), authority, watching, dashboard, stop.clone());
     tasks.start("api", api);
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));

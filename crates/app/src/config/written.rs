@@ -54,7 +54,9 @@ impl Written {
                     sections.insert(format!("[{name}]"), Value::Table(section));
                 }
                 Value::Table(_) => drop(sections.insert(format!("[{name}]"), value)),
-                Value::Array(_) if name == "rules" => drop(sections.insert(format!("[[{name}]]"), value)),
+                Value::Array(_) if name == "rules" || name == "webhooks" => {
+                    drop(sections.insert(format!("[[{name}]]"), value))
+                }
                 _ => drop(sections.insert(name, value)),
             }
         }

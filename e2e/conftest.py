@@ -6,14 +6,16 @@ import os
 import random
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 
 from clients import Clients
 from cloud import Cloud
-from cloud.base import eventually, kill_all, tail
+from cloud.base import eventually, free_port, kill_all, tail
 from cloud.fault import FaultyStore
+from cloud.images import Images
 from cloud.nginx import Exporter
 from cloud.rsyncd import Rsyncd
 from cloud.sshd import Agent, Sshd
@@ -159,6 +161,25 @@ def mimeo(cloud, request):
     program = Mimeo(directory, cloud)
     yield program
     program.discard()
+
+
+@pytest.fixture
+def gateway(cloud, mimeo):
+    """A function that starts Mimeo with a gateway in front of glance-api, and gives the gateway's address."""
+
+    def start(*arguments, gateway=None, **changes) -> str:
+        port = free_port()
+        options = {"listen": f"127.0.0.1:{port}", "upstream": [cloud.glance.url], "stop_timeout": "5s"}
+        mimeo.serve(*arguments, gateway={**options, **(gateway or {})}, **changes)
+        return f"http://127.0.0.1:{port}"
+
+    return start
+
+
+@pytest.fixture
+def through(cloud):
+    """The Images API, by way of an address."""
+    return lambda url: Images(SimpleNamespace(url=url), cloud.keystone)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ needs=(
   /usr/bin/rsync=rsync
   /usr/bin/rclone=rclone
   /usr/bin/openssl=openssl
+  /usr/bin/promtool=prometheus
   /usr/bin/chromium=chromium
   /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf=fonts-dejavu-core
   /usr/bin/curl=curl

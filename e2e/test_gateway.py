@@ -1,11 +1,14 @@
 """The gateway: uploads are in every store when the client is answered, and a proxy is all that it is otherwise."""
 
+import contextlib
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
-from types import SimpleNamespace
+import ssl
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,28 +16,10 @@ import requests
 
 from cloud.base import always, eventually, free_port, run
 from cloud.images import PATCH_TYPE, Images
+from test_limits import RELOADED, reload, told
 
 MiB = 1 << 20
 IMAGE_OPTIONS = ("--disk-format", "raw", "--container-format", "bare")
-
-
-@pytest.fixture
-def gateway(cloud, mimeo):
-    """A function that starts Mimeo with a gateway in front of glance-api, and gives the gateway's address."""
-
-    def start(*arguments, gateway=None, **changes) -> str:
-        port = free_port()
-        options = {"listen": f"127.0.0.1:{port}", "upstream": [cloud.glance.url], "stop_timeout": "5s"}
-        mimeo.serve(*arguments, gateway={**options, **(gateway or {})}, **changes)
-        return f"http://127.0.0.1:{port}"
-
-    return start
-
-
-@pytest.fixture
-def through(cloud):
-    """The Images API, by way of an address."""
-    return lambda url: Images(SimpleNamespace(url=url), cloud.keystone)
 
 
 def upload(images: Images, image: str, data, **headers) -> requests.Response:
@@ -103,77 +88,9 @@ def stored(mimeo) -> set:
     return {path for name in mimeo.stores for path in mimeo.objects(name)}
 
 
-def nothing_left(mimeo, images, image: str) -> None:
-    """On no server anything of it, and nothing in the ledger to be removed."""
-    eventually(lambda: not stored(mimeo), 60, "the stores are empty")
-    assert images.show(image)["locations"] == []
-
-
-def test_an_upload_that_glance_refuses_leaves_nothing(cloud, mimeo, gateway, through, images):
-    """A bad token, an image that has its bits, an image of another project, no such image: Glance's own answer, and no
-    byte on any store."""
-    url = gateway()
-    done, data = images.create(b"x" * 1000), os.urandom(MiB)
-    mimeo.wait_registered(done)
-    before = stored(mimeo)
-    empty = images.record()
-    through_it, headers = through(url), {"Content-Type": "application/octet-stream"}
-    refused = {
-        "token": requests.put(f"{url}/v2/images/{empty}/file", data=data, headers={**headers, "X-Auth-Token": "no"}),
-        "active": upload(through_it, done, data),
-        "unknown": upload(through_it, "3bd3b8c6-0000-4000-8000-000000000000", data),
-        "type": through_it.raw("PUT", f"/images/{empty}/file", data=data, headers={"Content-Type": "text/plain"}),
-    }
-    assert {name: answer.status_code for name, answer in refused.items()} == {
-        "token": 401, "active": 409, "unknown": 404, "type": 415,
-    }
-    assert stored(mimeo) == before
-    assert images.show(empty)["status"] == "queued"
-
-
-def test_a_client_that_goes_away_leaves_nothing(mimeo, gateway, images, cloud):
-    """Half of the announced bytes, then the connection ends: Glance takes the image back to `queued`, and every partial
-    object is removed."""
-    url = gateway()
-    image = images.record()
-    head = (
-        f"PUT /v2/images/{image}/file HTTP/1.1\r\nHost: glance\r\nContent-Type: application/octet-stream\r\n"
-        f"X-Auth-Token: {cloud.keystone.token('admin').value}\r\nContent-Length: {8 * MiB}\r\n\r\n"
-    )
-    with connect(url) as connection:
-        connection.sendall(head.encode() + os.urandom(4 * MiB))
-        eventually(lambda: images.show(image)["status"] == "saving", 30, "Glance takes the upload")
-    images.wait_status(image, "queued")
-    nothing_left(mimeo, images, image)
-
-
-def test_glance_dying_in_an_upload_leaves_nothing_and_the_next_one_works(cloud, mimeo, gateway, through, images):
-    """glance-api is killed in mid-upload: the client gets an error, no object stays; after its restart the same image
-    can be uploaded."""
-    url = gateway()
-    image = images.record()
-
-    def body():
-        yield os.urandom(MiB)
-        eventually(lambda: images.show(image)["status"] == "saving", 30, "Glance takes the upload")
-        cloud.glance.kill()
-        for _ in range(64):
-            yield os.urandom(MiB)
-
-    try:
-        assert upload(through(url), image, body()).status_code >= 500
-    except requests.ConnectionError:
-        pass  # The answer came while the body was still on its way.
-    cloud.glance.start()
-    eventually(lambda: not stored(mimeo), 60, "the stores are empty")
-    again, data = images.record(), os.urandom(MiB)
-    assert upload(through(url), again, data).status_code == 204
-    mimeo.assert_complete(again, data)
-
-
 def test_a_stop_lets_a_running_upload_end(mimeo, gateway, through, images):
     """SIGTERM in mid-upload: no new connection is taken, the upload ends with 204 and its replicas are registered before
-    Mimeo ends."""
+    Mimeo ends. Who has sent only a part of a request's head is not waited for."""
     url = gateway(gateway={"stop_timeout": "60s"})
     image, parts = images.record(), [os.urandom(MiB) for _ in range(8)]
 
@@ -184,15 +101,21 @@ def test_a_stop_lets_a_running_upload_end(mimeo, gateway, through, images):
                 os.kill(mimeo.process.pid, signal.SIGTERM)
                 eventually(lambda: refuses(url), 30, "the gateway takes nobody new")
 
-    answer = upload(through(url), image, body())
-    assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "3/3")
-    assert mimeo.process.wait(timeout=60) == 0
+    with connect(url) as half:
+        half.sendall(b"GET /v2/images HTTP/1.1\r\nHost: gla")
+        answer = upload(through(url), image, body())
+        assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "3/3")
+        assert mimeo.process.wait(timeout=40) == 0
     mimeo.assert_complete(image, b"".join(parts))
 
 
-def connect(url: str) -> socket.socket:
+def address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+    return parts.hostname, parts.port
+
+
+def connect(url: str) -> socket.socket:
+    return socket.create_connection(address(url), timeout=30)
 
 
 def refuses(url: str) -> bool:
@@ -354,6 +277,30 @@ def test_the_clients_that_people_use(mimeo, gateway, clients, images, file_of, t
     mimeo.assert_complete(by_curl, data)
 
 
+def test_what_was_staged_is_not_read_again(cloud, mimeo, gateway, through, images):
+    """The stores have what is staged when the client has its answer or soon after it, and nothing is registered. The
+    import makes the image of it: proven and registered, and no byte read from Glance. A staged image that is deleted
+    leaves nothing."""
+    through_it = through(gateway(scan={"interval": "1h"}))
+    data, image, other = os.urandom(8 * MiB), images.record(), images.record()
+    for staged in (image, other):
+        through_it.stage(staged, data)
+        eventually(lambda i=staged: len(copies(mimeo, i)) == 3, 30, "every store has it")
+    eventually(lambda: {it["state"] for it in mimeo.status(image)["replicas"]} == {"stored"}, 30, "all are closed")
+    assert (images.show(image)["status"], images.show(image)["locations"]) == ("uploading", [])
+    through_it.start_import(image, {"name": "glance-direct"}, ["main", "second"])
+    images.wait_status(image, "active")
+    mimeo.wait_registered(image)
+    mimeo.assert_complete(image, data)
+    assert reads_of(cloud, image) == []
+    images.delete(other)
+    eventually(lambda: not copies(mimeo, other), 60, "nothing of it is left")
+
+
+def copies(mimeo, image: str) -> list:
+    return [path for store in mimeo.stores for path in mimeo.objects(store, image)]
+
+
 def test_downloads_from_the_nearest_copy(cloud, mimeo, gateway, through, images):
     """With `reads = "nearest"` Glance grants the download and a store gives the bits, whole or in part; without any copy
     that answers, Glance gives them."""
@@ -390,22 +337,82 @@ def test_who_may_not_download_gets_no_bits_from_a_copy(mimeo, gateway, through, 
 def test_tls_and_a_second_glance_api_when_the_first_is_gone(cloud, mimeo, gateway, images, tmp_path):
     """HTTPS with the operator's certificate; of two upstreams one answers no connections: every request, uploads too,
     goes to the other."""
-    certificate, key = tmp_path / "gateway.pem", tmp_path / "gateway.key"
-    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate])
+    pem, key = certificate(tmp_path, "gateway")
     upstream = [f"http://127.0.0.1:{free_port()}", cloud.glance.url]
-    url = gateway(gateway={"certificate": str(certificate), "key": str(key), "upstream": upstream})
+    url = gateway(gateway={"certificate": str(pem), "key": str(key), "upstream": upstream})
     secure = url.replace("http:", "https:")
     headers = {"X-Auth-Token": images.keystone.token("admin").value}
     for _ in range(4):
-        assert requests.get(f"{secure}/v2/images", headers=headers, verify=certificate, timeout=30).status_code == 200
+        assert requests.get(f"{secure}/v2/images", headers=headers, verify=pem, timeout=30).status_code == 200
         image, data = images.record(), os.urandom(100_000)
         answer = requests.put(
-            f"{secure}/v2/images/{image}/file", data=data, verify=certificate, timeout=60,
+            f"{secure}/v2/images/{image}/file", data=data, verify=pem, timeout=60,
             headers={**headers, "Content-Type": "application/octet-stream"},
         )
         assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "3/3")
         mimeo.assert_complete(image, data)
+
+
+def certificate(directory, name: str):
+    """A new one, with the name in its subject, in the place of the one before."""
+    files = directory / "gateway.pem", directory / "gateway.key"
+    run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", files[1], "-out", files[0]])
+    return files
+
+
+def test_the_certificate_is_read_anew(mimeo, gateway, tmp_path):
+    """SIGHUP: new connections get the new certificate, one that is open goes on. A broken file leaves what is in force."""
+    pem, key = certificate(tmp_path, "first")
+    secure = gateway(gateway={"certificate": str(pem), "key": str(key)}).replace("http:", "https:")
+
+    def subject() -> str:
+        shown = ssl.get_server_certificate(address(secure))
+        return run(["openssl", "x509", "-noout", "-subject"], input=shown).stdout
+
+    assert "first" in subject()
+    with requests.Session() as session:
+        first = shutil.copy(pem, tmp_path / "first.pem")
+        assert session.get(secure, timeout=30, verify=first).ok
+        certificate(tmp_path, "second")
+        reload(mimeo, RELOADED)
+        assert "second" in subject()
+        pem.write_text("no certificate")
+        assert "holds no certificate" in reload(mimeo, "not renewed")[0]
+        assert "second" in subject()
+        assert session.get(secure, timeout=30, verify=first).ok
+    assert not told(mimeo, "only after a restart")
+
+
+def test_many_connections_that_do_nothing(mimeo, gateway, through, images):
+    """Thousands that say nothing, or only begin a request, leave room for an upload and take little memory. One more
+    than may be is told so, and let in when another goes."""
+    most, (_, hard) = 3000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    url = gateway(gateway={"connections": most})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    before, idle = mimeo.memory(), []
+    with contextlib.ExitStack() as open_ones:
+        for number in range(most - 1):
+            connection = open_ones.enter_context(connect(url))
+            if number % 2:
+                connection.sendall(b"PUT /v2/images HTTP/1.1\r\nHost: gla")
+            idle.append(connection)
+        image, data = images.record(), os.urandom(MiB)
+        # This one goes with the answer.
+        answer = upload(through(url), image, data, Connection="close")
+        assert (answer.status_code, answer.headers["X-Mimeo-Replicas"]) == (204, "3/3")
+        assert mimeo.memory() - before < 64 * MiB
+        with connect(url):
+            full = eventually(lambda: refused(url), 10, "one too many is refused")
+            assert b"[gateway] connections" in full and b"retry-after: " in full
+            idle[0].close()
+            eventually(lambda: not refused(url), 10, "there is room again")
+
+
+def refused(url: str) -> bytes:
+    answer = ask(url, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return answer if answer.startswith(b"HTTP/1.1 503") else b""
 
 
 def test_a_gateway_that_leads_to_itself_is_refused(mimeo):

@@ -1,14 +1,18 @@
-"""The gateway: an upload to Glance and three stores beside one to Glance alone; and small calls, beside nginx as a proxy.
+"""The gateway: an upload to Glance and three stores beside one to Glance alone; many at once, for the memory; and small
+calls, beside nginx as a proxy.
 
 Both proxies stand in front of the same static server, so that Glance's own time does not hide theirs.
 """
 
 import json
+import resource
+import socket
 import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +21,7 @@ import requests
 from cloud.base import free_port, listens, program
 from cloud.images import Images
 from cloud.nginx import Nginx
+from mimeo import Mimeo
 
 from ..content import MIB, write
 from ..lab import Lab
@@ -28,6 +33,8 @@ from ..watchdog import limit, patience, say
 TITLE = "Gateway: uploads to Glance and three stores, and small calls"
 DIRECT = "PUT to Glance alone"
 NONE, ALL = 'through the gateway, ack = "none"', 'through the gateway, ack = "all"'
+AT_ONCE, IDLE = 8, 2000
+CROWD = f"{AT_ONCE} uploads at once, beside {IDLE} idle connections"
 BY_GATEWAY, BY_NGINX, STATIC = "small calls, gateway", "small calls, nginx as a proxy", "small calls, no proxy"
 CONNECTIONS, SECONDS, SINGLE = 32, 5, 500
 
@@ -42,6 +49,7 @@ def run(lab: Lab, options) -> Report:
             for case in (DIRECT, NONE, ALL):
                 with limit(patience(6 * options.size), case):
                     samples.append(upload(lab, file, options.size, round_, case))
+        samples += filter(None, [crowd(lab, options.middle_size)])
         samples += small_calls(lab, options.rounds)
     finally:
         file.unlink(missing_ok=True)
@@ -60,10 +68,7 @@ def upload(lab: Lab, file: Path, mib: int, round_: int, case: str) -> Sample:
         put(images, image, "file", mib, file)
         usage = watch.usage()
     else:
-        port = free_port()
-        gateway = {"listen": f"127.0.0.1:{port}", "upstream": [lab.cloud.glance.url], "ack": "all" if case == ALL else "none"}
-        with lab.mimeo(lab.cloud.nginx[:3], gateway=gateway) as mimeo:
-            through = Images(SimpleNamespace(url=f"http://127.0.0.1:{port}"), lab.cloud.keystone)
+        with gateway(lab, "all" if case == ALL else "none") as (mimeo, through):
             watch = Watch([mimeo.process.pid])
             put(through, image, "file", mib, file)
             usage = watch.usage()
@@ -74,6 +79,39 @@ def upload(lab: Lab, file: Path, mib: int, round_: int, case: str) -> Sample:
     say(f"gateway, round {round_ + 1}: {case}: {usage.seconds:.2f} s")
     images.delete(image)
     return Sample(case, round_, mib, usage.seconds, None, usage.cpu, usage.memory, 0 if case != DIRECT else None)
+
+
+@contextmanager
+def gateway(lab: Lab, ack: str) -> Iterator[tuple[Mimeo, Images]]:
+    """In front of Glance, with three stores; and the Images API by way of it."""
+    port = free_port()
+    section = {"listen": f"127.0.0.1:{port}", "upstream": [lab.cloud.glance.url], "ack": ack}
+    with lab.mimeo(lab.cloud.nginx[:3], gateway=section) as mimeo:
+        yield mimeo, Images(SimpleNamespace(url=f"http://127.0.0.1:{port}"), lab.cloud.keystone)
+
+
+def crowd(lab: Lab, mib: int) -> Sample | None:
+    """What memory they all take. Half of those that do nothing have begun a request."""
+    if not lab.has_room(5 * AT_ONCE * mib, CROWD):
+        return None
+    images, file = [lab.cloud.images.record(f"crowd-{n}") for n in range(AT_ONCE)], write(lab.scratch / "crowd.image", mib)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with limit(patience(6 * AT_ONCE * mib), CROWD), gateway(lab, "all") as (mimeo, through), ExitStack() as idle:
+        address = ("127.0.0.1", int(through.glance.url.rpartition(":")[2]))
+        for number in range(IDLE):
+            connection = idle.enter_context(socket.create_connection(address))
+            if number % 2:
+                connection.sendall(b"GET /v2/images HTTP/1.1\r\nHost: glance")
+        watch = Watch([mimeo.process.pid])
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda image: put(through, image, "file", mib, file), images))
+        usage = watch.usage()
+    file.unlink()
+    for image in images:
+        lab.cloud.images.delete(image)
+    say(f"gateway: {CROWD}: peak {usage.memory / MIB:.1f} MiB")
+    return Sample(CROWD, 0, AT_ONCE * mib, usage.seconds, None, usage.cpu, usage.memory, 0)
 
 
 # -- small calls -------------------------------------------------------------------------------------------------------
@@ -128,9 +166,9 @@ def proxies(lab: Lab) -> Iterator[dict[str, int]]:
     server = Proxy(lab.scratch)
     server.start()
     port = free_port()
-    gateway = {"listen": f"127.0.0.1:{port}", "upstream": [f"http://127.0.0.1:{server.static}"]}
+    section = {"listen": f"127.0.0.1:{port}", "upstream": [f"http://127.0.0.1:{server.static}"]}
     try:
-        with lab.mimeo(lab.cloud.nginx[:3], gateway=gateway):
+        with lab.mimeo(lab.cloud.nginx[:3], gateway=section):
             yield {STATIC: server.static, BY_NGINX: server.port, BY_GATEWAY: port}
     finally:
         server.stop()
@@ -165,7 +203,7 @@ def report(samples: Samples) -> Report:
         rows.append({
             "": case,
             "seconds": found.series("seconds").text(4 if calls.values else 2),
-            f"× {DIRECT}": compared(samples, "seconds", case, base).full() if base == DIRECT else "–",
+            f"× {DIRECT}": compared(samples, "seconds", case, base).full() if case in (DIRECT, NONE, ALL) else "–",
             "peak memory MiB": f"{max(memory) / MIB:.1f}" if memory else "–",
             "calls/s": calls.text(0),
         })
@@ -179,5 +217,8 @@ def report(samples: Samples) -> Report:
         f"It adds {statistics.median(added) * 1e3:.2f} ms to a small call, at the median, and serves "
         f"{statistics.median(rates):.2f} ({min(rates):.2f} to {max(rates):.2f}) × the calls per second of nginx.",
     ]
+    if CROWD in cases:
+        peak, bound = cases[CROWD].series("memory").values[0] / MIB, 64 + 2 * AT_ONCE
+        shows.append(f"{CROWD}: {peak:.1f} MiB of memory at the peak (the bound is {bound}).")
     notes = ["Memory is Mimeo's own; for the direct PUT it is Glance's."]
     return Report(TITLE, rows, shows, notes, samples)

@@ -19,7 +19,7 @@ from ..lab import Lab
 from ..report import Report, Sample, Samples, compared
 from ..watchdog import limit, say
 
-TITLE = "Ledger: what people ask, with 100,000 images at ten stores"
+TITLE = "Ledger: what people ask, with very many images at ten stores"
 SMALL, STORES = 100, 10
 WARM = 2  # questions before those that count
 NOW = 1_790_000_000_000

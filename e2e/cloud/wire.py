@@ -57,6 +57,11 @@ class Wire:
         self._fault = None
         self._loop.call_soon_threadsafe(self._let_go)
 
+    def cut(self) -> None:
+        """Resets what is stalled, and whatever comes."""
+        self.fault("cut", DOWN)
+        self._loop.call_soon_threadsafe(self._let_go)
+
     def stop(self) -> None:
         self.heal()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -128,6 +133,8 @@ class Wire:
                 raise Broken
             case "stall":
                 await self._healed.wait()
+                if self._fault and self._fault.kind == "cut":
+                    raise Broken
             case "truncate":
                 return None
             case "corrupt" if at >= 0:

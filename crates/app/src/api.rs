@@ -8,6 +8,7 @@ mod events;
 mod health;
 mod images;
 mod input;
+mod metrics;
 mod openapi;
 mod problem;
 mod routes;
@@ -30,7 +31,7 @@ pub(crate) use self::{
     events::{Changes, Numbered},
     problem::Problem,
 };
-use crate::{listener, tls::Tls};
+use crate::{listener, tls::Tls, webhooks};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -40,6 +41,7 @@ const LISTENERS: usize = 64;
 struct Api {
     engine: Arc<Engine>,
     listeners: Arc<Semaphore>,
+    webhooks: webhooks::Board,
     /// What would go on for ever ends with this.
     stop: CancellationToken,
 }
@@ -50,18 +52,33 @@ impl FromRef<Api> for Arc<Engine> {
     }
 }
 
+impl FromRef<Api> for webhooks::Board {
+    fn from_ref(api: &Api) -> Self {
+        api.webhooks.clone()
+    }
+}
+
+/// For those who watch by `/metrics`.
+pub(crate) struct Watching {
+    /// Without a token.
+    pub is_open: bool,
+    pub webhooks: webhooks::Board,
+}
+
 /// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     engine: Arc<Engine>,
     authority: Arc<Authority>,
+    watching: Watching,
     beside: Router,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
-    let api = Api { engine, listeners, stop: stop.clone() };
-    listener::serve(listener, tls, routes::router(api, &authority).merge(beside), stop).await
+    let Watching { is_open, webhooks } = watching;
+    let api = Api { engine, listeners, webhooks, stop: stop.clone() };
+    listener::serve(listener, tls, routes::router(api, &authority, is_open).merge(beside), stop).await
 }
 
 /// The body of every error (RFC 9457), as the commands read it.

@@ -15,6 +15,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 pub(crate) mod units;
+mod webhooks;
 mod written;
 
 use std::{
@@ -65,6 +66,7 @@ pub(crate) struct Config {
     /// None: no gateway.
     pub gateway: Option<GatewaySettings>,
     pub log: LogFormat,
+    pub webhooks: Vec<WebhookSettings>,
     /// To compare with what the file says later.
     pub written: Written,
 }
@@ -143,6 +145,8 @@ pub(crate) struct ApiSettings {
     pub token_file: PathBuf,
     /// Which of Keystone's roles may do what.
     pub roles: RoleNames,
+    /// Whether `/metrics` needs no token.
+    pub metrics_are_open: bool,
     /// None: plain HTTP.
     pub tls: Option<TlsFiles>,
 }
@@ -152,6 +156,30 @@ pub(crate) struct ApiSettings {
 pub(crate) struct RoleNames {
     pub admin: BTreeSet<String>,
     pub reader: BTreeSet<String>,
+}
+
+/// Where to tell what happens.
+#[derive(Clone)]
+pub(crate) struct WebhookSettings {
+    /// What it is called in metrics, the log and the ledger.
+    pub name: String,
+    /// It may hold a secret of its own, as many services want it.
+    pub url: Url,
+    pub secret: String,
+    pub only: Only,
+}
+
+impl std::fmt::Debug for WebhookSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookSettings").field("name", &self.name).field("only", &self.only).finish_non_exhaustive()
+    }
+}
+
+/// What a webhook is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Only {
+    Failures,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

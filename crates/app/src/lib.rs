@@ -17,6 +17,7 @@ mod sample;
 mod service_manager;
 mod tls;
 mod ui;
+mod webhooks;
 mod wire;
 
 #[cfg(fuzzing)]

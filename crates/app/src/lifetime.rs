@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::Context;
 use axum::Router;
 use futures::future::select_all;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -51,6 +52,28 @@ pub(crate) fn hangups() -> anyhow::Result<Signal> {
 
 fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).with_context(|| format!("cannot listen for signal {}", kind.as_raw_value()))
+}
+
+/// Beside those of the gateway's clients: stores, glance-api, the ledger.
+const OTHER_FILES: u64 = 1024;
+
+/// Asks the system for as many open files as so many clients may need: each has a connection, and one to glance-api.
+pub(crate) fn allow_open_files(clients: usize) {
+    let needed = 2 * clients as u64 + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let allowed = limit.maximum.map_or(needed, |most| most.min(needed));
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), ..limit });
+    if raised.is_err() || allowed < needed {
+        tracing::warn!(
+            allowed,
+            needed,
+            "fewer files may be open than [gateway] connections needs: raise the limit (systemd's LimitNOFILE), or lower \
+             `connections`"
+        );
+    }
 }
 
 /// How long requests under way may go on once a server was told to stop.

@@ -15,12 +15,17 @@ use crate::{
     wire::Renewals,
 };
 
+/// Of those of its servers that speak TLS.
+pub(crate) struct Certificates {
+    pub(crate) api: Option<Arc<Tls>>,
+    pub(crate) gateway: Option<Arc<Tls>>,
+}
+
 pub(crate) struct Reload {
     path: PathBuf,
     engine: Arc<Engine>,
     renewals: Renewals,
-    /// Of the API.
-    tls: Option<Arc<Tls>>,
+    tls: Certificates,
     /// What `serve` was started with.
     started: Written,
 }
@@ -30,7 +35,7 @@ impl Reload {
         path: PathBuf,
         engine: Arc<Engine>,
         renewals: Renewals,
-        tls: Option<Arc<Tls>>,
+        tls: Certificates,
         started: Written,
     ) -> Self {
         Self { path, engine, renewals, tls, started }
@@ -62,8 +67,13 @@ impl Reload {
         for (section, error) in self.renewals.renew(&config, &differences) {
             tracing::error!("credentials of {section} not renewed, those in force stay: {}", error.chain());
         }
-        if let Some(Err(error)) = self.tls.as_ref().zip(config.api.tls.as_ref()).map(|(tls, files)| tls.renew(files)) {
-            tracing::error!("the certificate of [api] is not renewed, the one in force stays: {error:#}");
+        let gateway = config.gateway.as_ref().and_then(|settings| settings.tls.as_ref());
+        for (section, tls, files) in
+            [("[api]", &self.tls.api, config.api.tls.as_ref()), ("[gateway]", &self.tls.gateway, gateway)]
+        {
+            if let Some(Err(error)) = tls.as_ref().zip(files).map(|(tls, files)| tls.renew(files)) {
+                tracing::error!("the certificate of {section} is not renewed, the one in force stays: {error:#}");
+            }
         }
         limits::replace(&self.engine, config.limits);
         mimeo_crash::point("serve-reloaded");

@@ -73,6 +73,21 @@ macro_rules! reasons {
                 )
             }
 
+            /// Whether something went wrong; else it is the usual course of things, and takes its time.
+            pub fn is_a_failure(self) -> bool {
+                !matches!(
+                    self,
+                    Self::ImageNotActive
+                        | Self::ImageImporting
+                        | Self::ImageDeleted
+                        | Self::NotWanted
+                        | Self::AfterOthers
+                        | Self::StoreBusy
+                        | Self::OutsideHours
+                        | Self::Cancelled
+                )
+            }
+
             pub fn from_code(code: &str) -> Option<Reason> {
                 Self::ALL.iter().copied().find(|reason| reason.code() == code)
             }

@@ -29,7 +29,7 @@ pub use image::{
     is_removed_with_its_bits, place, without_credentials,
 };
 pub use limits::{Hours, InvalidSpan, Limits, Span, StoreLimits};
-pub use query::{CONTESTED, ImageFilter, Place, Tally, Told};
+pub use query::{Backlog, CONTESTED, ImageFilter, Place, Tally, Told};
 pub use record::{CHUNK, Change, DirtyMark, Due, ImageRow, Object, ObjectState, Record};
 pub use replica::{Failure, ImageState, Proof, ProofKind, Replica, ReplicaState};
 

@@ -10,6 +10,7 @@ mod order;
 mod replica;
 mod retire;
 mod sources;
+mod staged;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -222,7 +223,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         true => Vec::new(),
         false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
-    let mut plan = Plan { stop: image.status != ImageStatus::Active, ..Plan::default() };
+    let mut plan = Plan { stop: !has_bits(image), ..Plan::default() };
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
@@ -264,6 +265,11 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     };
     plan.changes.insert(0, Change::Image(row));
     plan
+}
+
+/// Whether copies that run may go on: of what is staged they are made before the image is.
+fn has_bits(image: &Image) -> bool {
+    matches!(image.status, ImageStatus::Active | ImageStatus::Uploading | ImageStatus::Importing)
 }
 
 /// The copies that nothing wants where they are.

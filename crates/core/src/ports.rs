@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures::Stream;
 
 use crate::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName, Place,
-    Reason, Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, Image, ImageFilter, ImageId, Location, ObjectName,
+    Place, Reason, Record, Result, Snapshot, StoreName, Tally, Timestamp, Told, Visibility,
 };
 
 /// Bits, in chunks of the sender's own size; an empty chunk is a sign of life. After an error or the end nothing follows.
@@ -333,6 +333,9 @@ pub trait Ledger: Send + Sync {
 
     /// What it holds, in numbers; as quick for many images as for few, or nearly.
     async fn tally(&self) -> Result<Tally>;
+
+    /// What waits at this time. It may take its time where very many images wait.
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog>;
 
     /// Where the objects are, as quick as [`tally`](Ledger::tally): one for each store and each URL without its object's name.
     async fn places(&self) -> Result<Vec<Place>>;

@@ -86,6 +86,19 @@ fn is_contested(replica: &Replica) -> bool {
     losses.is_some_and(|failure| failure.tries >= CONTESTED)
 }
 
+/// What a ledger still has to do, for those who watch whether it gets done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Images whose mark is due.
+    pub due: u64,
+    pub oldest_due: Option<Timestamp>,
+    /// Images whose mark comes due later.
+    pub later: u64,
+    /// Since when the copy that waits the longest is wanted and not registered: from the first line after its last
+    /// registration, as far back as its history goes. A copy that is not tried by itself does not count.
+    pub unregistered_since: Option<Timestamp>,
+}
+
 /// A line of an image's history, with its place among those of all images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {

@@ -136,11 +136,12 @@ fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     *last
 }
 
-/// Copies to one store and proves the copy. True: proven.
+/// Copies to one store and proves the copy. True: proven. A copy of staged bits is proven once the image is made of them.
 pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
     let store = attempt.store.clone();
     match write(engine, image, attempt, feed).await {
-        Ok(()) => prove(engine, image, &store).await,
+        Ok(Verified { digest: None, .. }) => false,
+        Ok(_) => prove(engine, image, &store).await,
         Err(error) => {
             failed(engine, &image.id, &store, &error).await;
             false
@@ -149,7 +150,7 @@ pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed:
 }
 
 /// Writes the object, or the rest of it, and notes that it is closed.
-async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Result<()> {
+async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Result<Verified> {
     let (id, store, mut object) = (&image.id, &attempt.store, attempt.object);
     let gone = || Error::new(Reason::Cancelled, format!("{store} is not enabled any more"));
     let part = engine.stores.get(store).ok_or_else(gone)?;
@@ -177,9 +178,9 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
         engine.health.wrote(store, verified.size, began.elapsed());
     }
     mimeo_crash::point("object-closed");
-    stored(engine, id, store, &object, part.store.location(&object), verified).await?;
+    stored(engine, id, store, &object, part.store.location(&object), verified.clone()).await?;
     mimeo_crash::point("object-noted");
-    Ok(())
+    Ok(verified)
 }
 
 /// The object is closed: it is kept, and what it must read back as is known.
@@ -195,7 +196,7 @@ pub(crate) async fn stored(
         let (store, name, since) = (store.clone(), object.clone(), engine.clock.now());
         changes.push(Change::Object(Object { store, name, url: url.clone(), state: ObjectState::Kept, since }));
         let (object, url) = (Some(object.clone()), Some(url));
-        let (size, digest) = (Some(verified.size), Some(verified.digest));
+        let (size, digest) = (Some(verified.size), verified.digest);
         Replica { state: ReplicaState::Stored, object, url, size, digest, ..replica }
     })
     .await
@@ -221,7 +222,7 @@ async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<
     let record = engine.ledger.load(id).await?.ok_or_else(lost)?;
     let replica = record.replicas.get(store).ok_or_else(lost)?;
     let (Some(object), Some(size)) = (&replica.object, replica.size) else { return Err(lost()) };
-    // An object that was adopted was never seen written: only the image's own hash tells what it must be.
+    // Of an object that was adopted, or made of staged bits, only the image's own hash tells what it must be.
     let content = || image.hash.as_ref().map(Known::Content);
     let bytes = replica.digest.as_ref().map(Known::Digest).or_else(content).ok_or_else(lost)?;
     let part = engine.stores.get(store).ok_or_else(lost)?;
@@ -238,7 +239,7 @@ async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<
     let digest = read.map_err(|error| if moved.is_some() { not_at_the_new_place(store, error) } else { error })?;
     mimeo_crash::point("copy-read-back");
     if replica.digest.is_none() {
-        tracing::info!(%store, %object, "adopted: it reads back as the image");
+        tracing::info!(%store, %object, "it reads back as the image");
     }
     engine.health.read(store, size, began.elapsed());
     let proof = Proof { kind: ProofKind::Readback, at: engine.clock.now() };

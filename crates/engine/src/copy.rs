@@ -10,7 +10,7 @@ use std::{
 use futures::future::select_all;
 use mimeo_core::{
     Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
-    plan::{Plan, SourceOf, Verification},
+    plan::{Plan, Sight, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
@@ -40,7 +40,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
     let mut copies = Copies {
         engine,
         turn,
-        image,
+        image: image.clone(),
         origins,
         running: BTreeSet::new(),
         verifying: BTreeSet::new(),
@@ -66,6 +66,7 @@ pub(crate) struct Running {
 pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
     let Running { origins, stores, work, readers } = running;
     let (to_start, verifying, number) = (BTreeMap::new(), BTreeSet::new(), engine.places.arrive());
+    let image = image.clone();
     let mut copies =
         Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers };
     copies.attend(None).await?;
@@ -92,7 +93,8 @@ async fn origins(engine: &Engine, id: &ImageId, sources: &[SourceOf]) -> Result<
 struct Copies<'a> {
     engine: &'a Arc<Engine>,
     turn: &'a Turn,
-    image: &'a Image,
+    /// As the last look showed it.
+    image: Image,
     origins: Origins,
     /// The stores whose copy or proof is not at its end.
     running: BTreeSet<StoreName>,
@@ -247,7 +249,7 @@ impl Copies<'_> {
                     }
                     false
                 }
-                admission = admission(self.engine, self.image, self.number, &self.to_start), if !self.to_start.is_empty() => {
+                admission = admission(self.engine, &self.image, self.number, &self.to_start), if !self.to_start.is_empty() => {
                     let before = self.running.len();
                     if let Some(admission) = admission {
                         self.start(admission).await?;
@@ -286,9 +288,12 @@ impl Copies<'_> {
     /// A look in the middle of running work: registers what is proven by now, takes on what has come due, and says when
     /// the next look is. `None`: the work is to stop.
     async fn meanwhile(&mut self) -> Option<Option<Timestamp>> {
-        let (engine, id) = (self.engine, &self.image.id);
+        let (engine, id) = (self.engine, &self.image.id.clone());
         let result = async {
             let look = look(engine, id, &self.running).await?;
+            if let Sight::Present(image) = &look.sight {
+                self.image.clone_from(image);
+            }
             if !look.plan.stop {
                 arrange::arrange(engine, &look).await?;
             }
@@ -356,7 +361,7 @@ impl Copies<'_> {
 
     /// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
     async fn start(&mut self, Admission { place, passes }: Admission) -> Result<()> {
-        let (engine, image) = (self.engine, self.image);
+        let (engine, image) = (self.engine, &self.image.clone());
         let mut passes = self.still_admitted(passes).await;
         if passes.is_empty() {
             return Ok(());

@@ -24,6 +24,7 @@ use crate::{
     guard::{self, Guard},
     health::Health,
     leftovers::Leftovers,
+    meter::Meter,
     names::Naming,
     orders::{self, Orders},
     pace::Paces,
@@ -148,6 +149,7 @@ pub struct Engine {
     pub(crate) orders: Orders,
     pub(crate) guard: Guard,
     pub(crate) health: Health,
+    pub(crate) meter: Meter,
     pub(crate) breakers: Breakers,
     pub(crate) scrubs: Arc<Scrubs>,
     pub(crate) arranged: Semaphore,
@@ -189,6 +191,7 @@ impl Engine {
             orders: Orders::default(),
             guard: Guard::default(),
             health: Health::default(),
+            meter: Meter::default(),
             breakers,
             scrubs: Arc::default(),
             arranged: Semaphore::new(ARRANGED),
@@ -207,7 +210,9 @@ impl Engine {
     /// Takes up what was said and counted before this process began.
     pub async fn recall(&self) -> Result<()> {
         guard::recall(self).await?;
-        orders::recall(self).await
+        orders::recall(self).await?;
+        self.meter.begin(self.ledger.last_told().await?).await;
+        Ok(())
     }
 
     /// Runs until `stop`; then lets nothing half-done unrecorded.

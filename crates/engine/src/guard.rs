@@ -113,8 +113,9 @@ impl Verdict {
 pub(crate) async fn judge(engine: &Engine) -> Result<Verdict> {
     let (gc, now) = (engine.settings.gc, engine.clock.now());
     let confirmed = confirmed(engine).await?;
-    let (waiting, lately) = (waiting(engine, confirmed).await?, engine.guard.lately(now));
-    let (images, all) = (waiting + lately, engine.ledger.count().await? + lately);
+    let (waiting, gone) = going(engine, confirmed).await?;
+    let lately = engine.guard.lately(now);
+    let (images, all) = (waiting + gone + lately, engine.ledger.count().await? + lately);
     let is_mass = images > gc.max_images || (images > FEW && images * 100 > all * gc.max_percent);
     let held = if is_mass && !sabotage::is(Bug::GuardSleeps) { waiting } else { 0 };
     if held > 0 {
@@ -124,16 +125,23 @@ pub(crate) async fn judge(engine: &Engine) -> Result<Verdict> {
     Ok(Verdict { held, confirmed })
 }
 
-async fn waiting(engine: &Engine, confirmed: Timestamp) -> Result<u64> {
-    let (mut images, mut walk) = (0, Records::sweepable(engine.ledger.as_ref()));
+/// The images whose copies are to go, and those whose copies have just gone, which nobody has noted yet.
+async fn going(engine: &Engine, confirmed: Timestamp) -> Result<(u64, u64)> {
+    let (mut waiting, mut gone, mut walk) = (0, 0, Records::sweepable(engine.ledger.as_ref()));
     while let Some(records) = walk.next().await? {
         let counts = |record: &&Record| match record.image.gone_at {
             Some(gone) => gone > confirmed && record.objects.iter().any(|object| object.state == ObjectState::Kept),
             None => unwanted(engine, record).into_iter().any(|(_, since)| since > confirmed),
         };
-        images += records.iter().filter(counts).count() as u64;
+        waiting += records.iter().filter(counts).count() as u64;
+        gone += records.iter().filter(|record| has_gone(record, confirmed)).count() as u64;
     }
-    Ok(images)
+    Ok((waiting, gone))
+}
+
+/// Whether the image had copies, and they have gone without an operator's word: that is counted as it is forgotten.
+pub(crate) fn has_gone(record: &Record, confirmed: Timestamp) -> bool {
+    record.image.gone_at > Some(confirmed) && record.objects.is_empty() && !record.replicas.is_empty()
 }
 
 /// The copies that are still there and that no rule wants any more, and since when. Not those of drained stores: an

@@ -19,6 +19,7 @@ mod intake;
 mod leftovers;
 mod like;
 mod look;
+mod meter;
 mod names;
 mod nearest;
 mod note;
@@ -57,7 +58,8 @@ pub mod status;
 
 pub use adopt::came_back;
 pub use engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
+pub use meter::{Counts, LAG_BOUNDS, Lags, Measured};
 pub use progress::{Phase, Progress, Running, Traffic};
 pub use stores::Refusal;
 pub use survey::notes;
-pub use upload::{Bits, Copying, Outcome, Upload};
+pub use upload::{Becomes, Bits, Copying, Outcome, Upload};

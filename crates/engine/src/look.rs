@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
-    ImageId, Reason, Record, ReplicaState, Result, StoreName,
+    Change, ImageId, Reason, Record, ReplicaState, Result, StoreName,
     plan::{Plan, Sight},
 };
 
 use crate::{
-    Engine,
+    Engine, guard,
     sabotage::{self, Bug},
 };
 
@@ -27,7 +27,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
         engine.put_back_undone(image).await;
     }
     let mut plan = engine.plan_for(&record, &sight, running);
-    if !plan.retired.is_empty() {
+    let forgets = plan.changes.iter().any(|change| matches!(change, Change::Forget(_)));
+    let has_gone = forgets && guard::has_gone(&record, guard::confirmed(engine).await?);
+    if !plan.retired.is_empty() || has_gone {
         plan.changes.push(engine.guard.note(engine.clock.now()));
     }
     mimeo_crash::point("look-planned");

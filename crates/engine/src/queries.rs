@@ -70,6 +70,19 @@ impl Engine {
         self.ledger.last_told().await
     }
 
+    /// How far a listener has come with those lines, if it ever noted that.
+    pub async fn heard(&self, listener: &str) -> Result<Option<u64>> {
+        let bookmark = self.ledger.bookmark(&bookmark_of(listener)).await?;
+        Ok(bookmark.and_then(|number| number.parse().ok()))
+    }
+
+    /// The listener has all lines up to this one.
+    pub async fn note_heard(&self, listener: &str, number: u64) -> Result<()> {
+        let noted = self.ledger.commit(&[Change::Bookmark(bookmark_of(listener), number.to_string())]).await;
+        self.health.wrote_down(&noted);
+        noted
+    }
+
     /// What became of the image and its copies, the oldest first; of one that was forgotten too, for a while.
     pub async fn history(&self, id: &ImageId) -> Result<Vec<HistoryReport>> {
         Ok(self.ledger.history(id).await?.into_iter().map(HistoryReport::from).collect())
@@ -222,6 +235,10 @@ impl Engine {
         };
         Ok(row.wanted.iter().map(describe).collect())
     }
+}
+
+fn bookmark_of(listener: &str) -> String {
+    format!("heard by {listener}")
 }
 
 fn action(

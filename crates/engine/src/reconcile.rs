@@ -28,8 +28,13 @@ pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) -> Result<()> {
 
 async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> {
     let id = &turn.due.image;
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let look = look(engine, id, &BTreeSet::new()).await?;
+        if let Sight::Present(image) = &look.sight {
+            // What the first look finds is what the mark was for.
+            let since = if round == 0 { turn.due.due } else { engine.clock.now() };
+            engine.await_copies(&look.record, image, since);
+        }
         if engine.settings.observe || !look.plan.has_work() {
             return Ok(look.plan.next_look);
         }

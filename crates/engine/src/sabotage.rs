@@ -3,6 +3,8 @@
 //! Only with the feature `sabotage`, which nobody but the engine's own tests asks for, and there only on a thread that
 //! asked for one. Without it [`is`] is a constant.
 
+#![cfg_attr(not(feature = "sabotage"), allow(dead_code, unreachable_pub, reason = "what only tests need"))]
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
     UnprovenIsRegistered,

@@ -35,8 +35,10 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
                 if full {
                     full_at = Instant::now() + engine.settings.full_scan_interval;
                 }
-                let mut seen = engine.health.lock();
-                seen.last_scan = Some(engine.clock.now());
+                let now = engine.clock.now();
+                engine.meter.beat("scan", now);
+                engine.health.clear_trouble();
+                engine.health.lock().last_scan = Some(now);
                 engine.settings.scan_interval
             }
             Err(error) => {

@@ -101,7 +101,10 @@ async fn dispatch(engine: Arc<Engine>, surveyed: CancellationToken, stop: Cancel
             retry = None;
         }
         let wait = match start_due(&engine, &stop, &mut running).await {
-            Ok(wait) => wait,
+            Ok(wait) => {
+                engine.meter.beat("dispatch", engine.clock.now());
+                wait
+            }
             Err(error) => {
                 tracing::error!(error = error.chain(), "the ledger does not say what is due");
                 LEDGER_RETRY
@@ -146,6 +149,7 @@ fn start(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<(
         if let Ok(settled) = &ended {
             engine.health.wrote_down(settled);
         }
+        engine.meter.turned(matches!(ended, Ok(Ok(()))));
         let error = match ended {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.chain(),

@@ -36,8 +36,15 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             swept = sweep(&engine) => swept,
         };
-        if let Err(error) = swept {
-            tracing::warn!(reason = error.reason.code(), error = error.chain(), "the sweep failed; it is tried again");
+        match swept {
+            Ok(()) => engine.meter.beat("sweep", engine.clock.now()),
+            Err(error) => {
+                tracing::warn!(
+                    reason = error.reason.code(),
+                    error = error.chain(),
+                    "the sweep failed; it is tried again"
+                );
+            }
         }
         tokio::select! {
             biased;
@@ -66,7 +73,7 @@ async fn sweep(engine: &Engine) -> Result<()> {
         remove(engine, due.map(|candidate| candidate.object).collect()).await?;
         for record in records.iter().filter(|record| record.image.gone_at.is_some() && record.objects.is_empty()) {
             let mut changes = vec![Change::Forget(record.image.id.clone())];
-            if record.image.gone_at > Some(verdict.confirmed) && !record.replicas.is_empty() {
+            if guard::has_gone(record, verdict.confirmed) {
                 changes.push(engine.guard.note(now));
             }
             engine.ledger.commit(&changes).await?;

@@ -81,7 +81,7 @@ async fn given(engine: &Engine, image: &Image, giver: &StoreName) -> Result<(Obj
     };
     let found = record.and_then(|record| {
         let replica = record.replicas.get(giver).filter(|it| it.is_good() && is_kept(&record, it))?;
-        Some((replica.object.clone()?, Verified { size: replica.size?, digest: replica.digest.clone()? }))
+        Some((replica.object.clone()?, Verified { size: replica.size?, digest: Some(replica.digest.clone()?) }))
     });
     let message = || format!("the copy at {giver} is not proven any more; the image's own bits are copied");
     found.filter(|(_, copied)| Some(copied.size) == image.size).ok_or_else(|| Error::new(Reason::StoreBusy, message()))

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use mimeo_core::{
-    Change, DirtyMark, Due, Error, Image, ImageId, ImageStatus, Reason, Result, StoreName,
+    Change, DirtyMark, Due, Error, Image, ImageId, ImageStatus, Reason, Record, Result, StoreName,
     plan::CHECK_PROPERTY,
     ports::{ByteStream, Source},
 };
@@ -30,6 +30,7 @@ use crate::{
     attempt::{self, Partial},
     copy::{self, Running},
     gate::Pass,
+    look::look,
     transfer::{Origin, Origins, Transfer},
     turn::Held,
 };
@@ -48,6 +49,36 @@ const LAST_TURN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 const GIVING_UP: Duration = Duration::from_secs(2);
 /// While an upload goes on, whoever waits to read the image is told so often that there is nothing wrong.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+
+/// What an upload becomes once the image service has taken it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Becomes {
+    /// The image's bits.
+    Image,
+    /// Staged bits, of which an import makes the image's at some later time.
+    Staged,
+}
+
+impl Becomes {
+    /// How the image service shows that it takes the upload.
+    fn consent(self) -> ImageStatus {
+        match self {
+            Self::Image => ImageStatus::Saving,
+            Self::Staged => ImageStatus::Uploading,
+        }
+    }
+
+    /// Whether that is what has become of it.
+    fn is(self, status: ImageStatus) -> bool {
+        match self {
+            Self::Image => status == ImageStatus::Active,
+            // The import may be quicker than the look.
+            Self::Staged => {
+                matches!(status, ImageStatus::Uploading | ImageStatus::Importing | ImageStatus::Active)
+            }
+        }
+    }
+}
 
 /// An upload that is to be copied as it passes.
 pub struct Upload {
@@ -90,6 +121,7 @@ impl Outcome {
 pub struct Copying {
     engine: Arc<Engine>,
     image: Image,
+    becomes: Becomes,
     stores: Vec<StoreName>,
     held: Held,
     bits: mpsc::Receiver<Bytes>,
@@ -99,7 +131,7 @@ pub struct Copying {
 impl Engine {
     /// Prepares to copy an upload of `size` bytes, where that is known, to the stores that the rules want for the image.
     /// `None`: there is nothing to copy, or not now.
-    pub async fn upload(self: &Arc<Self>, id: &ImageId, size: Option<u64>) -> Result<Option<Upload>> {
+    pub async fn upload(self: &Arc<Self>, id: &ImageId, becomes: Becomes, size: Option<u64>) -> Result<Option<Upload>> {
         if self.settings.observe {
             return Ok(None);
         }
@@ -110,12 +142,18 @@ impl Engine {
             return Ok(None);
         }
         let image = Image { size, ..image };
-        let (wanted, stores) = self.wanted_now(&image).await?;
+        let record = self.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
+        let record = match record.objects.is_empty() {
+            true => record,
+            // What an upload before this one left behind is given up first.
+            false => look(self, id, &BTreeSet::new()).await?.record,
+        };
+        let (wanted, stores) = self.wanted_now(&image, &record);
         if stores.is_empty() {
             return Ok(None);
         }
         let ((bits, passing), (say, outcome)) = (mpsc::channel(CHUNKS), oneshot::channel());
-        let copying = Copying { engine: Arc::clone(self), image, stores, held, bits: passing, outcome };
+        let copying = Copying { engine: Arc::clone(self), image, becomes, stores, held, bits: passing, outcome };
         Ok(Some(Upload { bits: Bits(Some(bits)), outcome: Outcome(say), copying, wanted }))
     }
 
@@ -132,16 +170,15 @@ impl Engine {
     }
 
     /// How many stores the rules want for the image, and those where Mimeo may begin to write at this moment.
-    async fn wanted_now(&self, image: &Image) -> Result<(usize, Vec<StoreName>)> {
-        let replicas = self.ledger.load(&image.id).await?.map(|record| record.replicas).unwrap_or_default();
+    fn wanted_now(&self, image: &Image, record: &Record) -> (usize, Vec<StoreName>) {
         let policy = &self.settings.policy;
         let conditions = self.conditions(self.clock.now());
         let is_open = |store: &StoreName| {
             let is_well = !conditions.failing.contains(store) && !conditions.down.contains_key(store);
             is_well && !conditions.closed.contains_key(store) && self.stores.contains_key(store)
         };
-        let wanted = policy.rules.wanted(image, &policy.stores, &conditions.draining, &replicas);
-        Ok((wanted.len(), wanted.into_iter().filter(is_open).collect()))
+        let wanted = policy.rules.wanted(image, &policy.stores, &conditions.draining, &record.replicas);
+        (wanted.len(), wanted.into_iter().filter(is_open).collect())
     }
 }
 
@@ -165,7 +202,7 @@ impl Copying {
     async fn copy(mut self) -> Result<()> {
         let Some(first) = self.bits.recv().await else { return Ok(()) };
         self.consent().await?;
-        let Self { engine, image, stores, held, mut bits, outcome } = self;
+        let Self { engine, image, becomes, stores, held, mut bits, outcome } = self;
         let enter = |store: &StoreName| Some((store.clone(), engine.gates(store).copies.enter()?));
         let mut passes: BTreeMap<StoreName, Pass> = stores.iter().filter_map(enter).collect();
         let stores: Vec<StoreName> = passes.keys().cloned().collect();
@@ -191,11 +228,14 @@ impl Copying {
         let (tell, told) = oneshot::channel();
         let all = stream::iter([first]).chain(stream::poll_fn(move |cx| bits.poll_recv(cx)));
         let reading = async move {
-            let verdict = transfer.pass(all, told).await;
+            let verdict = match becomes {
+                Becomes::Image => transfer.pass(all, told).await,
+                Becomes::Staged => transfer.stage(all, told).await,
+            };
             transfer.end(verdict).await;
         };
         readers.spawn(reading.in_current_span());
-        match became(&engine, &image, outcome).await {
+        match became(&engine, &image, becomes, outcome).await {
             Ok(image) => {
                 let _ = (tell.send(image.clone()), is_over.send(true));
                 // No mark gave this turn, and none is settled by it.
@@ -221,7 +261,7 @@ impl Copying {
         while began.elapsed() < CONSENT.0 && !self.bits.is_closed() {
             let image = self.engine.registry.look(&self.image.id).await?;
             match image.map(|image| image.status) {
-                Some(ImageStatus::Saving) => return Ok(()),
+                Some(status) if status == self.becomes.consent() => return Ok(()),
                 Some(ImageStatus::Queued) => tokio::time::sleep(CONSENT.1).await,
                 _ => break,
             }
@@ -231,16 +271,18 @@ impl Copying {
 }
 
 /// The image that the upload has become, once the image service said that it took it.
-async fn became(engine: &Engine, before: &Image, outcome: oneshot::Receiver<()>) -> Result<Image> {
+async fn became(engine: &Engine, before: &Image, becomes: Becomes, outcome: oneshot::Receiver<()>) -> Result<Image> {
     let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
     outcome.await.map_err(refused)?;
     mimeo_crash::point("upload-taken");
     let after = engine.registry.look(&before.id).await?;
-    let active = after.filter(|image| image.status == ImageStatus::Active);
-    active.ok_or_else(|| Error::new(Reason::ImageNotActive, "the image is not active after its upload"))
+    let became = after.filter(|image| becomes.is(image.status));
+    let other = || Error::new(Reason::ImageNotActive, "the image is not what the upload makes of it");
+    became.ok_or_else(other)
 }
 
-/// The image's bits, for those who did not keep up with the upload: they are there once it is over.
+/// The image's bits, for those who did not keep up with the upload: they are there once it is over; of a staged one they
+/// are not, and are copied after the import.
 struct AfterUpload {
     source: Arc<dyn Source>,
     over: watch::Receiver<bool>,

@@ -8,9 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
+    Backlog, Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
     HistoryStep, ImageFilter, ImageId, ImageRow, Object, ObjectName, ObjectState, Place, Reason, Record, Replica,
-    Result, StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
+    ReplicaState, Result, StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
 };
 use tokio::time::Instant;
 
@@ -203,6 +203,18 @@ impl Ledger for MemoryLedger {
         self.read(|tables| {
             let records: Vec<Record> = tables.images.keys().filter_map(|id| tables.record(id)).collect();
             Tally::of(&records)
+        })
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
+        self.read(|tables| {
+            let (due, later): (Vec<Due>, Vec<Due>) = tables.marks(&[]).partition(|mark| mark.due <= now);
+            Backlog {
+                due: due.len() as u64,
+                oldest_due: due.iter().map(|mark| mark.due).min(),
+                later: later.len() as u64,
+                unregistered_since: tables.images.keys().filter_map(|id| tables.unregistered_since(id)).min(),
+            }
         })
     }
 
@@ -409,6 +421,21 @@ impl Tables {
         let replicas = replicas.map(|((_, store), replica)| (store.clone(), replica.clone())).collect();
         let objects = self.objects.values().filter(|object| object.name.image() == *id).cloned().collect();
         Some(Record { image, replicas, objects })
+    }
+
+    /// Of the image's copies that are wanted, tried and not registered, when the first was so.
+    fn unregistered_since(&self, id: &ImageId) -> Option<Timestamp> {
+        let record = self.record(id).filter(|record| record.image.gone_at.is_none())?;
+        let is_tried = |replica: &&Replica| replica.failure.as_ref().is_none_or(|failure| failure.next_try.is_some());
+        let waits = |replica: &&Replica| {
+            replica.state != ReplicaState::Registered && record.image.wanted.contains(&replica.store)
+        };
+        let since = |replica: &Replica| {
+            let lines = self.history.get(id)?.iter().map(|(_, line)| line);
+            let of_store = lines.rev().filter(|line| line.what.store.as_ref() == Some(&replica.store));
+            of_store.take_while(|line| line.what.state != "registered").map(|line| line.since).min()
+        };
+        record.replicas.values().filter(is_tried).filter(waits).filter_map(since).min()
     }
 
     fn marks(&self, busy: &[ImageId]) -> impl Iterator<Item = Due> {

@@ -18,8 +18,8 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason, Record,
-    Result, Tally, Timestamp, Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, Error, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Reason,
+    Record, Result, Tally, Timestamp, Told, ports::Ledger,
 };
 use sqlx::{
     Connection as _, SqliteConnection, SqlitePool,
@@ -186,6 +186,10 @@ impl Ledger for SqliteLedger {
 
     async fn tally(&self) -> Result<Tally> {
         query::tally(&self.readers).await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
+        query::backlog(&self.readers, now).await
     }
 
     async fn places(&self) -> Result<Vec<Place>> {

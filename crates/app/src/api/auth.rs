@@ -103,7 +103,6 @@ impl Authority {
     }
 
     /// A token for [`admit`](Self::admit) from Keystone, for a user with a password.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the dashboard"))]
     pub(crate) async fn sign_in(&self, credentials: &Credentials) -> Result<String, Problem> {
         let identity = self.identity.as_ref().ok_or_else(Problem::no_keystone)?;
         let _question = self.questions.acquire().await;

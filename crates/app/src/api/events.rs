@@ -79,8 +79,8 @@ pub(super) async fn events(
     let is_resumed = known.is_some_and(|known| known <= newest && newest - known <= FARTHEST);
     let last = known.filter(|_| is_resumed).unwrap_or(newest);
     let first = match known {
-        Some(_) if !is_resumed => vec![event("reset", last, json!({"last": last}))],
-        _ => vec![event("ready", last, json!({"last": last}))],
+        Some(_) if !is_resumed => vec![event("reset", last, &json!({"last": last}))],
+        _ => vec![event("ready", last, &json!({"last": last}))],
     };
     let feed = Feed { engine: api.engine, stop: api.stop, last, running: Vec::new(), _place: place };
     Ok(Sse::new(feed.stream(first)).keep_alive(KeepAlive::new()))
@@ -144,7 +144,7 @@ impl Feed {
             let mut events = Vec::new();
             for (number, change) in self.engine.told(self.last, LINES).await.ok()? {
                 self.last = number;
-                events.push(event("change", number, json!(change)));
+                events.push(event("change", number, &json!(change)));
             }
             let running = self.engine.running();
             if running != self.running {
@@ -158,6 +158,6 @@ impl Feed {
     }
 }
 
-fn event(kind: &str, id: u64, data: serde_json::Value) -> Event {
+fn event(kind: &str, id: u64, data: &serde_json::Value) -> Event {
     Event::default().event(kind).id(id.to_string()).data(data.to_string())
 }

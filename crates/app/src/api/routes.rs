@@ -21,6 +21,7 @@ use super::{
     events::{changes, events},
     health::{healthz, readyz},
     images::{find, history, image, images, overview, plan, replicate, transfers, verify},
+    metrics::metrics,
     openapi::document,
     problem::Problem,
     rules::{rules, try_rule},
@@ -35,10 +36,14 @@ pub(super) type Answer<T> = Result<Json<T>, Problem>;
 /// The one answer that does not end.
 const EVENTS: &str = "/v1/events";
 
+/// Open to anybody where `[api] metrics = "open"`.
+const METRICS: &str = "/metrics";
+
 /// What the API answers: every path, method and least role is here and nowhere else. `None`: anybody.
 pub(super) const ROUTES: &[Route] = &[
     Route("GET", "/healthz", None, || get(healthz)),
     Route("GET", "/readyz", None, || get(readyz)),
+    Route("GET", METRICS, Some(Reader), || get(metrics)),
     Route("GET", "/v1/openapi.json", Some(Reader), || get(document)),
     Route("GET", "/v1/overview", Some(Reader), || get(overview)),
     Route("GET", "/v1/images", Some(Reader), || get(images)),
@@ -73,15 +78,16 @@ pub(super) struct Route(
     pub(super) fn() -> MethodRouter<Api>,
 );
 
-pub(super) fn router(api: Api, authority: &Arc<Authority>) -> Router {
+pub(super) fn router(api: Api, authority: &Arc<Authority>, metrics_are_open: bool) -> Router {
     let mut router = Router::new();
     for Route(method, path, role, answer) in ROUTES {
-        let Some(role) = *role else {
+        let role = role.filter(|_| *path != METRICS || !metrics_are_open);
+        let Some(role) = role else {
             router = router.route(path, answer());
             continue;
         };
         let mut answer = answer();
-        if *method == "GET" && *path != EVENTS {
+        if *method == "GET" && !matches!(*path, EVENTS | METRICS) {
             answer = answer.layer(middleware::from_fn(tag));
         }
         let admitted = middleware::from_fn_with_state((Arc::clone(authority), role), authorize);

@@ -13,6 +13,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Watching,
     auth::{
         Authority,
         Role::{self, Admin, Reader},
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     cli::Client,
     config::{ApiSettings, RoleNames},
+    webhooks,
 };
 
 const LONG: Duration = Duration::from_hours(1);
@@ -38,6 +40,10 @@ struct Api {
 }
 
 async fn api() -> Api {
+    api_with(false).await
+}
+
+async fn api_with(metrics_are_open: bool) -> Api {
     let directory = tempfile::tempdir().unwrap();
     let token_file = directory.path().join("mimeo.token");
     let token = Token::load_or_create(&token_file).unwrap();
@@ -49,12 +55,15 @@ async fn api() -> Api {
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
     let authority = Authority::new(token, Some(identity), roles, clock);
-    let engine = engine(registry.clone(), Arc::default());
-    serving.spawn(serve(listener, None, engine, authority, Router::new(), CancellationToken::new()));
-    let settings = ApiSettings { listen: address, token_file, roles: RoleNames::default(), tls: None };
+    let watching = Watching { is_open: metrics_are_open, webhooks: webhooks::Board::default() };
+    let (engine, beside) = (engine(registry.clone(), Arc::default()), Router::new());
+    serving.spawn(serve(listener, None, engine, authority, watching, beside, CancellationToken::new()));
+    let settings =
+        ApiSettings { listen: address, token_file, roles: RoleNames::default(), metrics_are_open: false, tls: None };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 
+/// One that only looks, with a store.
 pub(crate) fn engine(registry: FakeRegistry, ledger: Arc<MemoryLedger>) -> Arc<Engine> {
     let store = FakeStore::new("http1");
     let facts = StoreFacts::new("http1".parse().unwrap());
@@ -137,9 +146,23 @@ async fn each_route_is_open_to_its_role_and_to_no_less() {
     assert_eq!(api.get("/v1/no-such-path", None).await.0, 401);
     assert_eq!(api.get("/v1/overview", Some(&api.token())).await.0, 200);
     let open: Vec<&str> = ROUTES.iter().filter(|route| route.2.is_none()).map(|route| route.1).collect();
-    assert_eq!(open, ["/healthz"]);
-    let reads = |Route(method, _, least, _): &&Route| *method == "GET" || *least == Some(Role::Admin);
+    assert_eq!(open, ["/healthz", "/readyz"]);
+    // A rule that is tried writes nothing.
+    let reads = |Route(method, path, least, _): &&Route| {
+        *method == "GET" || *least == Some(Role::Admin) || *path == "/v1/rules/try"
+    };
     assert_eq!(ROUTES.iter().filter(reads).count(), ROUTES.len(), "a reader can change nothing");
+}
+
+#[tokio::test]
+async fn metrics_need_a_token_unless_they_are_opened() {
+    let path = "/metrics";
+    let (closed, open) = (api().await, api_with(true).await);
+    assert_eq!((closed.get(path, None).await.0, closed.get(path, Some("reader")).await.0), (401, 200));
+    let (status, text) = open.get(path, None).await;
+    assert_eq!(status, 200);
+    assert!(text.contains("\nmimeo_build_info{version=") && text.contains("\nmimeo_ledger_up 1\n"), "{text}");
+    assert_eq!(open.get("/v1/overview", None).await.0, 401, "it is the metrics alone that are open");
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The commands' side of `serve`'s API.
 
 use std::{
-    error::Error as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -219,16 +218,12 @@ pub(crate) fn the_one(mut found: Vec<ImageReport>, name_or_id: &str) -> Outcome<
 }
 
 /// What TLS said, if that was it.
-fn not_trusted(error: &reqwest::Error) -> Option<String> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let of_tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if let Some(why) = of_tls.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            return Some(why.to_string());
-        }
-        cause = error.source();
+fn not_trusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(io) = error.downcast_ref::<std::io::Error>() {
+        // It leaves out of its sources the very error that it holds.
+        return not_trusted(io.get_ref()?);
     }
-    None
+    error.downcast_ref::<rustls::Error>().or_else(|| not_trusted(error.source()?))
 }
 
 /// The address to connect to for one to listen on.

@@ -25,12 +25,14 @@ pub(super) async fn events(client: &Client, how: How) -> Outcome {
     for Numbered { number, change } in &past.changes {
         show(*number, change, how.json)?;
     }
+    if !how.follow {
+        return Ok(());
+    }
     let mut last = past.last;
-    while how.follow {
+    loop {
         last = follow(client, last, how.json).await?;
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 /// Until the stream ends, as it does now and then; gives the number of the last change.

@@ -103,10 +103,10 @@ fn glance(overview: &Overview) -> String {
     let events = match &overview.events {
         None => "no events".to_owned(),
         Some(events) if events.connected => format!("events connected, {} received", events.received),
-        Some(events) => format!(
-            "events NOT connected{}",
-            events.last_error.iter().map(|why| format!(" ({why})")).collect::<String>()
-        ),
+        Some(events) => {
+            let why = events.last_error.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+            format!("events NOT connected{why}")
+        }
     };
     lines.push(format!("{events}; last scan {scanned}{}", if overview.observe { "; only observing" } else { "" }));
     if !overview.stores_down.is_empty() {

@@ -10,14 +10,14 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Failure, Outcome};
 use crate::{
     api::{self, auth::Authority, token::Token},
-    config::Config,
+    config::{Config, TlsFiles},
     gateway::Gateway,
-    lifetime::{END, Tasks, hangups, stop_on},
+    lifetime::{END, Tasks, allow_open_files, hangups, stop_on},
     logging,
-    reload::Reload,
+    reload::{Certificates, Reload},
     service_manager,
     tls::Tls,
-    ui, wire,
+    ui, webhooks, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -33,34 +33,39 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
+    let hooks = std::mem::take(&mut config.webhooks);
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&api.token_file)?;
     let authority = Authority::new(token, identity, api.roles, Arc::new(wire::SystemClock));
-    let tls = api.tls.as_ref().map(Tls::new).transpose()?.map(Arc::new);
+    let tls = certificates(api.tls.as_ref(), gateway.as_ref().and_then(|settings| settings.tls.as_ref()))?;
     let listener = listen_on(api.listen, "[api] listen").await?;
     mimeo_crash::point("serve-listens");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %api.listen, observe, "mimeo serves");
     // The engine goes on until the gateway's last uploads are where they belong.
-    let engine_stop = match gateway {
-        None => stop.clone(),
-        Some(settings) => {
-            let listener = listen_on(settings.listen, "[gateway] listen").await?;
-            tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
-            let (token, stopped) = (CancellationToken::new(), stop.clone());
-            tasks.allow(settings.stop_timeout);
-            let gateway = Gateway::new(engine.clone(), settings)?;
-            let ended = token.clone().drop_guard();
-            tasks.start("gateway", async move {
-                let _ended = ended;
-                gateway.serve(listener, stopped).await
-            });
-            token
-        }
-    };
+    let engine_stop = if gateway.is_some() { CancellationToken::new() } else { stop.clone() };
+    if let Some(settings) = gateway {
+        allow_open_files(settings.connections.get());
+        let listener = listen_on(settings.listen, "[gateway] listen").await?;
+        tracing::info!(listen = %settings.listen, ack = ?settings.ack, "the gateway is open");
+        tasks.allow(settings.stop_timeout);
+        let gateway = Gateway::new(engine.clone(), settings, tls.gateway.clone())?;
+        let (ended, stopped) = (engine_stop.clone().drop_guard(), stop.clone());
+        tasks.start("gateway", async move {
+            let _ended = ended;
+            gateway.serve(listener, stopped).await
+        });
+    }
     let clock = Arc::new(wire::SystemClock);
-    let dashboard = ui::start(&mut tasks, engine.clone(), Arc::clone(&authority), clock, tls.is_some(), &stop);
-    tasks.start("api", api::serve(listener, tls.clone(), engine.clone(), authority, dashboard, stop.clone()));
+    let dashboard = ui::start(&mut tasks, engine.clone(), Arc::clone(&authority), clock, tls.api.is_some(), &stop);
+    let told = webhooks::Board::default();
+    if !hooks.is_empty() {
+        let clock = Arc::new(wire::SystemClock);
+        tasks.start("webhooks", webhooks::run(engine.clone(), clock, hooks, told.clone(), stop.clone()));
+    }
+    let watching = api::Watching { is_open: api.metrics_are_open, webhooks: told };
+    let api = api::serve(listener, tls.api.clone(), engine.clone(), authority, watching, dashboard, stop.clone());
+    tasks.start("api", api);
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);
     tasks.start("reload", reload.run(hangups, stop.clone()));
     tasks.start("engine", async move { Ok(engine.serve(events, engine_stop).await?) });
@@ -74,6 +79,11 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
         tracing::info!("stopped");
     }
     Ok(outcome?)
+}
+
+fn certificates(api: Option<&TlsFiles>, gateway: Option<&TlsFiles>) -> anyhow::Result<Certificates> {
+    let tls = |files: Option<&TlsFiles>| anyhow::Ok(files.map(Tls::new).transpose()?.map(Arc::new));
+    Ok(Certificates { api: tls(api)?, gateway: tls(gateway)? })
 }
 
 async fn listen_on(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {

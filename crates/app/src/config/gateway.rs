@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +14,9 @@ use super::{
     sections::{above_zero, list},
 };
 
-const KEYS: &[&str] = &["listen", "upstream", "ack", "ack_timeout", "reads", "stop_timeout", "certificate", "key"];
+const KEYS: &[&str] =
+    &["listen", "upstream", "ack", "ack_timeout", "reads", "connections", "stop_timeout", "certificate", "key"];
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 #[derive(Debug, Clone)]
 pub(crate) struct GatewaySettings {
@@ -23,6 +26,8 @@ pub(crate) struct GatewaySettings {
     pub ack: Ack,
     pub ack_timeout: Duration,
     pub reads: Reads,
+    /// How many clients may be connected at a time.
+    pub connections: NonZeroUsize,
     pub stop_timeout: Duration,
     pub tls: Option<TlsFiles>,
 }
@@ -63,6 +68,9 @@ pub(super) fn gateway(section: &Section<'_>, directory: &Path) -> Option<Gateway
         ack_timeout: duration("ack_timeout", Duration::from_mins(1)),
         reads: section.value("reads", Reads::Glance, |item| {
             item.choice(&[("glance", Reads::Glance), ("nearest", Reads::Nearest)])
+        }),
+        connections: section.value("connections", CONNECTIONS, |item| {
+            item.number(1).and_then(|most| usize::try_from(most).ok()).and_then(NonZeroUsize::new)
         }),
         stop_timeout: duration("stop_timeout", Duration::from_mins(1)),
         tls: tls(section, directory),

@@ -22,7 +22,7 @@ use super::{
     ApiSettings, Config, GcSettings, LogFormat, RoleNames, ScanSettings, ScrubSettings, Written,
     document::{Document, Item, Section, suggestion},
     gateway::{gateway, tls},
-    limits, stores, units,
+    limits, stores, units, webhooks,
 };
 
 /// A copy is not read without a pause.
@@ -45,6 +45,7 @@ const ROOT_KEYS: &[&str] = &[
     "api",
     "gateway",
     "log",
+    "webhooks",
 ];
 
 /// `None`, or a value that nobody may use, where mistakes were noted.
@@ -67,6 +68,7 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
         api: api(&document.section("api"), directory, &ledger),
         gateway: gateway(&document.section("gateway"), directory),
         log: log(&document.section("log")),
+        webhooks: webhooks::read(&root, directory),
         ledger,
         rules: rules(&root, &enabled)?,
         written,
@@ -195,7 +197,7 @@ fn ledger(section: &Section<'_>, directory: &Path) -> PathBuf {
 }
 
 fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
-    section.allow(&["listen", "token_file", "admin_roles", "reader_roles", "certificate", "key"]);
+    section.allow(&["listen", "token_file", "admin_roles", "reader_roles", "metrics", "certificate", "key"]);
     let roles = |key, default: &[&str]| -> BTreeSet<String> {
         let default = default.iter().map(|role| (*role).to_owned()).collect();
         section.value(key, default, |item| Some(item.array()?.iter().filter_map(filled).collect()))
@@ -212,6 +214,7 @@ fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
         tls: tls(section, directory),
         // No reader by default: where `admin` implies `member` and that `reader`, every tenant is one.
         roles: RoleNames { admin: roles("admin_roles", &["admin"]), reader: roles("reader_roles", &[]) },
+        metrics_are_open: section.value("metrics", false, |item| item.choice(&[("reader", false), ("open", true)])),
     }
 }
 
@@ -279,7 +282,7 @@ pub(super) fn list<T: PartialEq>(item: &Item<'_>, read: impl Fn(&Item<'_>) -> Op
 }
 
 /// Text that is not empty.
-fn filled(item: &Item<'_>) -> Option<String> {
+pub(super) fn filled(item: &Item<'_>) -> Option<String> {
     item.parse(|text| match text.trim() {
         "" => Err("is empty; give it a value, or remove the key".to_owned()),
         _ => Ok(text.to_owned()),

@@ -3,7 +3,7 @@ use std::{fs, path::Path, time::Duration};
 use mimeo_core::{Visibility, policy::RuleSpec};
 use serde_json::json;
 
-use super::{Config, ConfigError, HttpStoreConfig, LogFormat, StoreConfig, StoreKind};
+use super::{Config, ConfigError, HttpStoreConfig, LogFormat, Only, StoreConfig, StoreKind};
 
 const LEAST: &str = "enabled_stores = [\"http1\", \"http2\"]\n\
     [stores.http1]\nurl = \"http://10.0.0.11/images\"\n\
@@ -49,12 +49,15 @@ fn every_key_but_the_stores_has_a_default() {
         "stores": {"http1": none, "http2": none}});
     assert_eq!(serde_json::to_value(&config.limits).unwrap(), limits);
     assert_eq!(config.log, LogFormat::Human);
+    assert!(config.webhooks.is_empty() && !config.api.metrics_are_open);
 }
 
 #[test]
 fn every_key_is_read() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("url"), "rabbit://mimeo:s3cret@broker/\n").unwrap();
+    fs::write(directory.path().join("url-of-hook"), "https://hooks.example.org/T0KEN\n").unwrap();
+    fs::write(directory.path().join("secret-of-hook"), "fedcba9876543210\n").unwrap();
     let text = r#"
         enabled_stores = ["b", "a"]
         observe = true
@@ -111,6 +114,15 @@ fn every_key_is_read() {
         [api]
         listen = "[::1]:1"
         token_file = "t"
+        metrics = "open"
+        [[webhooks]]
+        name = "pager"
+        url = "file:url-of-hook"
+        secret = "file:secret-of-hook"
+        only = "all"
+        [[webhooks]]
+        url = "http://${RACK}/hook"
+        secret = "0123456789abcdef"
         [log]
         format = "json"
     "#;
@@ -135,8 +147,17 @@ fn every_key_is_read() {
     assert_eq!((events.exchange.as_str(), events.queue.as_str(), events.topics.len()), ("x", "q", 2));
     assert_eq!(config.ledger, Path::new("/var/lib/mimeo/ledger.db"));
     assert_eq!(config.api.token_file, directory.path().join("t"));
+    assert!(config.api.metrics_are_open);
+    let hooks =
+        config.webhooks.iter().map(|hook| (hook.name.as_str(), hook.url.as_str(), hook.secret.as_str(), hook.only));
+    let expected = [
+        ("pager", "https://hooks.example.org/T0KEN", "fedcba9876543210", Only::All),
+        ("webhook 2", "http://10.0.0.9/hook", "0123456789abcdef", Only::Failures),
+    ];
+    assert_eq!(hooks.collect::<Vec<_>>(), expected);
     let shown = format!("{config:?}");
     assert!(shown.contains("rule 2") && !shown.contains("s3cret"), "{shown}");
+    assert!(!shown.contains("T0KEN") && !shown.contains("fedcba"), "{shown}");
 }
 
 #[test]
@@ -339,4 +360,22 @@ fn what_is_no_toml_is_told_with_its_line() {
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nowhere/mimeo.toml")).unwrap_err().to_string();
     assert!(error.starts_with("/nowhere/mimeo.toml: cannot be read: "), "{error}");
+}
+
+#[test]
+fn a_webhook_needs_an_address_a_strong_secret_and_a_name_of_its_own() {
+    let hook = |rest: &str| format!("[[webhooks]]\nurl = \"http://h/\"\nsecret = \"0123456789abcdef\"\n{rest}\n");
+    let cases = [
+        ("[[webhooks]]\nsecret = \"0123456789abcdef\"\n".to_owned(), "webhooks[1].url: missing; where to send events"),
+        ("[[webhooks]]\nurl = \"http://h/\"\n".to_owned(), "webhooks[1].secret: missing; what events are signed with"),
+        (hook("only = \"some\""), "webhooks[1].only: unknown value \"some\"; known: failures, all"),
+        (hook("onyl = \"all\""), "webhooks[1].onyl: unknown key; did you mean \"only\"?"),
+        (hook("").replace("http", "ftp"), "webhooks[1].url: is no URL of http or https"),
+        (hook("").replace("9abcdef", ""), "webhooks[1].secret: is shorter than 16 letters"),
+        (hook("name = \"a\"") + &hook("name = \"a\""), "webhooks[2]: another webhook has the name \"a\""),
+    ];
+    for (more, said) in cases {
+        let mistake = mistake_in(&more);
+        assert!(mistake.contains(said), "{mistake}");
+    }
 }

@@ -47,14 +47,16 @@ impl Written {
                     sections.extend(rest.map(|rest| (format!("[{name}]"), rest)));
                 }
                 Value::Table(_) if name == "events" => drop(sections.insert(format!("[{name}]"), lasting(value))),
-                Value::Table(mut section) if name == "api" => {
+                Value::Table(mut section) if name == "api" || name == "gateway" => {
                     // Which files they are is taken over; whether there are any is not.
                     let files = section.iter_mut().filter(|(key, _)| matches!(key.as_str(), "certificate" | "key"));
                     files.for_each(|(_, path)| *path = Value::Boolean(true));
                     sections.insert(format!("[{name}]"), Value::Table(section));
                 }
                 Value::Table(_) => drop(sections.insert(format!("[{name}]"), value)),
-                Value::Array(_) if name == "rules" => drop(sections.insert(format!("[[{name}]]"), value)),
+                Value::Array(_) if name == "rules" || name == "webhooks" => {
+                    drop(sections.insert(format!("[[{name}]]"), value))
+                }
                 _ => drop(sections.insert(name, value)),
             }
         }

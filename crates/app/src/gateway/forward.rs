@@ -21,7 +21,7 @@ impl Gateway {
             return refusal;
         }
         match target::upload(request.method(), request.uri()) {
-            Some(image) => self.upload(&image, request, client).await,
+            Some((image, becomes)) => self.upload(&image, becomes, request, client).await,
             None => self.forward(request.map(|body| body.map_err(Into::into).boxed_unsync()), client).await,
         }
     }
@@ -56,7 +56,7 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<AnyBody>> {
     (!is_path).then(|| say(StatusCode::BAD_REQUEST, "the request's target is no path"))
 }
 
-fn say(status: StatusCode, sentence: &str) -> Response<AnyBody> {
+pub(super) fn say(status: StatusCode, sentence: &str) -> Response<AnyBody> {
     let body = Full::from(format!("{sentence}\n")).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;

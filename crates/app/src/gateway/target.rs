@@ -2,21 +2,28 @@
 
 use hyper::{Method, Uri};
 use mimeo_core::ImageId;
+use mimeo_engine::Becomes;
 
-/// The image whose bits this request uploads. Only a path that is spelled as Glance spells it counts: any other goes
-/// through, and the image is copied out of band.
-pub(super) fn upload(method: &Method, uri: &Uri) -> Option<ImageId> {
-    let is_plain = method == Method::PUT && uri.query().is_none();
-    is_plain.then(|| file(uri)).flatten()
+/// The image whose bits this request uploads, and what they become. Only a path that is spelled as Glance spells it
+/// counts: any other goes through, and the image is copied out of band.
+pub(super) fn upload(method: &Method, uri: &Uri) -> Option<(ImageId, Becomes)> {
+    if method != Method::PUT || uri.query().is_some() {
+        return None;
+    }
+    let (id, becomes) = match bits(uri, "/file") {
+        Some(id) => (id, Becomes::Image),
+        None => (bits(uri, "/stage")?, Becomes::Staged),
+    };
+    Some((id, becomes))
 }
 
 /// The image whose bits this request asks for.
 pub(super) fn download(method: &Method, uri: &Uri) -> Option<ImageId> {
-    (method == Method::GET).then(|| file(uri)).flatten()
+    (method == Method::GET).then(|| bits(uri, "/file")).flatten()
 }
 
-fn file(uri: &Uri) -> Option<ImageId> {
-    uri.path().strip_prefix("/v2/images/")?.strip_suffix("/file")?.parse().ok()
+fn bits(uri: &Uri, call: &str) -> Option<ImageId> {
+    uri.path().strip_prefix("/v2/images/")?.strip_suffix(call)?.parse().ok()
 }
 
 /// The image that this request is about, so that all that is asked about it goes to one glance-api: what was staged
@@ -34,8 +41,10 @@ mod tests {
 
     #[test]
     fn only_a_plain_upload_is_one() {
+        let becomes = |path: &str| upload(&Method::PUT, &path.parse().unwrap()).map(|(_, becomes)| becomes);
+        assert_eq!(becomes(&format!("/v2/images/{ID}/file")), Some(Becomes::Image));
+        assert_eq!(becomes(&format!("/v2/images/{ID}/stage")), Some(Becomes::Staged));
         let is_upload = |method: Method, path: &str| upload(&method, &path.parse().unwrap()).is_some();
-        assert!(is_upload(Method::PUT, &format!("/v2/images/{ID}/file")));
         for path in [
             format!("/v2/images/{ID}/file/"),
             format!("/v2/images/{ID}/file?x=1"),
@@ -44,6 +53,7 @@ mod tests {
             format!("/v2/images/%2e%2e/{ID}/file"),
             "/v2/images/a%2fb/file".to_owned(),
             "/v2/images//file".to_owned(),
+            format!("/v2/images/{ID}/import"),
         ] {
             assert!(!is_upload(Method::PUT, &path), "{path}");
         }

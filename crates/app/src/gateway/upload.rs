@@ -15,7 +15,7 @@ use hyper::{
     header::{CONTENT_LENGTH, HeaderName, HeaderValue},
 };
 use mimeo_core::{ImageId, ReplicaState};
-use mimeo_engine::{Bits, Upload, status::ImageReport};
+use mimeo_engine::{Becomes, Bits, Upload, status::ImageReport};
 use tokio::time::Instant;
 
 use super::{Gateway, headers::Client, upstream::AnyBody};
@@ -30,14 +30,24 @@ const LOOK: Duration = Duration::from_millis(20);
 
 impl Gateway {
     /// The copies never stand in the way of the upload: what cannot be copied now is copied out of band.
-    pub(super) async fn upload(&self, id: &ImageId, request: Request<Incoming>, client: Client) -> Response<AnyBody> {
-        let Some(Upload { bits, outcome, copying, wanted }) = self.prepare(id, &request).await else {
+    pub(super) async fn upload(
+        &self,
+        id: &ImageId,
+        becomes: Becomes,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> Response<AnyBody> {
+        let Some(Upload { bits, outcome, copying, wanted }) = self.prepare(id, becomes, &request).await else {
             return self.forward(request.map(|body| body.map_err(Into::into).boxed_unsync()), client).await;
         };
         self.copies.spawn(copying.run());
         let mut response = self.forward(request.map(|body| tee(body, bits)), client).await;
         if response.status() == StatusCode::NO_CONTENT {
             outcome.taken();
+            if becomes == Becomes::Staged {
+                // Nothing can be registered before the import.
+                return response;
+            }
             let (registered, wanted) = self.acknowledged(id).await.unwrap_or((0, wanted));
             let replicas = HeaderValue::from_str(&format!("{registered}/{wanted}")).ok();
             response.headers_mut().extend(replicas.map(|replicas| (HeaderName::from_static(REPLICAS), replicas)));
@@ -45,9 +55,9 @@ impl Gateway {
         response
     }
 
-    async fn prepare(&self, id: &ImageId, request: &Request<Incoming>) -> Option<Upload> {
+    async fn prepare(&self, id: &ImageId, becomes: Becomes, request: &Request<Incoming>) -> Option<Upload> {
         let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let why = match tokio::time::timeout(PREPARING, self.engine.upload(id, length)).await {
+        let why = match tokio::time::timeout(PREPARING, self.engine.upload(id, becomes, length)).await {
             Ok(Ok(upload)) => return upload,
             Ok(Err(error)) => error.chain(),
             Err(_) => "the image service and the ledger did not answer in time".to_owned(),

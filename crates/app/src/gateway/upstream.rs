@@ -16,8 +16,9 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http_body_util::{BodyExt, Empty, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode, Uri,
+    Request, Response, StatusCode, Uri, Version,
     body::{Body, Frame, Incoming, SizeHint},
+    http::{request::Parts, uri::PathAndQuery},
 };
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -47,6 +48,15 @@ struct Upstream {
     is_well: AtomicBool,
 }
 
+/// It could not be connected to, and has taken nothing.
+struct Unreached;
+
+impl Upstream {
+    fn uri(&self, target: Option<&PathAndQuery>) -> Option<Uri> {
+        format!("{}{}", self.base, target.map_or("/", PathAndQuery::as_str)).parse().ok()
+    }
+}
+
 impl Upstreams {
     pub(super) fn new(urls: &[Url]) -> anyhow::Result<Self> {
         let mut connector = HttpConnector::new();
@@ -72,29 +82,40 @@ impl Upstreams {
     }
 
     /// Sends the request to the one that `image` leads to, or to the next in turn; to another one if that cannot be
-    /// connected to. `None`: none can.
+    /// connected to. What was sent is not sent again: it may have been done. `None`: there is no answer.
     pub(super) async fn send(&self, request: Request<AnyBody>, image: Option<&str>) -> Option<Response<Incoming>> {
         let (parts, body) = request.into_parts();
         let held = Held::new(body);
-        for upstream in self.in_order(image) {
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = format!("{}{target}", upstream.base).parse::<Uri>().ok()?;
-            let mut request = Request::new(held.clone());
-            (*request.method_mut(), *request.uri_mut()) = (parts.method.clone(), uri);
-            *request.headers_mut() = parts.headers.clone();
-            request.extensions_mut().clone_from(&parts.extensions);
-            match self.client.request(request).await {
-                Ok(response) => return Some(response),
-                Err(error) => {
-                    tracing::warn!(upstream = upstream.base, error = chain(&error), "this glance-api did not answer");
-                    upstream.is_well.store(!error.is_connect(), Ordering::Relaxed);
-                    if held.is_spent() {
-                        return None;
-                    }
-                }
+        let order = self.in_order(image);
+        let (last, others) = order.split_last()?;
+        for upstream in others {
+            if let Ok(ended) = self.ask(upstream, parts.clone(), held.clone()).await {
+                return ended;
             }
         }
-        None
+        self.ask(last, parts, held).await.ok().flatten()
+    }
+
+    /// `None`: it took the request, and gave no answer.
+    async fn ask(
+        &self,
+        upstream: &Upstream,
+        mut parts: Parts,
+        body: Held,
+    ) -> Result<Option<Response<Incoming>>, Unreached> {
+        let Some(uri) = upstream.uri(parts.uri.path_and_query()) else { return Ok(None) };
+        parts.uri = uri;
+        parts.version = Version::HTTP_11;
+        let error = match self.client.request(Request::from_parts(parts, body)).await {
+            Ok(response) => return Ok(Some(response)),
+            Err(error) => error,
+        };
+        tracing::warn!(upstream = upstream.base, error = chain(&error), "this glance-api did not answer");
+        if !error.is_connect() {
+            return Ok(None);
+        }
+        upstream.is_well.store(false, Ordering::Relaxed);
+        Err(Unreached)
     }
 
     /// All of them, those that are well first.
@@ -125,7 +146,7 @@ impl Upstreams {
     }
 
     async fn look(&self, upstream: &Upstream) {
-        let Ok(uri) = format!("{}/healthcheck", upstream.base).parse::<Uri>() else { return };
+        let Some(uri) = upstream.uri(Some(&PathAndQuery::from_static("/healthcheck"))) else { return };
         let mut request = Request::new(Held::new(Empty::new().map_err(|never| match never {}).boxed_unsync()));
         *request.uri_mut() = uri;
         let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;
@@ -142,27 +163,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// A body that is there until somebody begins to read it: a server that cannot be connected to has taken nothing of it.
+/// A body that the next server gets where the one before could not be connected to, and so has taken nothing of it.
 #[derive(Clone)]
 struct Held {
-    body: Arc<Mutex<State>>,
+    body: Arc<Mutex<AnyBody>>,
     hint: SizeHint,
     is_empty: bool,
-}
-
-struct State {
-    body: AnyBody,
-    is_spent: bool,
 }
 
 impl Held {
     fn new(body: AnyBody) -> Self {
         let (hint, is_empty) = (body.size_hint(), body.is_end_stream());
-        Self { body: Arc::new(Mutex::new(State { body, is_spent: false })), hint, is_empty }
-    }
-
-    fn is_spent(&self) -> bool {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner).is_spent
+        Self { body: Arc::new(Mutex::new(body)), hint, is_empty }
     }
 }
 
@@ -171,9 +183,8 @@ impl Body for Held {
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let mut state = self.body.lock().unwrap_or_else(PoisonError::into_inner);
-        state.is_spent = true;
-        Pin::new(&mut state.body).poll_frame(cx)
+        let mut body = self.body.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -182,5 +193,79 @@ impl Body for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.hint
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::disallowed_methods)]
+mod tests {
+    use hyper::Method;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        sync::mpsc,
+    };
+
+    use super::*;
+
+    /// A server that tells of each request that it gets, and then gives this answer and closes the connection.
+    async fn server(answer: &'static str) -> (Url, mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let (tell, told) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                let _ = tell.send(String::from_utf8_lossy(&head[..length]).lines().next().unwrap_or("").to_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (url, told)
+    }
+
+    /// Where nobody listens.
+    async fn nowhere() -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
+    }
+
+    fn request(method: Method) -> Request<AnyBody> {
+        let mut request = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        (*request.method_mut(), *request.uri_mut()) = (method, "/v2/images".parse().unwrap());
+        request
+    }
+
+    const OK: &str = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn what_was_sent_is_not_sent_again_to_another() {
+        for method in [Method::DELETE, Method::POST, Method::GET] {
+            let ((breaks, mut first), (other, mut second)) = (server("").await, server(OK).await);
+            let upstreams = Upstreams::new(&[breaks, other]).unwrap();
+            assert!(upstreams.send(request(method.clone()), None).await.is_none());
+            assert_eq!(first.recv().await.unwrap(), format!("{method} /v2/images HTTP/1.1"));
+            assert!(second.try_recv().is_err());
+            assert!(upstreams.all[0].is_well.load(Ordering::Relaxed), "it can be connected to");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_connected_to_hands_on_and_is_asked_last() {
+        let (url, mut told) = server(OK).await;
+        let upstreams = Upstreams::new(&[nowhere().await, url]).unwrap();
+        let answer = upstreams.send(request(Method::DELETE), None).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+        assert_eq!(told.recv().await.unwrap(), "DELETE /v2/images HTTP/1.1");
+        assert!(!upstreams.all[0].is_well.load(Ordering::Relaxed));
+        assert_eq!(upstreams.in_order(None)[0].base, upstreams.all[1].base);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_not_well_is_no_better_for_breaking_off() {
+        let upstreams = Upstreams::new(&[server("").await.0]).unwrap();
+        upstreams.all[0].is_well.store(false, Ordering::Relaxed);
+        assert!(upstreams.send(request(Method::GET), None).await.is_none());
+        assert!(!upstreams.all[0].is_well.load(Ordering::Relaxed));
     }
 }

@@ -52,8 +52,13 @@ pub(super) fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, repl
 /// A replica that has no object takes one that nobody holds, the newest there is.
 pub(super) fn unheld(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
     let is_of_use = image.status == ImageStatus::Active && can_be_proven(image);
+    let is_given_up = |object: &Object| {
+        let dooms = |change: &Change| matches!(change, Change::Doom(store, name, _) if *store == object.store && *name == object.name);
+        plan.changes.iter().any(dooms)
+    };
     let stands_free = |object: &&Object| {
-        object.store == replica.store && matches!(object.state, ObjectState::Kept | ObjectState::Found)
+        let is_there = matches!(object.state, ObjectState::Kept | ObjectState::Found);
+        object.store == replica.store && is_there && !is_given_up(object)
     };
     let newest = seen.record.objects.iter().filter(stands_free).max_by_key(|object| object.name.attempt());
     match newest {
@@ -78,7 +83,7 @@ pub(super) fn surplus(plan: &mut Plan, seen: &Observation<'_>, replica: &Replica
 }
 
 /// An image without a hash has nothing that would show that a copy is its own: such a copy is made anew.
-fn can_be_proven(image: &Image) -> bool {
+pub(super) fn can_be_proven(image: &Image) -> bool {
     image.hash.is_some() && image.size.is_some_and(|size| size > 0)
 }
 

@@ -1,6 +1,6 @@
 //! What one copy of an image needs now.
 
-use super::{Observation, Plan, Policy, adopt, doom, is_doomed, is_kept, is_open, live, retire};
+use super::{Observation, Plan, Policy, adopt, doom, is_doomed, is_kept, is_open, live, retire, staged};
 use crate::{
     Backoff, Error, Failure, Image, ImageStatus, Object, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState,
     StoreName, Timestamp,
@@ -33,6 +33,7 @@ pub(super) fn step(
     }
     replica.unwanted_since.take_if(|_| is_wanted);
     replica = adopt::shown(plan, seen, image, replica);
+    replica = staged::outdated(plan, seen, image, replica);
     if seen.elsewhere.contains(&replica.store) && is_kept(seen.record, &replica) {
         return moved_step(plan, seen, image, replica);
     }

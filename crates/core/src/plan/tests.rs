@@ -5,6 +5,7 @@ mod adopt;
 mod glance;
 mod live;
 mod retire;
+mod staged;
 mod take;
 mod withdraw;
 
@@ -164,7 +165,7 @@ fn during_an_import_nothing_is_registered_but_copying_may_go_on() {
 
 #[test]
 fn an_image_that_is_not_active_is_left_alone_and_running_work_stops() {
-    for status in [ImageStatus::Queued, ImageStatus::Saving, ImageStatus::Importing, ImageStatus::Deactivated] {
+    for status in [ImageStatus::Queued, ImageStatus::Saving, ImageStatus::Killed, ImageStatus::Deactivated] {
         let plan = World::new().holds("a", ReplicaState::Proven).image(|image| image.status = status).plan();
         assert!(!plan.has_work() && plan.stop, "{status}");
         assert!(row(&plan).trouble.is_some(), "{status}");

@@ -41,7 +41,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verified {
     pub(crate) size: u64,
-    pub(crate) digest: Digest,
+    /// `None` of bits of which nobody can tell yet what they are to be.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// What a reading has shown of the image, and of the places that it was read from.
@@ -55,6 +56,15 @@ pub(crate) struct Verdict {
     pub(crate) liars: BTreeSet<StoreName>,
     /// The stores whose copies could not be read, and why.
     pub(crate) broken: Vec<(StoreName, Error)>,
+}
+
+impl Verdict {
+    /// Of bits that passed: there is no place to blame, and nothing to be kept of what failed.
+    fn of_passing(passed: Result<Verified>) -> Self {
+        let is_bad = passed.is_err();
+        let ending = passed.map_err(SourceFailure::from);
+        Self { ending, is_bad, from_service: None, liars: BTreeSet::new(), broken: Vec::new() }
+    }
 }
 
 /// Why the source was no good. Every sink is told the same.
@@ -127,10 +137,19 @@ impl Transfer {
     /// Takes the bits as they pass, to their end. What they are to be is told later, by the image that they have become;
     /// nothing told means that they have become none.
     pub(crate) async fn pass(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Verdict {
-        let passed = self.take_all(bits, told).await;
-        let is_bad = passed.is_err();
-        let ending = passed.map_err(SourceFailure::from);
-        Verdict { ending, is_bad, from_service: None, liars: BTreeSet::new(), broken: Vec::new() }
+        // Glance hashes by SHA-512 unless it is told otherwise; bits whose hash cannot be compared are not proven.
+        let hashes = self.hash(Some(HashAlgorithm::Sha512));
+        let passed = async {
+            let (size, image) = self.take_all(bits, told).await?;
+            verify_passed(hashes, size, &image).await
+        };
+        Verdict::of_passing(passed.await)
+    }
+
+    /// As `pass`, of bits that are staged: what they are to be shows only when the image is made of them.
+    pub(crate) async fn stage(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Verdict {
+        let staged = self.take_all(bits, told).await;
+        Verdict::of_passing(staged.map(|(size, _)| Verified { size, digest: None }))
     }
 
     /// Tells every feed how the reading went. Returns when nothing of the image is in memory any more.
@@ -164,10 +183,9 @@ impl Transfer {
         hashes.verify(size, self.image.hash.as_ref()).await
     }
 
-    /// Glance hashes by SHA-512 unless it is told otherwise; bits whose hash cannot be compared are not proven.
-    async fn take_all(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Result<Verified> {
+    /// Takes what passes, all of it, and gives its length and what it has become.
+    async fn take_all(&self, bits: impl Stream<Item = Bytes>, told: oneshot::Receiver<Image>) -> Result<(u64, Image)> {
         let mut bits = pin!(bits);
-        let hashes = self.hash(Some(HashAlgorithm::Sha512));
         let mut size = 0_u64;
         while let Some(chunk) = self.meanwhile(bits.next()).await {
             let offset = size;
@@ -182,24 +200,10 @@ impl Transfer {
         let refused = |_| Error::new(Reason::Cancelled, "Glance did not take the upload");
         let image = told.await.map_err(refused)?;
         if image.size != Some(size) {
-            return Err(Error::new(
-                Reason::Cancelled,
-                "Glance has more or less of the upload than passed; it is copied",
-            ));
+            let message = "Glance has more or less of the upload than passed; it is copied later";
+            return Err(Error::new(Reason::Cancelled, message));
         }
-        let hash = image.hash.as_ref().filter(|hash| hash.algorithm == HashAlgorithm::Sha512);
-        if hash.is_none() {
-            let message = "Glance tells no SHA-512 of the image: what passed cannot be compared with it";
-            return Err(Error::new(Reason::SourceUnreadable, message));
-        }
-        let hash = hash.filter(|_| !sabotage::is(Bug::UploadIsNotCompared));
-        // Nothing is wrong with the image: Glance converts some.
-        hashes.verify(size, hash).await.map_err(|error| match error.reason {
-            Reason::SourceMismatch => {
-                Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied")
-            }
-            _ => error,
-        })
+        Ok((size, image))
     }
 
     fn hash(&self, content: Option<HashAlgorithm>) -> Hashes {
@@ -238,8 +242,25 @@ impl Hashes {
                 return Err(Error::new(Reason::SourceMismatch, message));
             }
         }
-        Ok(Verified { size, digest: self.blake3.digest().await.ok_or_else(hashing)? })
+        Ok(Verified { size, digest: Some(self.blake3.digest().await.ok_or_else(hashing)?) })
     }
+}
+
+/// Whether what passed is what the image service has made of it.
+async fn verify_passed(hashes: Hashes, size: u64, image: &Image) -> Result<Verified> {
+    let hash = image.hash.as_ref().filter(|hash| hash.algorithm == HashAlgorithm::Sha512);
+    if hash.is_none() {
+        let message = "Glance tells no SHA-512 of the image: what passed cannot be compared with it";
+        return Err(Error::new(Reason::SourceUnreadable, message));
+    }
+    let hash = hash.filter(|_| !sabotage::is(Bug::UploadIsNotCompared));
+    // Nothing is wrong with the image: Glance converts some.
+    hashes.verify(size, hash).await.map_err(|error| match error.reason {
+        Reason::SourceMismatch => {
+            Error::new(Reason::Cancelled, "Glance made other bits of the upload; they are copied")
+        }
+        _ => error,
+    })
 }
 
 fn check_size(image: &Image, size: u64) -> Result<()> {

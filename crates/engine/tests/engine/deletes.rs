@@ -243,3 +243,23 @@ async fn a_store_that_refuses_to_delete_is_asked_three_times_and_then_when_someb
     world.engine.replicate(&ids[0]).await.unwrap();
     world.until("it goes, and with it what else was refused there", async || world.objects() == 3).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn images_that_a_look_forgets_count_too() {
+    let world = World::start(Options { max_deletes: 5, ..Options::default() });
+    let ids: Vec<_> = (1..=60).map(|number| world.create(sample::image(number, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    let left = || ids.iter().filter(|id| world.stores[0].objects().iter().any(|it| it.image() == **id)).count();
+    ids[..4].iter().for_each(|id| world.delete(id));
+    world.until("four are gone", async || left() == 56).await;
+    // Before the next sweep.
+    for id in &ids[..4] {
+        world.engine.replicate(id).await.unwrap();
+    }
+    world.until("they are forgotten", async || world.state(&ids[3]).await.is_none()).await;
+    ids[4..6].iter().for_each(|id| world.delete(id));
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(left(), 56, "six within an hour wait for somebody");
+}

@@ -9,6 +9,7 @@ mod flow;
 mod healing;
 mod leaving;
 mod limits;
+mod measured;
 mod resume;
 mod room;
 mod shared;

@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use futures::TryStreamExt;
-use mimeo_core::{ContentHash, HashAlgorithm, Image, ImageId, ImageStatus, ports::Store};
-use mimeo_engine::{Bits, Outcome, Upload};
+use mimeo_core::{ContentHash, HashAlgorithm, Image, ImageId, ImageStatus, ReplicaState, ports::Store};
+use mimeo_engine::{Becomes, Bits, Outcome, Upload};
 use mimeo_testkit::{StoreCall, StoreFault, sample};
 use sha2::{Digest as _, Sha512};
 use tokio::{task::JoinHandle, time::Instant};
@@ -27,15 +27,23 @@ fn queued(world: &World) -> ImageId {
 }
 
 async fn begin(world: &World, id: &ImageId) -> (Bits, Outcome, JoinHandle<()>) {
-    let Upload { bits, outcome, copying, .. } = world.engine.upload(id, Some(SIZE as u64)).await.unwrap().unwrap();
+    begin_to(world, id, Becomes::Image).await
+}
+
+async fn begin_to(world: &World, id: &ImageId, becomes: Becomes) -> (Bits, Outcome, JoinHandle<()>) {
+    let upload = world.engine.upload(id, becomes, Some(SIZE as u64)).await.unwrap().unwrap();
+    let Upload { bits, outcome, copying, .. } = upload;
     #[allow(clippy::disallowed_methods)]
     (bits, outcome, tokio::task::spawn(copying.run()))
 }
 
 /// All of it passes.
-async fn pass(mut bits: Bits) {
-    let all = sample::bits(SIZE);
-    for at in (0..SIZE).step_by(CHUNK) {
+async fn pass(bits: Bits) {
+    pass_all(bits, &sample::bits(SIZE)).await;
+}
+
+async fn pass_all(mut bits: Bits, all: &bytes::Bytes) {
+    for at in (0..all.len()).step_by(CHUNK) {
         bits.pass(all.slice(at..at + CHUNK)).await;
     }
 }
@@ -119,13 +127,143 @@ async fn bits_that_the_image_service_changed_are_not_what_is_registered() {
     outcome.taken();
     copying.await.unwrap();
     world.registered(&id).await;
-    for location in world.locations(&id) {
+    assert_registered_as(&world, &id, &converted);
+}
+
+fn assert_registered_as(world: &World, id: &ImageId, bits: &bytes::Bytes) {
+    for location in world.locations(id) {
         let store =
             world.stores.iter().find(|store| location.starts_with(&format!("http://{}.", store.name()))).unwrap();
         let object = store.objects().into_iter().find(|object| store.location(object) == location).unwrap();
-        assert_eq!(store.bits(&object).unwrap(), converted);
+        assert_eq!(store.bits(&object).unwrap(), bits);
     }
-    assert_eq!(world.locations(&id).len(), 3);
+    assert_eq!(world.locations(id).len(), 3);
+}
+
+fn other_bits() -> bytes::Bytes {
+    sample::bits(SIZE).iter().map(|byte| !byte).collect()
+}
+
+/// These bits are staged, and every store has them.
+async fn stage(world: &World, id: &ImageId, all: &bytes::Bytes) {
+    let (bits, outcome, copying) = begin_to(world, id, Becomes::Staged).await;
+    set(world, id, ImageStatus::Uploading);
+    pass_all(bits, all).await;
+    world.registry.change(id, |image| image.size = Some(all.len() as u64));
+    outcome.taken();
+    copying.await.unwrap();
+    let report = world.report(id).await.unwrap();
+    assert!(report.replicas.iter().all(|replica| replica.state == ReplicaState::Stored), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_copied_as_it_was_staged_is_proven_and_registered_after_the_import_and_not_read_again() {
+    let world = world();
+    let id = queued(&world);
+    stage(&world, &id, &sample::bits(SIZE)).await;
+    world.changed(&id);
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!((world.objects(), world.registry.adds().len()), (3, 0));
+    set(&world, &id, ImageStatus::Importing);
+    world.changed(&id);
+    active(&world, &id, &sample::bits(SIZE));
+    world.changed(&id);
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
+    assert_eq!((world.registry.opens(&id), opened(&world), world.registry.adds().len()), (0, 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_import_that_is_quicker_than_a_store_waits_for_none_of_the_others() {
+    let world = world();
+    let id = queued(&world);
+    let (bits, outcome, copying) = begin_to(&world, &id, Becomes::Staged).await;
+    set(&world, &id, ImageStatus::Uploading);
+    world.stores[2].inject(StoreFault::CloseStalls);
+    pass(bits).await;
+    world.registry.change(&id, |image| image.size = Some(SIZE as u64));
+    outcome.taken();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    active(&world, &id, &sample::bits(SIZE));
+    world.changed(&id);
+    world.until("the others are registered", async || world.locations(&id).len() == 2).await;
+    assert!(!copying.is_finished(), "one is still being closed");
+    world.stores[2].heal();
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_import_made_other_bits_of_is_copied_anew() {
+    let world = world();
+    let id = queued(&world);
+    stage(&world, &id, &sample::bits(SIZE)).await;
+    let staged = world.stores[0].objects()[0].clone();
+    let converted = sample::bits(SIZE / 2);
+    active(&world, &id, &converted);
+    world.changed(&id);
+    world.registered(&id).await;
+    assert_registered_as(&world, &id, &converted);
+    let is_read = |call: &StoreCall| matches!(call, StoreCall::Read(object, _) if *object == staged);
+    assert!(!world.stores[0].calls().iter().any(is_read), "no store is to blame for it");
+    world.until("the others are gone", async || world.objects() == 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_staged_goes_with_its_image_and_when_the_import_came_to_nothing() {
+    let world = world();
+    for is_deleted in [true, false] {
+        let id = queued(&world);
+        stage(&world, &id, &sample::bits(SIZE)).await;
+        if is_deleted {
+            world.delete(&id);
+        } else {
+            world.registry.change(&id, |image| (image.status, image.size) = (ImageStatus::Queued, None));
+            world.changed(&id);
+        }
+        world.until("nothing is left", async || world.objects() + world.ledger_objects(&id).await == 0).await;
+    }
+    assert!(world.registry.adds().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_staged_or_uploaded_again_replaces_what_was_staged_before() {
+    for again in [Becomes::Staged, Becomes::Image] {
+        let world = world();
+        let id = queued(&world);
+        stage(&world, &id, &sample::bits(SIZE)).await;
+        // Nobody looked at it between the two.
+        world.registry.change(&id, |image| (image.status, image.size) = (ImageStatus::Queued, None));
+        if again == Becomes::Staged {
+            stage(&world, &id, &other_bits()).await;
+            active(&world, &id, &other_bits());
+        } else {
+            let (bits, outcome, copying) = begin(&world, &id).await;
+            set(&world, &id, ImageStatus::Saving);
+            pass_all(bits, &other_bits()).await;
+            active(&world, &id, &other_bits());
+            outcome.taken();
+            copying.await.unwrap();
+        }
+        world.changed(&id);
+        world.registered(&id).await;
+        assert_registered_as(&world, &id, &other_bits());
+        world.until("the others are gone", async || world.objects() == 3).await;
+        assert_eq!(world.registry.opens(&id), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_pass_whole_is_no_copy_of_what_was_staged() {
+    let world = world();
+    let id = queued(&world);
+    let (bits, outcome, copying) = begin_to(&world, &id, Becomes::Staged).await;
+    set(&world, &id, ImageStatus::Uploading);
+    pass_all(bits, &sample::bits(SIZE).slice(..SIZE / 2)).await;
+    world.registry.change(&id, |image| image.size = Some(SIZE as u64));
+    outcome.taken();
+    copying.await.unwrap();
+    world.until("nothing is left", async || world.objects() + world.ledger_objects(&id).await == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +294,7 @@ async fn a_second_upload_of_the_same_image_is_not_copied_beside_the_first() {
     let world = world();
     let id = queued(&world);
     let _upload = begin(&world, &id).await;
-    assert!(world.engine.upload(&id, None).await.unwrap().is_none());
+    assert!(world.engine.upload(&id, Becomes::Image, None).await.unwrap().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,7 @@ pub(crate) struct World {
 }
 
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Options {
     pub(crate) stores: usize,
     pub(crate) observe: bool,

@@ -122,18 +122,27 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
     }
     for at in &configuration.enabled {
         for object in world.stores[*at].everything() {
-            is_of_use(world, &(*at, object))?;
+            is_of_use(world, configuration, &(*at, object))?;
         }
     }
     for record in world.ledger.records() {
         let id = &record.image.id;
         let is_here =
             |store: &mimeo_core::StoreName| configuration.enabled.iter().any(|at| world.stores[*at].name() == store);
+        // Where every store is drained the last good copy stays.
+        let has_place = |id: &mimeo_core::ImageId| {
+            let image = world.image(id).filter(|_| !configuration.drained.is_empty());
+            image.is_none_or(|image| !configuration.wanted(&image).0.is_empty())
+        };
         let may_stay = |object: &mimeo_core::Object| {
             let at = world.stores.iter().position(|store| *store.name() == object.store).unwrap();
             let place = (at, object.name.clone());
             let is_anothers = object.state == ObjectState::Found && world.lock().witness.planted.contains(&place);
-            !is_here(&object.store) || is_anothers || is_named(world, &place) || is_borne(world, &object.name)
+            !is_here(&object.store)
+                || !has_place(id)
+                || is_anothers
+                || is_named(world, &place)
+                || is_borne(world, &object.name)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {
@@ -194,10 +203,15 @@ fn has_to_share(world: &World, image: &Image) -> bool {
 }
 
 /// Nothing is at a store that the ledger does not want there.
-fn is_of_use(world: &World, place: &Place) -> Result<(), String> {
+fn is_of_use(world: &World, configuration: &Configuration, place: &Place) -> Result<(), String> {
     let is_anothers = world.lock().witness.planted.contains(place);
     let is_forgotten = world.lock().witness.forgotten.contains(place) && !world.setup.stores[place.0].listable;
     if is_anothers || is_forgotten || is_named(world, place) {
+        return Ok(());
+    }
+    // Where every store is drained the last good copy stays.
+    let image = world.image(&place.1.image());
+    if !configuration.drained.is_empty() && image.is_some_and(|image| configuration.wanted(&image).0.is_empty()) {
         return Ok(());
     }
     let is_kept = world.state_of(place) == Some(ObjectState::Kept) && world.image(&place.1.image()).is_some();

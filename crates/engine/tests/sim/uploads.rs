@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use mimeo_core::{ContentHash, HashAlgorithm, Image, ImageId, ImageStatus};
-use mimeo_engine::{Engine, Upload};
+use mimeo_engine::{Becomes, Engine, Upload};
 use mimeo_testkit::sample;
 use sha2::{Digest, Sha512};
 use tokio::time::Instant;
@@ -83,7 +83,8 @@ fn queued(world: &Arc<World>) -> Option<ImageId> {
 impl Client {
     async fn uploads(self, world: &Arc<World>, engine: &Arc<Engine>) {
         let size = self.is_announced.then_some(self.bits.len() as u64);
-        let Ok(Some(Upload { mut bits, outcome, copying, .. })) = engine.upload(&self.id, size).await else {
+        let Ok(Some(Upload { mut bits, outcome, copying, .. })) = engine.upload(&self.id, Becomes::Image, size).await
+        else {
             // Nobody copies it as it passes.
             return self.ends(world);
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mimeo_core::{
-    Change, Failure, ImageFilter, ImageRow, ImageState, Object, ObjectName, ObjectState, Place, Proof, ProofKind,
-    Reason, Replica, ReplicaState, StoreName, Tally, ports::Ledger,
+    Backlog, Change, DirtyMark, Failure, ImageFilter, ImageRow, ImageState, Object, ObjectName, ObjectState, Place,
+    Proof, ProofKind, Reason, Replica, ReplicaState, StoreName, Tally, ports::Ledger,
 };
 
 use crate::sample::{id, time};
@@ -13,6 +13,7 @@ pub(super) async fn ledger<L: Ledger>(make: &impl AsyncFn() -> L) {
     gives_the_images_that_fit(&make().await).await;
     knows_the_state_of_each_image_after_every_change(&make().await).await;
     counts_what_it_holds(&make().await).await;
+    tells_what_waits(&make().await).await;
     tells_where_the_objects_are(&make().await).await;
 }
 
@@ -102,6 +103,41 @@ async fn knows_the_state_of_each_image_after_every_change(ledger: &impl Ledger) 
         .await;
     ledger.commit(&[Change::Forget(id(1))]).await.unwrap();
     assert_eq!(ledger.tally().await.unwrap(), Tally::default());
+}
+
+async fn tells_what_waits(ledger: &impl Ledger) {
+    use ReplicaState as R;
+    let backlog = async || ledger.backlog(time(10)).await.unwrap();
+    assert_eq!(backlog().await, Backlog::default());
+    let marked = |n, seconds| Change::Dirty(DirtyMark { image: id(n), due: time(seconds) });
+    ledger.commit(&[marked(1, 4), marked(2, 10), marked(3, 11)]).await.unwrap();
+    assert_eq!(backlog().await, Backlog { due: 2, oldest_due: Some(time(4)), later: 1, unregistered_since: None });
+    let since = async || backlog().await.unregistered_since;
+    let first_line = async |n, state: &str| {
+        let lines = ledger.history(&id(n)).await.unwrap();
+        Some(lines.iter().find(|line| line.what.state == state).unwrap().since)
+    };
+    // An empty image is never tried again, and what is not wanted waits for nothing.
+    let failure = |reason, next_try| Some(Failure { reason, message: "no".into(), tries: 1, next_try });
+    let failed = |n, reason, next_try| {
+        let replica = Replica { state: R::Failed, ..Replica::wanted(store("a")) };
+        Change::Replica(id(n), Replica { failure: failure(reason, next_try), ..replica })
+    };
+    let (unwanted, empty) = (replica(1, "b", R::Copying), failed(2, Reason::EmptyImage, None));
+    ledger.commit(&[Change::Image(row(1, "x", &["a"])), Change::Image(row(2, "y", &["a"]))]).await.unwrap();
+    ledger.commit(&[unwanted, empty, replica(1, "a", R::Registered)]).await.unwrap();
+    assert_eq!(since().await, None);
+    ledger.commit(&[failed(2, Reason::StoreFull, Some(time(20)))]).await.unwrap();
+    assert_eq!(since().await, first_line(2, "failed").await);
+    ledger.commit(&[replica(2, "a", R::Registered)]).await.unwrap();
+    assert_eq!(since().await, None);
+    // Only what came after the last registration counts.
+    ledger.commit(&[replica(2, "a", R::Suspect)]).await.unwrap();
+    ledger.commit(&[replica(2, "a", R::Copying)]).await.unwrap();
+    assert_eq!(since().await, first_line(2, "suspect").await);
+    let gone = ImageRow { gone_at: Some(time(9)), ..row(2, "y", &["a"]) };
+    ledger.commit(&[Change::Image(gone)]).await.unwrap();
+    assert_eq!(since().await, None);
 }
 
 async fn counts_what_it_holds(ledger: &impl Ledger) {

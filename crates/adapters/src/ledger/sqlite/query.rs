@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mimeo_core::{
-    CONTESTED, Change, Failure, ImageFilter, ImageId, ImageState, Place, Reason, ReplicaState, Result, Tally,
+    Backlog, CONTESTED, Change, Failure, ImageFilter, ImageId, ImageState, Place, Reason, ReplicaState, Result, Tally,
+    Timestamp,
 };
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{
     changes::run,
-    rows::{self, text, timestamp, word},
+    rows::{self, milliseconds, text, timestamp, word},
     unavailable,
 };
 
@@ -154,6 +155,36 @@ async fn hidden(snapshot: &mut SqliteConnection) -> Result<Option<Failure>> {
     let Some(id) = id else { return Ok(None) };
     let record = rows::records(snapshot, &[text(&id)?]).await?.pop();
     Ok(record.and_then(|record| record.image.trouble).filter(|trouble| trouble.reason == Reason::ImageNotVisible))
+}
+
+pub(super) async fn backlog(readers: &SqlitePool, now: Timestamp) -> Result<Backlog> {
+    let mut snapshot = readers.begin().await.map_err(unavailable)?;
+    let (due, later, oldest): (i64, i64, Option<i64>) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE due <= ?1), count(*) FILTER (WHERE due > ?1), min(due) FILTER (WHERE due <= ?1)
+         FROM dirty",
+    )
+    .bind(milliseconds(now))
+    .fetch_one(&mut *snapshot)
+    .await
+    .map_err(unavailable)?;
+    let since: Option<i64> = sqlx::query_scalar(
+        "SELECT min(h.since) FROM images i JOIN replicas r ON r.image = i.id
+             JOIN history h ON h.image = r.image AND h.store = r.store
+         WHERE i.state IN ('pending', 'replicating', 'degraded', 'failed') AND r.state <> 'registered'
+             AND (r.failure_reason IS NULL OR r.failure_next_try IS NOT NULL)
+             AND EXISTS (SELECT 1 FROM json_each(i.wanted) WHERE value = r.store)
+             AND h.number > coalesce((SELECT max(b.number) FROM history b
+                 WHERE b.image = r.image AND b.store = r.store AND b.state = 'registered'), 0)",
+    )
+    .fetch_one(&mut *snapshot)
+    .await
+    .map_err(unavailable)?;
+    Ok(Backlog {
+        due: due.unsigned_abs(),
+        oldest_due: oldest.map(timestamp).transpose()?,
+        later: later.unsigned_abs(),
+        unregistered_since: since.map(timestamp).transpose()?,
+    })
 }
 
 /// Derives the states of the images that the changes were about, by core's rule.

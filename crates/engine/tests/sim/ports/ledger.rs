@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result, Tally,
-    Timestamp, Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result,
+    Tally, Timestamp, Told, ports::Ledger,
 };
 
 use crate::{
@@ -74,6 +74,10 @@ impl Ledger for SimLedger {
 
     async fn tally(&self) -> Result<Tally> {
         self.0.world.ledger.tally().await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Backlog> {
+        self.0.world.ledger.backlog(now).await
     }
 
     async fn places(&self) -> Result<Vec<Place>> {

@@ -178,7 +178,10 @@ fn problem(subject: String, reason: &ReasonReport, copy: Option<&ReplicaReport>,
         (None, true) => Html::text("Waiting alone does not cure it."),
         (None, false) => Html::default(),
     };
-    Problem { subject, what: reason.into(), next }
+    // A message begins with its store, as the subject does.
+    let message = reason.message.strip_prefix(&format!("{subject}: ")).unwrap_or(&reason.message).to_owned();
+    let what = show::Problem::from(&ReasonReport { message, ..reason.clone() });
+    Problem { subject, what, next }
 }
 
 fn row(copy: &ReplicaReport, now: Timestamp) -> Copy {

@@ -126,14 +126,12 @@ impl Webhook {
 
     async fn place(&self) -> Result<u64> {
         let newest = self.engine.last_told().await?;
-        match self.engine.heard(&self.listener()).await? {
+        if let Some(heard) = self.engine.heard(&self.listener()).await? {
             // A ledger that was restored may not know of all that was told.
-            Some(heard) => Ok(heard.min(newest)),
-            None => {
-                self.engine.note_heard(&self.listener(), newest).await?;
-                Ok(newest)
-            }
+            return Ok(heard.min(newest));
         }
+        self.engine.note_heard(&self.listener(), newest).await?;
+        Ok(newest)
     }
 
     /// Tells the next lines, and notes that they were told. False: there is nothing more.

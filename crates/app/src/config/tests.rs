@@ -53,6 +53,7 @@ fn every_key_but_the_stores_has_a_default() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one configuration, with everything in it")]
 fn every_key_is_read() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("url"), "rabbit://mimeo:s3cret@broker/\n").unwrap();

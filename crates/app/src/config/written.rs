@@ -55,7 +55,7 @@ impl Written {
                 }
                 Value::Table(_) => drop(sections.insert(format!("[{name}]"), value)),
                 Value::Array(_) if name == "rules" || name == "webhooks" => {
-                    drop(sections.insert(format!("[[{name}]]"), value))
+                    drop(sections.insert(format!("[[{name}]]"), value));
                 }
                 _ => drop(sections.insert(name, value)),
             }

@@ -1,4 +1,4 @@
-//! A line of the history as a CloudEvent 1.0, in its structured JSON form.
+//! A line of the history as a `CloudEvent` 1.0, in its structured JSON form.
 
 use mimeo_core::Reason;
 use mimeo_engine::status::ChangeReport;

@@ -68,8 +68,8 @@ async fn world(refuses: u32) -> World {
     let (sent, received) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let receiver = Receiver { sent, refuses: Arc::new(Mutex::new(refuses)) };
-    let router = Router::new().route("/hook", post(take)).with_state(receiver);
+    let endpoint = Receiver { sent, refuses: Arc::new(Mutex::new(refuses)) };
+    let router = Router::new().route("/hook", post(take)).with_state(endpoint);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
     let (ledger, stop) = (Arc::new(MemoryLedger::default()), CancellationToken::new());

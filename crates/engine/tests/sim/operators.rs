@@ -53,11 +53,11 @@ async fn drain(story: &mut Story) {
 }
 
 async fn say(story: &Story, engine: &Engine, at: usize, begins: bool) -> bool {
-    let store: &StoreName = story.world.stores[at].name();
-    story.world.tell(|| format!("drain {store}: {begins}"));
+    let drained: &StoreName = story.world.stores[at].name();
+    story.world.tell(|| format!("drain {drained}: {begins}"));
     match begins {
-        true => engine.drain(store).await.is_ok_and(|said| said.is_ok()),
-        false => engine.cancel_drain(store).await.is_ok_and(|said| said.is_ok()),
+        true => engine.drain(drained).await.is_ok_and(|said| said.is_ok()),
+        false => engine.cancel_drain(drained).await.is_ok_and(|said| said.is_ok()),
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) struct Temper {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Setup {
     pub(crate) stores: Vec<StoreSetup>,
     /// Glance has a store of its own.

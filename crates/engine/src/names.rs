@@ -22,6 +22,8 @@ pub(crate) struct Names(BTreeMap<String, BTreeSet<ImageId>>);
 impl Names {
     /// Reads every image's locations. An error where they are not all shown: then nothing may be concluded from them.
     pub(crate) async fn read(engine: &Engine, objects: BTreeSet<String>) -> Result<Self> {
+        // A role that comes back while the pages are read leaves out what the first of them did not show.
+        let saw_all = engine.registry.sees_all().await?;
         let (mut names, mut seen) = (BTreeMap::<String, BTreeSet<ImageId>>::new(), BTreeSet::new());
         let mut walk = Walk::new(engine.registry.as_ref(), None);
         while let Some(page) = walk.next().await? {
@@ -35,7 +37,8 @@ impl Names {
                 seen.insert(image.id);
             }
         }
-        if !engine.registry.sees_all().await? && !shows_all_that_live(engine, &seen).await? {
+        let saw_all = saw_all && engine.registry.sees_all().await?;
+        if !saw_all && !shows_all_that_live(engine, &seen).await? {
             return Err(blind("images that are known are not among those that Glance shows to Mimeo: a lost role?"));
         }
         Ok(Self(names))

@@ -283,6 +283,17 @@ impl Story {
         if self.dice(|dice| dice.falls(5000)) {
             self.restart().await;
         }
+        while self.are_clients_there() && self.unbroken().is_ok() {
+            self.pass(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Whether somebody still uploads.
+    fn are_clients_there(&mut self) -> bool {
+        self.serving.as_mut().is_some_and(|serving| {
+            while serving.clients.try_join_next().is_some() {}
+            !serving.clients.is_empty()
+        })
     }
 }
 

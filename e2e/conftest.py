@@ -5,6 +5,7 @@ import atexit
 import os
 import random
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -204,6 +205,16 @@ def dice() -> random.Random:
     seed = int(os.environ.get("MIMEO_SEED", random.randrange(2**32)))
     print(f"MIMEO_SEED={seed}")
     return random.Random(seed)
+
+
+@pytest.fixture
+def open_path(tmp_path):
+    """A directory of the test that a web server's own user gets to as well."""
+    for place in (tmp_path, *tmp_path.parents):
+        if place == Path(tempfile.gettempdir()):
+            break
+        place.chmod(0o755)
+    return tmp_path
 
 
 @pytest.fixture

@@ -43,11 +43,8 @@ def test_a_web_server_is_a_store(cloud, name):
 
 
 @pytest.mark.parametrize("kind", [Nginx, Apache])
-def test_a_directory_that_a_web_server_shows_is_a_store(tmp_path, kind):
-    # The web server's own user must get there.
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    server = kind(tmp_path, "web")
+def test_a_directory_that_a_web_server_shows_is_a_store(open_path, kind):
+    server = kind(open_path, "web")
     server.start()
     try:
         assert "resumes" in conforms("store", "file", server.objects, server.url)

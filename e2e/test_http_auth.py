@@ -186,11 +186,8 @@ class Guarding(Apache):
         return loads + super()._conf().replace("Dav On\n    Require all granted", guard)
 
 
-def test_a_directory_that_is_not_there_is_made(tmp_path):
-    # Apache's own user must get there.
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    apache = Guarding(tmp_path)
+def test_a_directory_that_is_not_there_is_made(open_path):
+    apache = Guarding(open_path)
     password_file(apache.dir / "htpasswd")
     apache.start()
     try:

@@ -222,9 +222,10 @@ impl Registry for Glance {
     }
 
     async fn named(&self, name: &str) -> Result<Vec<Image>> {
+        // Without the operator Glance takes what stands before a colon for one.
         let query: String = form_urlencoded::Serializer::new(String::new())
             .append_pair("visibility", "all")
-            .append_pair("name", name)
+            .append_pair("name", &format!("eq:{name}"))
             .finish();
         let mut images = self.page(SHOWN, &query, None).await?.images;
         images.extend(self.page(HIDDEN, &query, None).await?.images);

@@ -63,7 +63,9 @@ async fn tells_what_an_image_is(registry: &dyn Registry, backstage: &impl Backst
     assert!(image.locations_shown && !image.importing, "{image:?}");
     let name = image.name.as_deref().unwrap_or_default();
     assert!(registry.named(name).await.unwrap().iter().any(|found| found.id == id), "{name} is not found by its name");
-    assert!(registry.named(&format!("{name}, which nobody bears")).await.unwrap().is_empty());
+    for nobodys in [format!("{name}, which nobody bears"), format!("in:{name}"), format!("like:{name}")] {
+        assert!(registry.named(&nobodys).await.unwrap().is_empty(), "{nobodys}");
+    }
     assert!(image.created_at <= image.updated_at, "{image:?}");
     if let Some(hash) = image.hash {
         let expected = match hash.algorithm {

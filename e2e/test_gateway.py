@@ -387,7 +387,7 @@ def test_the_certificate_is_read_anew(mimeo, gateway, tmp_path):
 def test_many_connections_that_do_nothing(mimeo, gateway, through, images):
     """Thousands that say nothing, or only begin a request, leave room for an upload and take little memory. One more
     than may be is told so, and let in when another goes."""
-    most, (_, hard) = 3000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    most, (_, hard) = 2000, resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     url = gateway(gateway={"connections": most})
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -45,6 +45,15 @@ impl<'a> Document<'a> {
     pub(super) fn add(&self, at: usize, key: impl Into<String>, message: impl Into<String>) {
         self.mistakes.add(at, key, message);
     }
+
+    /// What the environment made of `raw`, beside what stands in the file: the whole, and each variable by itself, since
+    /// a message may show a part of a value only.
+    fn replaced(&self, raw: &str) -> Vec<(String, String)> {
+        let whole = expand(raw, self.environment).ok().map(|text| (text, raw.to_owned()));
+        let names = raw.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
+        let each = names.filter_map(|name| Some(((self.environment)(name)?, format!("${{{name}}}"))));
+        whole.into_iter().chain(each).filter(|(held, written)| !held.is_empty() && held != written).collect()
+    }
 }
 
 /// A table, perhaps over another that gives what it lacks: `[stores.a]` over `[store_defaults]`.
@@ -138,12 +147,10 @@ impl<'a> Item<'a> {
     /// Notes a mistake. What a variable of the environment held is told as it stands in the file: it may be a secret.
     pub(super) fn wrong(&self, message: impl Into<String>) {
         let mut message = message.into();
-        if let Some(raw) = self.value.get_ref().as_str()
-            && let Ok(text) = expand(raw, self.document.environment)
-            && !text.is_empty()
-            && text != raw
-        {
-            message = message.replace(&text, raw);
+        if let Some(raw) = self.value.get_ref().as_str() {
+            for (held, written) in self.document.replaced(raw) {
+                message = message.replace(&held, &written);
+            }
         }
         self.document.add(self.value.span().start, self.path.clone(), message);
     }

@@ -344,6 +344,14 @@ fn a_variable_must_be_set() {
     assert_eq!(mistake_in("[openstack]\ncloud = \"${CLOUD\""), "2: openstack.cloud: a \"${\" without its \"}\"");
 }
 
+/// The message shows the URL without its password, which is no longer the text that the variables made.
+#[test]
+fn what_a_variable_held_is_not_told_where_only_a_part_of_its_value_is_shown() {
+    let found = mistakes("enabled_stores = [\"a\"]\n[stores.a]\nurl = \"http://user:${RACK}@host/${RACK}\"");
+    assert!(found[0].contains("\"http://***@host/${RACK}\""), "{found:?}");
+    assert!(!found[0].contains("10.0.0.9"), "{found:?}");
+}
+
 #[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_their_lines() {
     let found = mistakes(&format!("{LEAST}[scan]\nintervall = \"1s\"\n[log]\nformat = 3\n[api]\nlisten = \"x\""));

@@ -123,7 +123,7 @@ def test_one_reading_for_every_kind(cloud, mimeo, places, images):
     data = os.urandom(20 * MiB + 7)
     image = images.create(data)
     wait_all_registered(mimeo, image)
-    assert len(cloud.glance.requests("GET", f"/images/{image}/file")) == 1
+    mimeo.assert_read_once(image)
     assert set(copies(mimeo, image)) == set(places)
     assert_copies(mimeo, image, data)
     assert len(images.show(image)["locations"]) == len(places) + 1, "each once, and the one that it was uploaded to"
@@ -153,7 +153,7 @@ def test_what_one_store_has_another_takes(cloud, storage, mimeo, places, images)
     for taker, giver in ("fast", "rbd"), ("rsync", "file"):
         assert any(f"store={taker}" in line and f"from={giver}" in line for line in said), said
     assert sum(" copying " in line and " stores=" in line for line in mimeo.log_lines()) == 1, "it was read once"
-    assert len(cloud.glance.requests("GET", f"/images/{image}/file")) == 1
+    mimeo.assert_read_once(image)
     assert_copies(mimeo, image, data)
     assert_no_secret(mimeo, image)
     images.delete(image)

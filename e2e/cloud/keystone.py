@@ -28,9 +28,10 @@ class Token:
 class Keystone(Uwsgi):
     name = "keystone"
     module = "keystone.wsgi.api:application"
-    # One process, so that the cache in its memory is the only one: a role taken away shows at once.
+    # One process, so that the cache in its memory is the only one: a role taken away shows at once. One thread, since
+    # a second request that comes while the first one loads the policies is answered 403.
     processes = 1
-    threads = 8
+    threads = 1
     # uwsgi resets a connection whose body the application did not read to its end; read it before, since it is small.
     extra = ("--post-buffering", 65536)
 

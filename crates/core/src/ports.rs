@@ -312,11 +312,8 @@ pub trait Ledger: Send + Sync {
     /// All of the changes or none of them.
     async fn commit(&self, changes: &[Change]) -> Result<()>;
 
-    /// Up to `limit` images whose mark is due, the longest due first, and not those in `busy`.
-    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>>;
-
-    /// When the next mark comes due, whether or not it is due already.
-    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>>;
+    /// Up to `limit` marks in the order in which they come due, whether they are due by now or not, and not those of `busy`.
+    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>>;
 
     /// Clears the mark that `seq` names, or moves it to `next`; does nothing if the image was marked again.
     async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()>;

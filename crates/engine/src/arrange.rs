@@ -83,9 +83,7 @@ async fn patch(engine: &Engine, before: &Image, keep: &[Location], remove: &[Loc
     }
     let window = engine.recent.open(before);
     let outcome = engine.registry.arrange_locations(&before.id, keep, remove).await;
-    if !matches!(&outcome, Err(error) if error.reason == Reason::ImageServiceUnreachable) {
-        engine.recent.close(&window);
-    }
+    engine.recent.close(&window, &outcome);
     mimeo_crash::point("locations-arranged");
     outcome?;
     engine.registry.look(&before.id).await

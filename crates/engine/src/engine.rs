@@ -325,7 +325,7 @@ impl Engine {
         let what = recent::describe(&findings.undone);
         let window = self.recent.open(image);
         let result = self.registry.put_back(&image.id, &findings.undone).await;
-        self.recent.close(&window);
+        self.recent.close(&window, &result);
         match result {
             Ok(()) => tracing::warn!(image = %image.id, what, "put back what registering locations had undone"),
             Err(error) => {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Image, ImageId, ImageStatus, Snapshot, Timestamp, Visibility, ports::Undone};
+use mimeo_core::{Image, ImageId, ImageStatus, Reason, Result, Snapshot, Timestamp, Visibility, ports::Undone};
 use tokio::time::Instant;
 
 /// An event is expected within this time after its change.
@@ -30,6 +30,8 @@ struct Story {
 struct Patch {
     began: Instant,
     ended: Option<Instant>,
+    /// Glance says that it wrote the image: then one of the events is our own.
+    is_written: bool,
     before: Snapshot,
 }
 
@@ -49,16 +51,22 @@ pub(crate) struct Findings {
 impl Recent {
     pub(crate) fn open(&self, before: &Image) -> Open {
         let began = Instant::now();
-        let patch = Patch { began, ended: None, before: before.snapshot() };
+        let patch = Patch { began, ended: None, is_written: false, before: before.snapshot() };
         self.lock().entry(before.id.clone()).or_default().patches.push(patch);
         Open { image: before.id.clone(), began }
     }
 
-    pub(crate) fn close(&self, open: &Open) {
+    /// The PATCH was answered, or given up. One that was refused has undone nothing; without an answer Glance may still
+    /// finish it.
+    pub(crate) fn close(&self, open: &Open, outcome: &Result<()>) {
         let mut stories = self.lock();
-        let patches = stories.get_mut(&open.image).map(|story| &mut story.patches);
-        if let Some(patch) = patches.and_then(|patches| patches.iter_mut().find(|patch| patch.began == open.began)) {
-            patch.ended = Some(Instant::now());
+        let Some(patches) = stories.get_mut(&open.image).map(|story| &mut story.patches) else { return };
+        let Some(at) = patches.iter().position(|patch| patch.began == open.began) else { return };
+        match outcome.as_ref().map_err(|error| error.reason) {
+            Err(Reason::ImageServiceUnreachable) => {}
+            Ok(()) => (patches[at].ended, patches[at].is_written) = (Some(Instant::now()), true),
+            Err(Reason::ImageServiceError) => patches[at].ended = Some(Instant::now()),
+            Err(_) => drop(patches.remove(at)),
         }
     }
 
@@ -143,7 +151,8 @@ impl Patch {
         // One event after it is our own PATCH's, unless the image was written again after that event.
         let is_anothers = |(_, updated_at, _): &(Instant, Timestamp, T)| *updated_at < now.updated_at;
         let is_taken_back = meanwhile.get(last + 1).is_some_and(is_anothers);
-        let doubt = meanwhile.len() - last > 2 || meanwhile[last].0 > until || is_taken_back;
+        let explained = 1 + usize::from(self.is_written);
+        let doubt = meanwhile.len() - last > explained || meanwhile[last].0 > until || is_taken_back;
         meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))
     }
 }

@@ -147,9 +147,7 @@ async fn add_alone(engine: &Engine, before: &Image, location: &Location) -> Resu
 async fn add(engine: &Engine, before: &Image, locations: &[Location]) -> Result<()> {
     let window = engine.recent.open(before);
     let outcome = engine.registry.add_locations(&before.id, locations).await;
-    if !matches!(&outcome, Err(error) if error.reason == Reason::ImageServiceUnreachable) {
-        engine.recent.close(&window);
-    }
+    engine.recent.close(&window, &outcome);
     outcome
 }
 

@@ -126,15 +126,19 @@ async fn dispatch(engine: Arc<Engine>, surveyed: CancellationToken, stop: Cancel
 
 /// Starts the turns that are due, and says how long there is nothing more to start.
 async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut JoinSet<()>) -> Result<Duration> {
-    let busy = engine.turns.images();
+    let room = TURNS.saturating_sub(running.len());
+    if room == 0 {
+        // What is due waits for a turn to end, not for the time to pass.
+        return Ok(NAP);
+    }
     let now = engine.clock.now();
-    let due = engine.ledger.due(now, TURNS.saturating_sub(running.len()), &busy).await?;
-    for due in due {
+    let mut marks = engine.ledger.marks(room + 1, &engine.turns.images()).await?;
+    let due = marks.partition_point(|mark| mark.due <= now).min(room);
+    let next = marks.split_off(due).into_iter().next();
+    for due in marks {
         start(engine, stop, running, due);
     }
-    let next = engine.ledger.next_due(&engine.turns.images()).await?;
-    let wait = next.map_or(NAP, |at| at.duration_since(now).try_into().unwrap_or_default());
-    // With every place taken a due mark waits for a turn to end, not for the time to pass.
+    let wait = next.map_or(NAP, |next| next.due.duration_since(now).try_into().unwrap_or_default());
     Ok(if running.len() >= TURNS { NAP } else { wait.min(NAP) })
 }
 

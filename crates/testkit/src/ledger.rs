@@ -146,17 +146,13 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
         self.read(|tables| {
-            let mut due: Vec<Due> = tables.marks(busy).filter(|due| due.due <= now).collect();
-            due.sort_by(|a, b| (a.due, &a.image).cmp(&(b.due, &b.image)));
-            due.truncate(limit);
-            due
+            let mut marks: Vec<Due> = tables.marks(busy).collect();
+            marks.sort_by(|a, b| (a.due, &a.image).cmp(&(b.due, &b.image)));
+            marks.truncate(limit);
+            marks
         })
-    }
-
-    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>> {
-        self.read(|tables| tables.marks(busy).map(|due| due.due).min())
     }
 
     async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()> {

@@ -27,7 +27,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use rows::{json_ids, milliseconds, timestamp};
+use rows::{json_ids, milliseconds};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -116,30 +116,17 @@ impl Ledger for SqliteLedger {
         }
     }
 
-    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
         let marks: Vec<(String, i64, i64)> = sqlx::query_as(
-            "SELECT image, seq, due FROM dirty
-             WHERE due <= ?1 AND image NOT IN (SELECT value FROM json_each(?2))
-             ORDER BY due, image LIMIT ?3",
+            "SELECT image, seq, due FROM dirty WHERE image NOT IN (SELECT value FROM json_each(?1))
+             ORDER BY due, image LIMIT ?2",
         )
-        .bind(milliseconds(now))
         .bind(json_ids(busy))
         .bind(rows::limit(limit))
         .fetch_all(&self.readers)
         .await
         .map_err(unavailable)?;
         marks.into_iter().map(rows::due).collect()
-    }
-
-    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>> {
-        let due: Option<i64> = sqlx::query_scalar(
-            "SELECT due FROM dirty WHERE image NOT IN (SELECT value FROM json_each(?1)) ORDER BY due LIMIT 1",
-        )
-        .bind(json_ids(busy))
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(unavailable)?;
-        due.map(timestamp).transpose()
     }
 
     async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()> {

@@ -45,7 +45,7 @@ fn after_patch(events: &[Image], now: &Image) -> Findings {
     for event in events {
         recent.note(&event.id, event.snapshot());
     }
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     recent.findings(now)
 }
 
@@ -65,7 +65,7 @@ async fn a_change_that_stands_was_not_undone_nor_is_it_when_its_owner_takes_it_b
     let private = with(|image| image.visibility = Private);
     let recent = Recent::default();
     let open = recent.open(&image());
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     recent.note(&private.id, private.snapshot());
     assert_eq!(recent.findings(&private), Findings::default());
     recent.note(&private.id, image().snapshot());
@@ -100,7 +100,7 @@ async fn in_doubt_the_stricter_value_wins() {
     for event in [&image(), &before, &before, &before] {
         recent.note(&event.id, event.snapshot());
     }
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     let findings = recent.findings(&before);
     assert_eq!((findings.undone.visibility, findings.reports.len()), (None, 1));
 }
@@ -115,7 +115,7 @@ async fn an_image_that_its_owner_opened_and_closed_again_while_the_patch_ran_sta
     for event in [at(Public, 2), at(Private, 3)] {
         recent.note(&event.id, event.snapshot());
     }
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     let findings = recent.findings(&at(Private, 4));
     assert_eq!((findings.undone.visibility, findings.reports.len()), (None, 1));
 }
@@ -126,13 +126,13 @@ async fn what_was_found_is_told_once_and_old_patches_are_forgotten() {
     let recent = Recent::default();
     let open = recent.open(&image());
     recent.note(&private.id, private.snapshot());
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     assert_ne!(recent.findings(&image()), Findings::default());
     assert_eq!(recent.findings(&image()), Findings::default());
 
     let recent = Recent::default();
     let open = recent.open(&image());
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     tokio::time::advance(LATE * 2).await;
     recent.note(&private.id, private.snapshot());
     assert_eq!(recent.findings(&image()), Findings::default());
@@ -145,10 +145,28 @@ async fn an_event_that_was_long_on_its_way_is_no_evidence() {
     for stale in [with(|image| image.visibility = Private), with(|image| image.status = ImageStatus::Deactivated)] {
         recent.note(&stale.id, stale.snapshot());
     }
-    recent.close(&open);
+    recent.close(&open, &Ok(()));
     assert_eq!(recent.findings(&before), Findings::default());
 }
 
 fn epoch_plus(seconds: i64) -> mimeo_core::Timestamp {
     mimeo_core::Timestamp::from_second(seconds).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_that_was_refused_has_undone_nothing_and_one_without_an_answer_has_no_event_for_sure() {
+    // Its owner opens the image for a moment while our PATCH runs.
+    let at =
+        |visibility, seconds| with(|image| (image.visibility, image.updated_at) = (visibility, epoch_plus(seconds)));
+    for reason in [Reason::Conflict, Reason::ImageServiceError, Reason::ImageServiceUnreachable] {
+        let recent = Recent::default();
+        let open = recent.open(&at(Private, 1));
+        for event in [at(Public, 2), at(Private, 3)] {
+            recent.note(&event.id, event.snapshot());
+        }
+        recent.close(&open, &Err(mimeo_core::Error::new(reason, "no")));
+        let findings = recent.findings(&at(Private, 3));
+        let reports = usize::from(reason != Reason::Conflict);
+        assert_eq!((findings.undone.visibility, findings.reports.len()), (None, reports), "{reason:?}");
+    }
 }

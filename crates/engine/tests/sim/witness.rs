@@ -83,6 +83,8 @@ impl Witness {
     pub(crate) fn probed(&mut self, place: &Place, is_right: Option<bool>) {
         match is_right {
             Some(true) => drop(self.answered.insert(place.clone(), Instant::now())),
+            // Who asked at the same moment, and was answered, cannot know of it.
+            None if self.answered(place) == Some(Instant::now()) => {}
             _ => drop(self.answered.remove(place)),
         }
         if is_right == Some(false) {

@@ -84,8 +84,8 @@ async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistorySt
     }
     add(transaction, id, &line).await?;
     let surplus = sqlx::query(
-        "DELETE FROM history WHERE image = ?1 AND number IN
-             (SELECT number FROM history WHERE image = ?1 ORDER BY number DESC LIMIT -1 OFFSET ?2)",
+        "DELETE FROM history WHERE image = ?1 AND number <=
+             (SELECT number FROM history WHERE image = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
     );
     run(transaction, surplus.bind(id.as_str()).bind(i64::try_from(HISTORY_LINES).unwrap_or(i64::MAX))).await
 }

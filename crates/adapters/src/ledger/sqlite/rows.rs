@@ -7,32 +7,32 @@ use mimeo_core::{
     Result, Timestamp,
 };
 use serde::de::{DeserializeOwned, IntoDeserializer, value};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::{FromRow, QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::unavailable;
 
 /// The records of these images, in this order; those that have none are left out.
 pub(super) async fn records(snapshot: &mut SqliteConnection, wanted: &[ImageId]) -> Result<Vec<Record>> {
-    let ids = json_ids(wanted);
-    let images: Vec<ImageColumns> =
-        sqlx::query_as("SELECT * FROM images WHERE id IN (SELECT value FROM json_each(?1))")
-            .bind(&ids)
-            .fetch_all(&mut *snapshot)
-            .await
-            .map_err(unavailable)?;
-    let replicas: Vec<ReplicaColumns> =
-        sqlx::query_as("SELECT * FROM replicas WHERE image IN (SELECT value FROM json_each(?1))")
-            .bind(&ids)
-            .fetch_all(&mut *snapshot)
-            .await
-            .map_err(unavailable)?;
-    let objects: Vec<ObjectColumns> =
-        sqlx::query_as("SELECT * FROM objects WHERE image IN (SELECT value FROM json_each(?1)) ORDER BY store, name")
-            .bind(&ids)
-            .fetch_all(&mut *snapshot)
-            .await
-            .map_err(unavailable)?;
+    let images: Vec<ImageColumns> = rows_of(snapshot, wanted, "SELECT * FROM images WHERE id IN (").await?;
+    let replicas: Vec<ReplicaColumns> = rows_of(snapshot, wanted, "SELECT * FROM replicas WHERE image IN (").await?;
+    let mut objects: Vec<ObjectColumns> = rows_of(snapshot, wanted, "SELECT * FROM objects WHERE image IN (").await?;
+    objects.sort_by(|a, b| (&a.store, &a.name).cmp(&(&b.store, &b.name)));
     assemble(wanted, images, replicas, objects)
+}
+
+/// What is selected of these images. A list of values: a single one, as it is most often, is looked up without the table that
+/// SQLite would make of a list in JSON and throw away.
+async fn rows_of<T>(snapshot: &mut SqliteConnection, wanted: &[ImageId], select: &str) -> Result<Vec<T>>
+where
+    T: for<'row> FromRow<'row, SqliteRow> + Send + Unpin,
+{
+    let mut query = QueryBuilder::<Sqlite>::new(select);
+    let mut values = query.separated(", ");
+    for id in wanted {
+        values.push_bind(id.as_str());
+    }
+    values.push_unseparated(")");
+    query.build_query_as().fetch_all(snapshot).await.map_err(unavailable)
 }
 
 fn assemble(

@@ -40,12 +40,8 @@ impl Ledger for SimLedger {
         self.0.call(Part::Ledger, || format!("commit {}", summary(changes)), act).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
-        self.0.call(Part::Ledger, || "due".into(), self.0.world.ledger.due(now, limit, busy)).await
-    }
-
-    async fn next_due(&self, busy: &[ImageId]) -> Result<Option<Timestamp>> {
-        self.0.call(Part::Ledger, || "next due".into(), self.0.world.ledger.next_due(busy)).await
+    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+        self.0.call(Part::Ledger, || "marks".into(), self.0.world.ledger.marks(limit, busy)).await
     }
 
     async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()> {

@@ -34,13 +34,14 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             object(transaction, new).await
         }
         Change::Doom(store, name, at) => {
-            let doom = sqlx::query("UPDATE objects SET state = ?3, since = ?4 WHERE store = ?1 AND name = ?2");
-            let doom = doom.bind(store.as_str()).bind(name.as_str()).bind(object_state(ObjectState::Doomed));
-            run(transaction, doom.bind(milliseconds(*at))).await
+            let doom =
+                sqlx::query("UPDATE objects SET state = ?4, since = ?5 WHERE image = ?1 AND name = ?2 AND store = ?3");
+            let doom = doom.bind(String::from(name.image())).bind(name.as_str()).bind(store.as_str());
+            run(transaction, doom.bind(object_state(ObjectState::Doomed)).bind(milliseconds(*at))).await
         }
         Change::ObjectGone(store, name) => {
-            let gone = sqlx::query("DELETE FROM objects WHERE store = ?1 AND name = ?2");
-            run(transaction, gone.bind(store.as_str()).bind(name.as_str())).await
+            let gone = sqlx::query("DELETE FROM objects WHERE image = ?1 AND name = ?2 AND store = ?3");
+            run(transaction, gone.bind(String::from(name.image())).bind(name.as_str()).bind(store.as_str())).await
         }
         Change::Dirty(mark) => dirty(transaction, mark).await,
         Change::DeleteSeen(id, at) => {
@@ -131,18 +132,18 @@ async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<(
     // No REPLACE: of what that removes no trigger is told.
     let insert = match object.state {
         ObjectState::Found => {
-            "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (store, name) DO NOTHING"
+            "INSERT INTO objects (image, name, store, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (image, name, store) DO NOTHING"
         }
         _ => {
-            "INSERT INTO objects (store, name, image, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (store, name) DO UPDATE SET image = ?3, url = ?4, state = ?5, since = ?6"
+            "INSERT INTO objects (image, name, store, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (image, name, store) DO UPDATE SET url = ?4, state = ?5, since = ?6"
         }
     };
     let bound = sqlx::query(insert)
-        .bind(object.store.as_str())
-        .bind(object.name.as_str())
         .bind(String::from(object.name.image()))
+        .bind(object.name.as_str())
+        .bind(object.store.as_str())
         .bind(object.url.as_str())
         .bind(object_state(object.state))
         .bind(milliseconds(object.since));

@@ -45,6 +45,9 @@ async fn a_ledger_of_every_earlier_version_is_opened_with_all_that_it_held() {
         let of = |name: &str, state| (name.parse().unwrap(), BTreeMap::from([(state, 1)]));
         let replicas = [of("http1", ReplicaState::Registered), of("http2", ReplicaState::Failed)];
         assert_eq!(tally.replicas, BTreeMap::from(replicas));
+        let places = ledger.places().await.unwrap().into_iter().map(|place| (place.url, place.objects, place.doomed));
+        let kept = ("http://http1.example/1".to_owned(), 1, 0);
+        assert_eq!(places.collect::<Vec<_>>(), [kept, ("http://http2.example/2".to_owned(), 1, 1)]);
         // And it is as good as a new one.
         ledger.commit(&[Change::Replica(id(1), Replica::wanted("http3".parse().unwrap()))]).await.unwrap();
         assert_eq!(ledger.history(&id(1)).await.unwrap().len(), if version < 5 { 1 } else { 2 });

@@ -107,7 +107,7 @@ impl Story {
         for patch in &self.patches {
             findings.merge(patch, &self.events, now);
         }
-        // Where another's change stands, or every event must have come, there is nothing left to find.
+        // Where another's change has outlived the PATCH, or every event must have come, there is nothing left to find.
         self.patches.retain(|patch| patch.is_open_for_events() && !patch.has_survivor(now));
         findings
     }
@@ -124,7 +124,7 @@ impl Patch {
 
     fn has_survivor(&self, now: &Snapshot) -> bool {
         let guarded = |snapshot: &Snapshot| (snapshot.visibility, snapshot.status, snapshot.protected);
-        guarded(&self.before) != guarded(now)
+        self.ended.is_some() && guarded(&self.before) != guarded(now)
     }
 
     /// The last value that an event brought while this PATCH ran and that the image no longer has; and whether other
@@ -150,7 +150,11 @@ impl Patch {
         }
         // One event after it is our own PATCH's, unless the image was written again after that event.
         let is_anothers = |(_, updated_at, _): &(Instant, Timestamp, T)| *updated_at < now.updated_at;
-        let is_taken_back = meanwhile.get(last + 1).is_some_and(is_anothers);
+        let is_taken_back = meanwhile.get(last + 1).is_some_and(is_anothers) || {
+            // Events may overtake each other.
+            let (earlier, saved) = (&meanwhile[..last], meanwhile[last].1);
+            earlier.iter().any(|(_, updated_at, value)| *value == before && *updated_at >= saved)
+        };
         let explained = 1 + usize::from(self.is_written);
         let doubt = meanwhile.len() - last > explained || meanwhile[last].0 > until || is_taken_back;
         meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))

@@ -40,8 +40,12 @@ fn with(change: impl FnOnce(&mut Image)) -> Image {
 
 /// One PATCH of ours, with these events while it runs; then the image is looked at as `now`.
 fn after_patch(events: &[Image], now: &Image) -> Findings {
+    after_patch_of(&image(), events, now)
+}
+
+fn after_patch_of(before: &Image, events: &[Image], now: &Image) -> Findings {
     let recent = Recent::default();
-    let open = recent.open(&image());
+    let open = recent.open(before);
     for event in events {
         recent.note(&event.id, event.snapshot());
     }
@@ -110,14 +114,20 @@ async fn an_image_that_its_owner_opened_and_closed_again_while_the_patch_ran_sta
     // The event of our own PATCH, which was the last to write, is late: the one after the opening is the owner's.
     let at =
         |visibility, seconds| with(|image| (image.visibility, image.updated_at) = (visibility, epoch_plus(seconds)));
-    let recent = Recent::default();
-    let open = recent.open(&at(Private, 1));
-    for event in [at(Public, 2), at(Private, 3)] {
-        recent.note(&event.id, event.snapshot());
-    }
-    recent.close(&open, &Ok(()));
-    let findings = recent.findings(&at(Private, 4));
+    let findings = after_patch_of(&at(Private, 1), &[at(Public, 2), at(Private, 3)], &at(Private, 4));
     assert_eq!((findings.undone.visibility, findings.reports.len()), (None, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_it_opened_when_the_event_of_its_opening_was_overtaken_by_that_of_its_closing() {
+    let at =
+        |visibility, seconds| with(|image| (image.visibility, image.updated_at) = (visibility, epoch_plus(seconds)));
+    // Glance's times are whole seconds.
+    for opened in [2, 3] {
+        let own = at(Private, 4);
+        let findings = after_patch_of(&at(Private, 1), &[at(Private, 3), at(Public, opened), own.clone()], &own);
+        assert_eq!((findings.undone.visibility, findings.reports.len()), (None, 1), "opened at {opened}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,4 +179,15 @@ async fn a_patch_that_was_refused_has_undone_nothing_and_one_without_an_answer_h
         let reports = usize::from(reason != Reason::Conflict);
         assert_eq!((findings.undone.visibility, findings.reports.len()), (None, reports), "{reason:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_without_an_answer_may_still_undo_what_was_seen_to_stand() {
+    let private = with(|image| image.visibility = Private);
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    recent.close(&open, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer")));
+    recent.note(&private.id, private.snapshot());
+    assert_eq!(recent.findings(&private), Findings::default());
+    assert_eq!(recent.findings(&image()).undone.visibility, Some(Private));
 }

@@ -12,7 +12,11 @@ use mimeo_core::{
     Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
     plan::{Plan, Sight, SourceOf, Verification},
 };
-use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit},
+    task::JoinSet,
+    time::Instant,
+};
 use tracing::Instrument;
 
 use crate::{
@@ -48,6 +52,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
         number: engine.places.arrive(),
         work: JoinSet::new(),
         readers: JoinSet::new(),
+        noting: Arc::default(),
     };
     copies.take_on(plan).await;
     copies.attend(plan.next_look).await?;
@@ -66,9 +71,9 @@ pub(crate) struct Running {
 pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
     let Running { origins, stores, work, readers } = running;
     let (to_start, verifying, number) = (BTreeMap::new(), BTreeSet::new(), engine.places.arrive());
-    let image = image.clone();
+    let (image, noting) = (image.clone(), Arc::default());
     let mut copies =
-        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers };
+        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers, noting };
     copies.attend(None).await?;
     copies.end().await
 }
@@ -106,6 +111,8 @@ struct Copies<'a> {
     number: u64,
     work: JoinSet<Done>,
     readers: JoinSet<()>,
+    /// Held while what a reading found out is kept.
+    noting: Arc<Mutex<()>>,
 }
 
 /// What has ended at a store.
@@ -277,7 +284,9 @@ impl Copies<'_> {
     /// Whoever still runs was told to stop: nothing of it may go on when the next look begins.
     async fn end(mut self) -> Result<()> {
         self.work.shutdown().await;
+        let noted = self.noting.lock().await;
         self.readers.shutdown().await;
+        drop(noted);
         attempt::forget_chunks(self.engine, &self.image.id).await
     }
 
@@ -389,10 +398,11 @@ impl Copies<'_> {
                 attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks(engine.settings.policy.chunk));
             self.readers.spawn(keeping.in_current_span());
         }
-        let (engine, id) = (Arc::clone(engine), image.id.clone());
+        let (engine, id, noting) = (Arc::clone(engine), image.id.clone(), Arc::clone(&self.noting));
         let reading = async move {
             let began = Instant::now();
             let verdict = transfer.read(&engine.paces).await;
+            let noted = noting.lock().await;
             if let Some(bytes) = verdict.from_service {
                 engine.health.served(bytes, began.elapsed());
             }
@@ -406,6 +416,7 @@ impl Copies<'_> {
             if verdict.is_bad {
                 attempt::disown_chunks(&engine, &id).await;
             }
+            drop(noted);
             transfer.end(verdict).await;
             // The place bounds the memory of windows: it is given back when this one is empty.
             drop(place);

@@ -177,6 +177,9 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
             let why = "it is the image's last proven copy that answers";
             tracing::warn!(store = %object.store, object = %object.name, "not removed: {why}");
             engine.leftovers.stays(&object, why);
+            if !has_other_good(record, &object) {
+                keep(engine, &object).await?;
+            }
             look_again(engine, &id).await?;
             continue;
         }
@@ -238,6 +241,17 @@ pub(crate) async fn is_last(engine: &Engine, record: &Record, object: &Object) -
         }
     }
     Ok(true)
+}
+
+/// Whether the ledger has another copy that was found right.
+fn has_other_good(record: &Record, object: &Object) -> bool {
+    record.replicas.values().any(|other| other.store != object.store && other.is_good())
+}
+
+/// It is the only one that is right: the others are made of it before it goes.
+async fn keep(engine: &Engine, object: &Object) -> Result<()> {
+    let kept = Object { state: ObjectState::Kept, since: engine.clock.now(), ..object.clone() };
+    engine.ledger.commit(&[Change::Object(kept)]).await
 }
 
 /// The image is there after all: the next look takes the tombstone away.

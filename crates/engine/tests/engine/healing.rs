@@ -375,7 +375,7 @@ async fn what_is_made_anew_while_others_are_still_read_comes_from_a_proven_copy(
     world.assert_good_copies(&id, 3);
 }
 
-fn hashed(number: u32, size: u64) -> Image {
+pub(crate) fn hashed(number: u32, size: u64) -> Image {
     let value = format!("{:x}", Sha512::digest(sample::bits(usize::try_from(size).unwrap())));
     let hash = Some(ContentHash { algorithm: HashAlgorithm::Sha512, value });
     Image { hash, ..sample::image(number, size) }

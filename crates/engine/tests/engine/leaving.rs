@@ -6,9 +6,12 @@ use mimeo_core::{
     ImageId, ImageState, ReplicaState, StoreName,
     ports::{Ledger, Store},
 };
-use mimeo_testkit::{FakeStore, StoreCall, StoreFault, sample};
+use mimeo_testkit::{FakeStore, RegistryFault, StoreCall, StoreFault, sample};
 
-use crate::world::{Options, World};
+use crate::{
+    healing::hashed,
+    world::{Options, World},
+};
 
 fn name(store: &str) -> StoreName {
     store.parse().unwrap()
@@ -74,6 +77,26 @@ async fn an_old_copy_stays_as_long_as_the_new_one_cannot_be_made() {
     assert_eq!(held(&world), [1, 0]);
     world.stores[1].heal();
     world.until("it has moved", async || held(&world) == [0, 1]).await;
+    world.assert_good_copies(&id, 1);
+}
+
+/// It has no location any more, and was all but removed, when the copy that is wanted goes bad; and so does what Glance gives.
+#[tokio::test(start_paused = true)]
+async fn an_old_copy_that_turns_out_to_be_the_only_good_one_mends_the_others_first() {
+    let mut world = World::start(on(2, &[]));
+    let id = world.create(hashed(1, 1000));
+    world.registered(&id).await;
+    world.stores[1].inject(StoreFault::DeleteFails(mimeo_core::Reason::StoreError));
+    world.restart(|world| world.options.rules = &[(&["store0"], None)]).await;
+    world.until("the old copy is shown no more", async || world.locations(&id).len() == 1).await;
+    let [copy] = &world.stores[0].objects()[..] else { panic!("one copy") };
+    world.stores[0].tamper(copy, Some(vec![0; 1000].into()));
+    world.registry.inject(RegistryFault::SourceReadsOther);
+    world.engine.verify(&id).await.unwrap();
+    let is_bad = async || replica_state(&world, &id, "store0").await == Some(ReplicaState::Failed);
+    world.until("the wanted copy is known to be bad", is_bad).await;
+    world.stores[1].heal();
+    world.until("the old copy is gone", async || held(&world) == [1, 0]).await;
     world.assert_good_copies(&id, 1);
 }
 

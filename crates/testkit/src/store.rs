@@ -229,7 +229,8 @@ impl FakeStore {
     }
 
     /// The bytes, published or not.
-    fn seen(&self, object: &ObjectName) -> Option<Bytes> {
+    /// The bytes as they are read, published or not.
+    pub fn seen(&self, object: &ObjectName) -> Option<Bytes> {
         let state = self.state.borrow();
         state.objects.get(object.as_str()).or_else(|| state.partial.get(object.as_str())).cloned()
     }

@@ -190,7 +190,7 @@ fn has_good_copy(world: &World, image: &Image, at: usize) -> bool {
     let Some(record) = world.ledger.record(&image.id) else { return false };
     let Some(replica) = record.replicas.get(world.stores[at].name()) else { return false };
     let Some(object) = &replica.object else { return false };
-    let is_right = world.lock().truths.get(&image.id).map(|truth| truth.bits.clone()) == world.stores[at].bits(object);
+    let is_right = world.lock().truths.get(&image.id).map(|truth| truth.bits.clone()) == world.stores[at].seen(object);
     let is_shown = image.has_location(&world.store_location(at, object));
     replica.state == ReplicaState::Registered && is_right && is_shown
 }

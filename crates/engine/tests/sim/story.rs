@@ -180,7 +180,8 @@ impl Story {
     async fn come_back(&mut self) {
         let (away, anew) = self.dice(|dice| (dice.pick(&[0, 0, 10, 3000, 90_000]), dice.falls(3000)));
         tokio::time::sleep(Duration::from_millis(away)).await;
-        if anew {
+        // What was decided in the end stands.
+        if anew && self.configuration.drained.is_empty() {
             let setup = self.world.setup.clone();
             self.configuration = self.dice(|dice| Configuration::roll(&setup, dice));
         }
@@ -196,6 +197,7 @@ impl Story {
         serving.task.abort();
         let _ = serving.task.await;
         self.is_left_by(&serving.engine).await;
+        self.world.lock().witness.dies();
     }
 
     /// As SIGTERM.

@@ -12,6 +12,10 @@ pub(crate) type Place = (usize, ObjectName);
 pub(crate) struct Witness {
     /// Closed objects that were read back as the image's very bytes since.
     proven: BTreeSet<Place>,
+    /// Objects that somebody writes.
+    pub(crate) writing: Vec<Place>,
+    /// Of the proven, those of which a store has told something else, and the engine has noted nothing of it yet.
+    unnoted: BTreeSet<Place>,
     /// Objects of which a store has told something else than what the image is.
     suspects: BTreeSet<Place>,
     /// When a probe last gave the right size.
@@ -48,6 +52,7 @@ pub(crate) struct Sight {
 impl Witness {
     pub(crate) fn written(&mut self, place: &Place) {
         self.proven.remove(place);
+        self.unnoted.remove(place);
         self.answered.remove(place);
     }
 
@@ -55,9 +60,27 @@ impl Witness {
         if is_right {
             self.proven.insert(place.clone());
         } else {
-            self.proven.remove(place);
+            if self.proven.remove(place) {
+                self.unnoted.insert(place.clone());
+            }
             self.suspects.insert(place.clone());
         }
+    }
+
+    /// Nobody writes it any more.
+    pub(crate) fn left(&mut self, place: &Place) {
+        let at = self.writing.iter().position(|written| written == place);
+        at.map(|at| self.writing.swap_remove(at));
+    }
+
+    /// The engine has noted what became of the copy.
+    pub(crate) fn noted(&mut self, place: &Place) {
+        self.unnoted.remove(place);
+    }
+
+    /// What the engine read last, and could not note any more, nobody knows.
+    pub(crate) fn dies(&mut self) {
+        self.proven.append(&mut self.unnoted);
     }
 
     /// When a copy of the image at this store last went bad by itself.

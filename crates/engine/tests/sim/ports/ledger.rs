@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Result,
-    Tally, Timestamp, Told, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, HistoryLine, ImageFilter, ImageId, ObjectName, Place, Record, Replica,
+    Result, Tally, Timestamp, Told,
+    ports::{Ledger, Store},
 };
 
 use crate::{
@@ -33,7 +34,7 @@ impl Ledger for SimLedger {
         let act = async {
             let before = changes.iter().find_map(image_of).and_then(|id| world.ledger.record(&id));
             world.ledger.commit(changes).await?;
-            note_marks(world, changes);
+            note(world, changes);
             world.step(&Step::Committed { changes, before: before.as_ref() });
             Ok(())
         };
@@ -113,11 +114,16 @@ impl Ledger for SimLedger {
     }
 }
 
-fn note_marks(world: &World, changes: &[Change]) {
+fn note(world: &World, changes: &[Change]) {
     let state = &mut *world.lock();
     for change in changes {
-        if let Change::Dirty(mark) = change {
-            state.witness.marked.insert(mark.image.clone(), state.steps);
+        match change {
+            Change::Dirty(mark) => drop(state.witness.marked.insert(mark.image.clone(), state.steps)),
+            Change::Replica(_, Replica { store, object: Some(object), proof: None, .. }) => {
+                let at = world.stores.iter().position(|it| it.name() == store);
+                at.inspect(|at| state.witness.noted(&(*at, object.clone())));
+            }
+            _ => {}
         }
     }
 }

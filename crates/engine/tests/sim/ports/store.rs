@@ -48,6 +48,7 @@ impl SimStore {
     fn sink(&self, object: &ObjectName, sink: Box<dyn Sink>) -> Box<dyn Sink> {
         let (life, place) = (Arc::clone(&self.life), self.place(object));
         let hand = Hand::new(&life.world.open);
+        life.world.lock().witness.writing.push(place.clone());
         Box::new(SimSink { life, place, sink: Some(sink), closing: false, _hand: hand })
     }
 
@@ -196,7 +197,9 @@ impl Reading {
         let world = Arc::clone(&self.life.world);
         if self.given == self.bytes.len() {
             let mut state = world.lock();
-            let is_closed = world.stores[self.place.0].bits(&self.place.1).is_some();
+            // Or left by its writer, at a store that writes in place.
+            let is_closed = world.stores[self.place.0].bits(&self.place.1).is_some()
+                || !state.witness.writing.contains(&self.place);
             if self.is_whole && is_closed {
                 let truth = state.truths.get(&self.place.1.image());
                 let is_right = truth.is_some_and(|truth| truth.bits == self.bytes);
@@ -318,6 +321,7 @@ impl Sink for SimSink {
 
 impl Drop for SimSink {
     fn drop(&mut self) {
+        self.life.world.lock().witness.left(&self.place);
         if self.closing && self.sink.is_some() {
             self.outlives();
         }

@@ -130,9 +130,11 @@ def break_and_heal(mimeo, images, wired, kind: str, direction: str, after: int) 
         silent = {store for store, codes in told.items() if not codes}
         # rsync makes good by itself what was changed on its way, and has nothing to tell.
         repaired = {replica["store"] for replica in replicas if replica["state"] == "registered"} & {"rsync"}
-        return silent <= repaired and all(wire.hits for _, wire in wired.values())
+        unmet = {store for store, (_, wire) in wired.items() if not wire.hits}
+        assert silent <= repaired and not unmet, f"told {told}; silent {silent - repaired}, not met by {unmet}"
+        return True
 
-    eventually(all_told, 60, f"{where}: every store has met the fault, and has a reason: {told}", pause=0.3)
+    eventually(all_told, 120, f"{where}: every store has met the fault, and has a reason", pause=0.3)
     assert all(codes <= FITTING[kind] for codes in told.values()), f"{where}: {told}"
     for _, wire in wired.values():
         wire.heal()

@@ -111,7 +111,7 @@ struct Copies<'a> {
     number: u64,
     work: JoinSet<Done>,
     readers: JoinSet<()>,
-    /// Held while what a reading found out is kept.
+    /// Held while it is kept that a reading gave other bytes, and by a look from its beginning to its end.
     noting: Arc<Mutex<()>>,
 }
 
@@ -298,6 +298,9 @@ impl Copies<'_> {
     /// the next look is. `None`: the work is to stop.
     async fn meanwhile(&mut self) -> Option<Option<Timestamp>> {
         let (engine, id) = (self.engine, &self.image.id.clone());
+        // What a look has seen before it does not undo it.
+        let noting = Arc::clone(&self.noting);
+        let noted = noting.lock().await;
         let result = async {
             let look = look(engine, id, &self.running).await?;
             if let Sight::Present(image) = &look.sight {
@@ -314,7 +317,9 @@ impl Copies<'_> {
             }
             Ok::<_, Error>(look.plan)
         };
-        match result.await {
+        let result = result.await;
+        drop(noted);
+        match result {
             Ok(plan) if plan.stop => None,
             Ok(plan) => {
                 if self.running.is_empty() && !plan.copy.is_empty() {
@@ -402,7 +407,7 @@ impl Copies<'_> {
         let reading = async move {
             let began = Instant::now();
             let verdict = transfer.read(&engine.paces).await;
-            let noted = noting.lock().await;
+            let noted = if verdict.is_bad { Some(noting.lock().await) } else { None };
             if let Some(bytes) = verdict.from_service {
                 engine.health.served(bytes, began.elapsed());
             }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Change, ObjectState, Reason, Record, Replica, ReplicaState, Result, Timestamp};
+use mimeo_core::{Change, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, Timestamp};
 
 use crate::{
     Engine,
@@ -139,9 +139,14 @@ async fn going(engine: &Engine, confirmed: Timestamp) -> Result<(u64, u64)> {
     Ok((waiting, gone))
 }
 
-/// Whether the image had copies, and they have gone without an operator's word: that is counted as it is forgotten.
+/// Whether the image had copies, and they have gone without an operator's word: that is counted as it is forgotten. What is
+/// left of broken copies may be there for long.
 pub(crate) fn has_gone(record: &Record, confirmed: Timestamp) -> bool {
-    record.image.gone_at > Some(confirmed) && record.objects.is_empty() && !record.replicas.is_empty()
+    let is_kept = |object: &Object| object.state == ObjectState::Kept;
+    let has_lost = |replica: &Replica| replica.object.is_some() && record.object_of(replica).is_none();
+    let is_empty = record.objects.is_empty() && !record.replicas.is_empty();
+    let has_left = !record.objects.iter().any(is_kept) && record.replicas.values().any(has_lost);
+    record.image.gone_at > Some(confirmed) && (is_empty || has_left)
 }
 
 /// The copies that are still there and that no rule wants any more, and since when. Not those of drained stores: an

@@ -28,7 +28,7 @@ impl Names {
         let mut walk = Walk::new(engine.registry.as_ref(), None);
         while let Some(page) = walk.next().await? {
             for image in page {
-                if image.status == ImageStatus::Active && !image.locations_shown {
+                if has_bits(&image) && !image.locations_shown {
                     return Err(blind("Glance does not show the locations of images (show_multiple_locations)"));
                 }
                 for name in named(&image, &objects) {
@@ -53,6 +53,10 @@ impl Names {
     pub(crate) fn beside(&self, object: &str, image: &ImageId) -> Option<&ImageId> {
         self.0.get(object)?.iter().find(|other| *other != image)
     }
+}
+
+fn has_bits(image: &Image) -> bool {
+    matches!(image.status, ImageStatus::Active | ImageStatus::Deactivated)
 }
 
 /// Reads the images once for all the turns that ask at the same time: a store that is drained may have ten thousand of

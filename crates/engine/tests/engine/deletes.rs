@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use mimeo_core::{ImageState, Location, Reason, ReplicaState};
+use mimeo_core::{ImageState, ImageStatus, Location, Reason, ReplicaState};
 use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
 
-use crate::world::{Options, World};
+use crate::{
+    healing::doom,
+    world::{Options, World},
+};
 
 #[tokio::test(start_paused = true)]
 async fn the_copies_of_a_deleted_image_go_after_the_grace_period() {
@@ -185,17 +188,20 @@ async fn nothing_is_removed_while_the_token_sees_less_than_it_did() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_removed_while_glance_shows_no_locations() {
-    let world = World::start(Options::default());
-    let (gone, stays) = (world.create(sample::image(1, 1000)), world.create(sample::image(2, 1000)));
-    world.registered(&gone).await;
-    world.registered(&stays).await;
-    world.registry.change(&stays, |image| {
-        image.locations.clear();
-        image.locations_shown = false;
-    });
-    world.delete(&gone);
-    tokio::time::sleep(Duration::from_mins(30)).await;
-    assert_eq!(world.objects(), 6);
+    for status in [ImageStatus::Active, ImageStatus::Deactivated] {
+        let world = World::start(Options::default());
+        let (gone, stays) = (world.create(sample::image(1, 1000)), world.create(sample::image(2, 1000)));
+        world.registered(&gone).await;
+        world.registered(&stays).await;
+        world.registry.change(&stays, |image| {
+            image.status = status;
+            image.locations.clear();
+            image.locations_shown = false;
+        });
+        world.delete(&gone);
+        tokio::time::sleep(Duration::from_mins(30)).await;
+        assert_eq!(world.objects(), 6, "{status:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +265,28 @@ async fn images_that_a_look_forgets_count_too() {
         world.engine.replicate(id).await.unwrap();
     }
     world.until("they are forgotten", async || world.state(&ids[3]).await.is_none()).await;
+    ids[4..6].iter().for_each(|id| world.delete(id));
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(left(), 56, "six within an hour wait for somebody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_of_which_a_broken_copy_is_left_count_too() {
+    let world = World::start(Options { max_deletes: 5, ..Options::default() });
+    let ids: Vec<_> = (1..=60).map(|number| world.create(sample::image(number, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    for fault in [StoreFault::OpenFails(Reason::StoreFull), StoreFault::DeleteFails(Reason::StoreError)] {
+        world.stores[1].inject(fault);
+    }
+    for id in &ids[..4] {
+        doom(&world, id, 1).await;
+        world.until("it is withdrawn", async || world.locations(id).len() == 2).await;
+    }
+    let left = || world.stores[0].objects().len();
+    ids[..4].iter().for_each(|id| world.delete(id));
+    world.until("four are gone", async || left() == 56).await;
     ids[4..6].iter().for_each(|id| world.delete(id));
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(left(), 56, "six within an hour wait for somebody");

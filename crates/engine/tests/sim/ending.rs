@@ -24,6 +24,7 @@ const REST: Duration = Duration::from_secs(70);
 
 const IS_TO_GO: &str = "is to go and still there";
 const IS_MARKED: &str = "is still marked";
+const IN_THE_LEDGER: &str = "in the ledger";
 
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     operators::decide(story).await;
@@ -45,7 +46,7 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     story.unbroken()?;
     let mut stays = is_at_rest(&story.world, &story.configuration);
     // What a location named may go once that is gone, by and by; and its image is looked at when it went.
-    let waits = |what: &String| what.ends_with(IS_TO_GO) || what.ends_with(IS_MARKED);
+    let waits = |what: &String| [IS_TO_GO, IS_MARKED, IN_THE_LEDGER].iter().any(|end| what.ends_with(end));
     while stays.as_ref().is_err_and(waits) && waited <= PATIENCE {
         story.pass(GLIMPSE).await;
         story.unbroken()?;
@@ -146,11 +147,11 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {
-            return Err(format!("{} is {:?} in the ledger", object.name, object.state));
+            return Err(format!("{} is {:?} {IN_THE_LEDGER}", object.name, object.state));
         }
         let is_gone = world.image(id).is_none();
         if is_gone && !record.objects.iter().any(may_stay) {
-            return Err(format!("{id} is gone, and still in the ledger"));
+            return Err(format!("{id} is gone, and still {IN_THE_LEDGER}"));
         }
     }
     Ok(())

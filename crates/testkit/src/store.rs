@@ -228,7 +228,6 @@ impl FakeStore {
         url.strip_prefix(&format!("{}://{}/", self.scheme, self.host))?.parse().ok()
     }
 
-    /// The bytes, published or not.
     /// The bytes as they are read, published or not.
     pub fn seen(&self, object: &ObjectName) -> Option<Bytes> {
         let state = self.state.borrow();

@@ -1,4 +1,5 @@
-"""Metrics as Prometheus reads them, the alerts in its own test, and webhooks to a server that has its own troubles."""
+"""Metrics as Prometheus reads them, the alerts in its own test; webhooks to a server that has its own troubles, and traces
+as OpenTelemetry's own messages have them."""
 
 import base64
 import hashlib
@@ -11,6 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import requests
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from cloud.base import eventually, free_port
 
@@ -133,7 +137,7 @@ def test_webhooks_miss_nothing_while_the_other_side_is_away_or_serve_is(cloud, m
     mimeo.serve(webhooks=[nobody, hook])
 
     def complaints() -> list:
-        return [line for line in mimeo.log_lines() if "does not take an event" in line and "nobody" in line]
+        return [line for line in mimeo.log_lines() if "what happened is not taken" in line and "nobody" in line]
 
     first = images.create(bytes(1000))
     mimeo.wait_registered(first)
@@ -164,3 +168,63 @@ def test_webhooks_miss_nothing_while_the_other_side_is_away_or_serve_is(cloud, m
     log = mimeo.log.read_text()
     assert SECRET not in log and "T0KEN" not in log
     assert len(complaints()) == 2, "once for each start"
+
+
+def traces(receiver) -> list[dict]:
+    """The spans of each trace, by their names and stores, read as a collector does: what is not in its protocol is refused."""
+
+    def binary(value):
+        """In JSON, OpenTelemetry has identifiers in hexadecimal where protobuf's own form is base64."""
+        if isinstance(value, list):
+            return [binary(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        ids = ("traceId", "spanId", "parentSpanId")
+        return {
+            key: base64.b64encode(bytes.fromhex(each)).decode() if key in ids else binary(each)
+            for key, each in value.items()
+        }
+
+    found = []
+    for headers, body in list(receiver.events):
+        assert headers["content-type"] == "application/json"
+        request = ParseDict(binary(json.loads(body)), ExportTraceServiceRequest())
+        (resource,) = request.resource_spans
+        assert {"service.name", "service.version"} == {attribute.key for attribute in resource.resource.attributes}
+        spans = resource.scope_spans[0].spans
+        assert {len(span.trace_id) for span in spans} == {16} and {len(span.span_id) for span in spans} == {8}
+        said = [({it.key: it.value.string_value for it in span.attributes}, span) for span in spans]
+        found.append({(span.name, words.get("mimeo.store", words.get("mimeo.image.id"))): span for words, span in said})
+    return found
+
+
+def test_a_trace_tells_an_images_way_once_its_last_copy_is_registered(cloud, mimeo, images):
+    """A collector that is away, a store that is down for a while, a restart: one trace, with what it waited for."""
+    port = free_port()
+    mimeo.serve(traces={"endpoint": f"http://127.0.0.1:{port}"})
+    cloud.nginx[2].stop()
+    try:
+        image = images.create(bytes(1_000_000))
+        mimeo.wait_registered(image, stores=["http1", "http2"])
+        mimeo.stop()
+        mimeo.start()
+    finally:
+        cloud.nginx[2].start()
+    mimeo.wait_registered(image)
+    with Receiver(refuses=1, port=port) as collector:
+        eventually(lambda: traces(collector), 60, "the trace")
+        quick = images.create(bytes(1000))
+        mimeo.wait_registered(quick)
+        eventually(lambda: len(traces(collector)) == 2, 60, "the second image's trace, and no other")
+        first, second = traces(collector)
+    root = first["replicate", image]
+    assert not root.parent_span_id
+    copies = [first["copy", store] for store in ("http1", "http2", "http3")]
+    assert {copy.parent_span_id for copy in copies} == {root.span_id}
+    assert max(copy.end_time_unix_nano for copy in copies) == root.end_time_unix_nano
+    assert min(copy.start_time_unix_nano for copy in copies) >= root.start_time_unix_nano > 0
+    failed = first["failed", "http3"]
+    assert failed.parent_span_id == copies[2].span_id and failed.status.code == Status.STATUS_CODE_ERROR
+    assert "store-unreachable" in str(failed.attributes) and failed.status.message
+    assert {name for name, _ in second} >= {"replicate", "copy", "copying", "proven"}
+    assert ("replicate", quick) in second and not any(name == "failed" for name, _ in second)

@@ -31,7 +31,7 @@ pub(crate) use self::{
     events::{Changes, Numbered},
     problem::Problem,
 };
-use crate::{listener, tls::Tls, webhooks};
+use crate::{follow, listener, tls::Tls};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -41,7 +41,7 @@ const LISTENERS: usize = 64;
 struct Api {
     engine: Arc<Engine>,
     listeners: Arc<Semaphore>,
-    webhooks: webhooks::Board,
+    told: follow::Board,
     /// What would go on for ever ends with this.
     stop: CancellationToken,
 }
@@ -52,9 +52,9 @@ impl FromRef<Api> for Arc<Engine> {
     }
 }
 
-impl FromRef<Api> for webhooks::Board {
+impl FromRef<Api> for follow::Board {
     fn from_ref(api: &Api) -> Self {
-        api.webhooks.clone()
+        api.told.clone()
     }
 }
 
@@ -62,7 +62,8 @@ impl FromRef<Api> for webhooks::Board {
 pub(crate) struct Watching {
     /// Without a token.
     pub is_open: bool,
-    pub webhooks: webhooks::Board,
+    /// How webhooks and traces do.
+    pub told: follow::Board,
 }
 
 /// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
@@ -76,8 +77,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
-    let Watching { is_open, webhooks } = watching;
-    let api = Api { engine, listeners, webhooks, stop: stop.clone() };
+    let Watching { is_open, told } = watching;
+    let api = Api { engine, listeners, told, stop: stop.clone() };
     listener::serve(listener, tls, routes::router(api, &authority, is_open).merge(beside), stop).await
 }
 

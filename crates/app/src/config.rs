@@ -67,6 +67,8 @@ pub(crate) struct Config {
     pub gateway: Option<GatewaySettings>,
     pub log: LogFormat,
     pub webhooks: Vec<WebhookSettings>,
+    /// The OpenTelemetry collector that is sent traces, if any.
+    pub traces: Option<Url>,
     /// To compare with what the file says later.
     pub written: Written,
 }

@@ -81,6 +81,13 @@ pub struct HistoryReport {
     pub message: Option<String>,
 }
 
+impl HistoryReport {
+    /// Not what went its usual way, nor what only has to wait.
+    pub fn is_a_failure(&self) -> bool {
+        self.reason.as_deref().and_then(Reason::from_code).is_some_and(Reason::is_a_failure)
+    }
+}
+
 impl From<HistoryLine> for HistoryReport {
     fn from(HistoryLine { at, since, times, what }: HistoryLine) -> Self {
         let reason = what.reason.map(|reason| reason.code().to_owned());

@@ -6,7 +6,7 @@
 mod family;
 mod process;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     extract::State,
@@ -19,17 +19,14 @@ use prometheus::{TEXT_FORMAT, TextEncoder, proto::MetricFamily};
 
 use self::family::{counter, gauge, histogram};
 use super::problem::Problem;
-use crate::webhooks::{self, Delivery};
+use crate::follow::{Board, Delivery, Listener};
 
-pub(super) async fn metrics(
-    State(engine): State<Arc<Engine>>,
-    State(webhooks): State<webhooks::Board>,
-) -> Result<Response, Problem> {
-    let text = text(&engine.measured().await, &webhooks.deliveries());
+pub(super) async fn metrics(State(engine): State<Arc<Engine>>, State(told): State<Board>) -> Result<Response, Problem> {
+    let text = text(&engine.measured().await, &told.deliveries());
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }
 
-fn text(measured: &Measured, deliveries: &[Delivery]) -> String {
+fn text(measured: &Measured, deliveries: &BTreeMap<Listener, Delivery>) -> String {
     let mut families = service(measured);
     families.extend(copies(measured));
     families.extend(stores(measured));
@@ -38,6 +35,7 @@ fn text(measured: &Measured, deliveries: &[Delivery]) -> String {
         families.extend(waiting(measured.now, backlog));
     }
     families.extend(webhook_families(measured.now, deliveries));
+    families.extend(trace_families(measured.now, deliveries));
     families.extend(process::families());
     families.retain(|family| !family.get_metric().is_empty());
     // It fails only for a family that is empty or has no name.
@@ -169,10 +167,13 @@ fn waiting(now: Timestamp, backlog: &Backlog) -> Vec<MetricFamily> {
     ]
 }
 
-fn webhook_families(now: Timestamp, deliveries: &[Delivery]) -> Vec<MetricFamily> {
-    let label = |delivery: &'_ Delivery| vec![("webhook", delivery.name.clone())];
+fn webhook_families(now: Timestamp, deliveries: &BTreeMap<Listener, Delivery>) -> Vec<MetricFamily> {
     let each = |value: fn(&Delivery, Timestamp) -> f64| {
-        deliveries.iter().map(|it| (label(it), value(it, now))).collect::<Vec<_>>()
+        let webhooks = deliveries.iter().filter_map(|(listener, delivery)| match listener {
+            Listener::Webhook(name) => Some((vec![("webhook", name.clone())], value(delivery, now))),
+            Listener::Traces => None,
+        });
+        webhooks.collect::<Vec<_>>()
     };
     vec![
         gauge(
@@ -190,6 +191,28 @@ fn webhook_families(now: Timestamp, deliveries: &[Delivery]) -> Vec<MetricFamily
             "mimeo_webhook_failures_total",
             "Deliveries that failed; each is tried again.",
             each(|it, _| number(it.failed)),
+        ),
+    ]
+}
+
+fn trace_families(now: Timestamp, deliveries: &BTreeMap<Listener, Delivery>) -> Vec<MetricFamily> {
+    let Some(delivery) = deliveries.get(&Listener::Traces) else { return Vec::new() };
+    vec![
+        gauge(
+            "mimeo_traces_up",
+            "Whether the collector took the trace that was sent last.",
+            alone(flag(delivery.failing_since.is_none())),
+        ),
+        gauge(
+            "mimeo_traces_failing_seconds",
+            "For how long the collector has taken nothing.",
+            alone(age(now, delivery.failing_since)),
+        ),
+        counter("mimeo_traces_exported_total", "Traces that the collector took.", alone(number(delivery.delivered))),
+        counter(
+            "mimeo_traces_failures_total",
+            "Exports that failed; each is tried again.",
+            alone(number(delivery.failed)),
         ),
     ]
 }

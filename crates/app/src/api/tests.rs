@@ -26,7 +26,7 @@ use super::{
 use crate::{
     cli::Client,
     config::{ApiSettings, RoleNames},
-    webhooks,
+    follow,
 };
 
 const LONG: Duration = Duration::from_hours(1);
@@ -55,7 +55,7 @@ async fn api_with(metrics_are_open: bool) -> Api {
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
     let authority = Authority::new(token, Some(identity), roles, clock);
-    let watching = Watching { is_open: metrics_are_open, webhooks: webhooks::Board::default() };
+    let watching = Watching { is_open: metrics_are_open, told: follow::Board::default() };
     let (engine, beside) = (engine(registry.clone(), Arc::default()), Router::new());
     serving.spawn(serve(listener, None, engine, authority, watching, beside, CancellationToken::new()));
     let settings =

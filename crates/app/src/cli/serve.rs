@@ -11,13 +11,14 @@ use super::{Failure, Outcome};
 use crate::{
     api::{self, auth::Authority, token::Token},
     config::{Config, TlsFiles},
+    follow,
     gateway::Gateway,
     lifetime::{END, Tasks, allow_open_files, hangups, stop_on},
     logging,
     reload::{Certificates, Reload},
     service_manager,
     tls::Tls,
-    ui, webhooks, wire,
+    traces, ui, webhooks, wire,
 };
 
 /// `path` is the configuration file. A SIGHUP reads it again.
@@ -33,7 +34,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
-    let hooks = std::mem::take(&mut config.webhooks);
+    let (hooks, traces) = (std::mem::take(&mut config.webhooks), config.traces.take());
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&api.token_file)?;
@@ -58,12 +59,16 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     }
     let clock = Arc::new(wire::SystemClock);
     let dashboard = ui::start(&mut tasks, engine.clone(), Arc::clone(&authority), clock, tls.api.is_some(), &stop);
-    let told = webhooks::Board::default();
+    let told = follow::Board::default();
     if !hooks.is_empty() {
         let clock = Arc::new(wire::SystemClock);
         tasks.start("webhooks", webhooks::run(engine.clone(), clock, hooks, told.clone(), stop.clone()));
     }
-    let watching = api::Watching { is_open: api.metrics_are_open, webhooks: told };
+    if let Some(endpoint) = traces {
+        let clock = Arc::new(wire::SystemClock);
+        tasks.start("traces", traces::run(engine.clone(), clock, endpoint, told.clone(), stop.clone()));
+    }
+    let watching = api::Watching { is_open: api.metrics_are_open, told };
     let api = api::serve(listener, tls.api.clone(), engine.clone(), authority, watching, dashboard, stop.clone());
     tasks.start("api", api);
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);

@@ -46,6 +46,7 @@ const ROOT_KEYS: &[&str] = &[
     "gateway",
     "log",
     "webhooks",
+    "traces",
 ];
 
 /// `None`, or a value that nobody may use, where mistakes were noted.
@@ -69,6 +70,7 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
         gateway: gateway(&document.section("gateway"), directory),
         log: log(&document.section("log")),
         webhooks: webhooks::read(&root, directory),
+        traces: traces(&document.section("traces")),
         ledger,
         rules: rules(&root, &enabled)?,
         written,
@@ -95,12 +97,16 @@ fn openstack(section: &Section<'_>) -> OpenstackConfig {
 }
 
 fn endpoint(text: &str) -> Result<String, String> {
+    service(text, "is no URL of an image service, like \"http://10.0.0.5:9292\"").map(|_| text.to_owned())
+}
+
+/// The URL of somebody else's service; `wrong` says what it should be.
+fn service(text: &str, wrong: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     if url.as_ref().is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
         return Err("must not carry a user or password: URLs are shown in messages and logs".to_owned());
     }
-    url.map(|_| text.to_owned())
-        .ok_or_else(|| "is no URL of an image service, like \"http://10.0.0.5:9292\"".to_owned())
+    url.ok_or_else(|| wrong.to_owned())
 }
 
 fn events(section: &Section<'_>, directory: &Path) -> Option<RabbitConfig> {
@@ -222,6 +228,23 @@ fn log(section: &Section<'_>) -> LogFormat {
     section.allow(&["format"]);
     let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
     section.value("format", LogFormat::Human, |item| item.choice(&formats))
+}
+
+fn traces(section: &Section<'_>) -> Option<Url> {
+    section.allow(&["endpoint"]);
+    if section.exists() && section.get("endpoint").is_none() {
+        section.missing("endpoint", "missing; where OpenTelemetry's collector listens, like \"http://127.0.0.1:4318\"");
+    }
+    section.get("endpoint")?.parse(collector)
+}
+
+/// Without a path it is the one that every collector has for traces.
+fn collector(text: &str) -> Result<Url, String> {
+    let mut url = service(text, "is no URL of a collector, like \"http://127.0.0.1:4318\"")?;
+    if url.path() == "/" {
+        url.set_path("/v1/traces");
+    }
+    Ok(url)
 }
 
 /// None where one is wrong.

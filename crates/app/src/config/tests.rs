@@ -388,3 +388,22 @@ fn a_webhook_needs_an_address_a_strong_secret_and_a_name_of_its_own() {
         assert!(mistake.contains(said), "{mistake}");
     }
 }
+
+#[test]
+fn traces_go_where_a_collector_listens() {
+    let endpoint = |of: &str| {
+        let config = parse(&format!("{LEAST}[traces]\nendpoint = \"{of}\"\n")).unwrap();
+        config.traces.unwrap().to_string()
+    };
+    assert_eq!(endpoint("http://127.0.0.1:4318"), "http://127.0.0.1:4318/v1/traces");
+    assert_eq!(endpoint("https://otel.example.org/in/traces"), "https://otel.example.org/in/traces");
+    for (more, said) in [
+        ("[traces]\n", "traces.endpoint: missing; where OpenTelemetry's collector listens"),
+        ("[traces]\nendpoint = \"collector:4318\"\n", "traces.endpoint: is no URL of a collector, like \"http://"),
+        ("[traces]\nendpoint = \"http://a:b@collector/\"\n", "traces.endpoint: must not carry a user or password"),
+        ("[traces]\nendpoint = \"http://collector/\"\nheaders = 1\n", "traces.headers: unknown key; known: endpoint"),
+    ] {
+        let mistake = mistake_in(more);
+        assert!(mistake.contains(said), "{mistake}");
+    }
+}

@@ -21,8 +21,9 @@ use super::{
 use crate::{
     api::{self, auth::Authority, token::Token},
     config::{ApiSettings, Config, RoleNames},
+    follow,
     lifetime::Tasks,
-    ui, webhooks, wire,
+    ui, wire,
 };
 
 const STORES: [&str; 3] = ["http1", "http2", "http3"];
@@ -71,7 +72,7 @@ impl World {
         let authority = Authority::new(token.clone(), None, RoleNames::default(), Arc::new(wire::SystemClock));
         let clock = Arc::new(wire::SystemClock);
         let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, false, stop);
-        let watching = api::Watching { is_open: api.metrics_are_open, webhooks: webhooks::Board::default() };
+        let watching = api::Watching { is_open: api.metrics_are_open, told: follow::Board::default() };
         tasks.start("api", api::serve(listener, None, engine.clone(), authority, watching, dashboard, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });

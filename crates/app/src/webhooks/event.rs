@@ -1,6 +1,5 @@
 //! A line of the history as a `CloudEvent` 1.0, in its structured JSON form.
 
-use mimeo_core::Reason;
 use mimeo_engine::status::ChangeReport;
 use serde_json::json;
 
@@ -32,6 +31,5 @@ pub(super) fn body(number: u64, change: &ChangeReport) -> String {
 
 /// A copy that is registered keeps the reason why its location was lost before: that is no failure now.
 pub(super) fn is_wanted(change: &ChangeReport, only: Only) -> bool {
-    let reason = change.line.reason.as_deref().and_then(Reason::from_code);
-    only == Only::All || (reason.is_some_and(Reason::is_a_failure) && change.line.state != "registered")
+    only == Only::All || (change.line.is_a_failure() && change.line.state != "registered")
 }

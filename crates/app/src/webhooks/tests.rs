@@ -1,6 +1,9 @@
 //! Over real HTTP, with an engine whose ledger is in memory.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use axum::{
     Router,
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use super::*;
-use crate::{api::tests::engine, config::Only};
+use crate::{api::tests::engine, config::Only, follow::Delivery};
 
 const SECRET: &str = "a secret of enough letters";
 
@@ -137,8 +140,8 @@ async fn it_goes_on_where_it_was_and_the_board_tells_how_it_does() {
     while world.ledger.bookmark("heard by webhook pager").await.unwrap().as_deref() != Some("1") {
         tokio::task::yield_now().await;
     }
-    let delivery = Delivery { name: "pager".into(), delivered: 1, failed: 0, failing_since: None };
-    assert_eq!(world.board.deliveries(), [delivery]);
+    let delivery = Delivery { delivered: 1, failed: 0, failing_since: None };
+    assert_eq!(world.board.deliveries(), [(Listener::Webhook("pager".into()), delivery)].into());
     // A restart: what was taken is not told again, what came meanwhile is.
     world.stop.cancel();
     world.note(1, ReplicaState::Stored, None).await;

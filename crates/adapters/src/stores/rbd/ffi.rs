@@ -9,7 +9,7 @@ use std::{
     io::{self, IoSlice},
     mem::ManuallyDrop,
     ptr::{null, null_mut},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Once, OnceLock},
 };
 
 use bytes::Bytes;
@@ -44,6 +44,22 @@ struct Linked {
     image_id: *mut c_char,
     image_name: *mut c_char,
     trash: bool,
+}
+
+unsafe extern "C" {
+    /// glibc's. What is registered last is called first, so before what was registered by the libraries until then.
+    fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    fn _exit(status: c_int) -> !;
+}
+
+/// Whether [`leave`] is registered.
+static ENDING: Once = Once::new();
+
+/// Ceph's threads run until the process ends. What its libraries would clean up at the end, below those threads, can
+/// break the process off with `std::system_error`: the end comes without, as in Ceph's own commands.
+extern "C" fn leave(status: c_int, _: *mut c_void) {
+    // SAFETY: it only ends the process. What Rust writes was written before exit handlers are called.
+    unsafe { _exit(status) }
 }
 
 macro_rules! api {
@@ -178,7 +194,12 @@ impl Cluster {
 
     pub(super) fn connect(&self) -> io::Result<()> {
         // SAFETY: the handle is open, and connected at most once.
-        done(unsafe { (self.api.rados_connect)(self.known.0) })
+        done(unsafe { (self.api.rados_connect)(self.known.0) })?;
+        ENDING.call_once(|| {
+            // SAFETY: it may be called at any time; what it is given needs no argument.
+            unsafe { on_exit(leave, null_mut()) };
+        });
+        Ok(())
     }
 
     pub(super) fn fsid(&self) -> io::Result<String> {

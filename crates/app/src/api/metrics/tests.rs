@@ -55,8 +55,9 @@ fn measured() -> Measured {
 }
 
 fn whole() -> String {
-    let failing = Delivery { name: "pager".into(), delivered: 4, failed: 2, failing_since: Some(at(95)) };
-    text(&measured(), &[failing])
+    let failing = Delivery { delivered: 4, failed: 2, failing_since: Some(at(95)) };
+    let well = Delivery { delivered: 7, ..Delivery::default() };
+    text(&measured(), &[(Listener::Webhook("pager".into()), failing), (Listener::Traces, well)].into())
 }
 
 /// The names of the samples.
@@ -92,6 +93,8 @@ fn what_was_measured_stands_there_with_its_labels() {
         "mimeo_replication_lag_seconds_sum{rule=\"public \\\"images\\\"\",store=\"http1\"} 90007",
         "mimeo_webhook_up{webhook=\"pager\"} 0",
         "mimeo_webhook_failing_seconds{webhook=\"pager\"} 5",
+        "mimeo_traces_up 1",
+        "mimeo_traces_exported_total 7",
     ] {
         assert!(text.lines().any(|it| it == line), "no {line} in\n{text}");
     }
@@ -100,7 +103,7 @@ fn what_was_measured_stands_there_with_its_labels() {
 
 #[test]
 fn without_the_ledger_the_rest_is_told() {
-    let text = text(&Measured { ledger: None, ledger_takes: false, ..measured() }, &[]);
+    let text = text(&Measured { ledger: None, ledger_takes: false, ..measured() }, &BTreeMap::new());
     assert!(text.contains("\nmimeo_ledger_up 0\n") && text.contains("\nmimeo_store_up{"));
     assert!(!text.contains("mimeo_images") && !text.contains("mimeo_queue"));
 }

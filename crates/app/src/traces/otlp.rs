@@ -100,5 +100,7 @@ fn nanoseconds(at: Timestamp) -> String {
 
 /// An identifier of so many bytes, in hexadecimal.
 fn digest(of: &str, bytes: usize) -> String {
-    Sha256::digest(of).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    let mut digest = format!("{:x}", Sha256::digest(of));
+    digest.truncate(2 * bytes);
+    digest
 }

@@ -35,6 +35,7 @@ use crate::{
     sabotage::{self, Bug},
     scrub::Scrubs,
     serve,
+    steady::Steady,
     turn::Turns,
 };
 
@@ -155,6 +156,7 @@ pub struct Engine {
     pub(crate) arranged: Semaphore,
     pub(crate) naming: Naming,
     pub(crate) leftovers: Leftovers,
+    pub(crate) steady: Steady,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -174,6 +176,7 @@ impl Engine {
             parts.stores.into_iter().map(|part| (part.store.name().clone(), part)).collect();
         let paces = Arc::new(Paces::new(stores.keys(), settings.scrub.bandwidth));
         let breakers = Breakers::new(stores.keys());
+        let steady = Steady::new(parts.clock.now());
         let gates = stores.keys().map(|name| (name.clone(), Gates::new())).collect();
         let engine = Self {
             registry: parts.registry,
@@ -197,6 +200,7 @@ impl Engine {
             arranged: Semaphore::new(ARRANGED),
             naming: Naming::default(),
             leftovers: Leftovers::default(),
+            steady,
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),

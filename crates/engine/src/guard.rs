@@ -140,10 +140,11 @@ async fn going(engine: &Engine, confirmed: Timestamp) -> Result<(u64, u64)> {
 }
 
 /// Whether the image had copies, and they have gone without an operator's word: that is counted as it is forgotten. What is
-/// left of broken copies may be there for long.
+/// left of broken copies may be there for long, and a listing from before may have found again what was removed.
 pub(crate) fn has_gone(record: &Record, confirmed: Timestamp) -> bool {
     let is_kept = |object: &Object| object.state == ObjectState::Kept;
-    let has_lost = |replica: &Replica| replica.object.is_some() && record.object_of(replica).is_none();
+    let is_away = |object: &Object| object.state == ObjectState::Found;
+    let has_lost = |replica: &Replica| replica.object.is_some() && record.object_of(replica).is_none_or(is_away);
     let is_empty = record.objects.is_empty() && !record.replicas.is_empty();
     let has_left = !record.objects.iter().any(is_kept) && record.replicas.values().any(has_lost);
     record.image.gone_at > Some(confirmed) && (is_empty || has_left)

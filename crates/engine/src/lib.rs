@@ -41,6 +41,7 @@ mod scan;
 mod scrub;
 mod serve;
 mod set_back;
+mod steady;
 mod stores;
 mod survey;
 mod sweep;

@@ -24,6 +24,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
     let sight = observe(engine, &record).await?;
     if let Sight::Present(image) = &sight {
+        if record.replicas.values().any(|replica| replica.state == ReplicaState::Proven) {
+            engine.recent.inherit(image);
+        }
         engine.put_back_undone(image).await;
     }
     let mut plan = engine.plan_for(&record, &sight, running);
@@ -95,11 +98,13 @@ async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
         return Ok(Sight::Gone);
     }
     if !known {
-        // There is nothing to lose; but it is to be found again if it was merely not shown.
-        if !registry.sees_all().await? {
-            engine.missed.fetch_add(1, Ordering::SeqCst);
+        // There is nothing to lose; but it is to be found again if it was merely not shown, and until then it may name
+        // what others lose.
+        if registry.sees_all().await? {
+            return Ok(Sight::Gone);
         }
-        return Ok(Sight::Gone);
+        engine.missed.fetch_add(1, Ordering::SeqCst);
+        return Ok(Sight::NotVisible);
     }
     if !registry.sees_all().await? {
         return Ok(Sight::NotVisible);

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use mimeo_core::{Error, Image, ImageId, ImageStatus, Location, ObjectName, Reason, Record, Result};
+use mimeo_core::{Error, Image, ImageId, ImageRow, ImageStatus, Location, ObjectName, Reason, Record, Result};
 use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
 
@@ -123,13 +123,15 @@ pub(crate) fn names_in(location: &Location) -> Vec<String> {
     (0..url.len().saturating_sub(ID)).filter_map(name_at).collect()
 }
 
-/// Whether every image that was there at its last look is still shown. In a cloud without other projects' private
-/// images that is the only sign that the token sees what it should.
+/// Whether every image that was there at its last look, or that others told of, is shown. In a cloud without other
+/// projects' private images that is the only sign that the token sees what it should.
 async fn shows_all_that_live(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<bool> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         // One without any copy counts too: another's object may be among its locations.
-        let lives = |record: &&Record| record.image.gone_at.is_none() && record.image.status.is_some();
+        let is_told = |row: &ImageRow| row.trouble.as_ref().is_some_and(|it| it.reason == Reason::ImageNotVisible);
+        let is_there = |row: &ImageRow| row.gone_at.is_none() && (row.status.is_some() || is_told(row));
+        let lives = |record: &&Record| is_there(&record.image);
         let hidden = records.iter().filter(lives).any(|record| !seen.contains(&record.image.id));
         if hidden {
             return Ok(false);

@@ -18,8 +18,11 @@ const MEMORY: Duration = Duration::from_secs(30);
 /// An event on its way while the PATCH ends.
 const LATE: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
-pub(crate) struct Recent(Mutex<BTreeMap<ImageId, Story>>);
+pub(crate) struct Recent {
+    /// When this process began.
+    began: Instant,
+    stories: Mutex<BTreeMap<ImageId, Story>>,
+}
 
 #[derive(Default)]
 struct Story {
@@ -48,7 +51,24 @@ pub(crate) struct Findings {
     pub(crate) reports: Vec<String>,
 }
 
+impl Default for Recent {
+    fn default() -> Self {
+        Self { began: Instant::now(), stories: Mutex::default() }
+    }
+}
+
 impl Recent {
+    /// A copy of the image waits to be registered: the process before this one may have sent a PATCH for it, which Glance is
+    /// still at work on.
+    pub(crate) fn inherit(&self, image: &Image) {
+        let mut stories = self.lock();
+        let is_under_way = stories.get(&image.id).is_some_and(|story| !story.patches.is_empty());
+        if self.began.elapsed() < MEMORY && !is_under_way {
+            let patch = Patch { began: Instant::now(), ended: None, is_written: false, before: image.snapshot() };
+            stories.entry(image.id.clone()).or_default().patches.push(patch);
+        }
+    }
+
     pub(crate) fn open(&self, before: &Image) -> Open {
         let began = Instant::now();
         let patch = Patch { began, ended: None, is_written: false, before: before.snapshot() };
@@ -90,7 +110,7 @@ impl Recent {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Story>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -105,6 +105,8 @@ struct Candidate {
 }
 
 fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Candidate> {
+    let now = engine.clock.now();
+    let steady = engine.steady.lasts(now);
     let later = |at: Timestamp, wait: Duration| at.saturating_add(wait).unwrap_or(Timestamp::MAX);
     let candidate = |object: &Object| {
         let part = engine.stores.get(&object.store);
@@ -114,7 +116,9 @@ fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Can
                 let limit = part.map(|part| publish_limit(part, record.image.size.unwrap_or(0)));
                 let limit = limit.filter(|_| !sabotage::is(Bug::DeletedAtOnce));
                 let why = "left by a failed attempt, or no longer wanted";
-                (later(object.since, limit.unwrap_or_default()), why)
+                let limit = limit.unwrap_or_default();
+                // As the ledger's clock has it, and in truth.
+                (later(object.since, limit).max(later(now, limit.saturating_sub(steady))), why)
             }
             (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
             (ObjectState::Found, _) => (object.since, "found at the store, and in no record"),

@@ -45,9 +45,6 @@ pub(super) fn gone(seen: &Observation<'_>) -> Plan {
 pub(super) fn not_visible(policy: &Policy, seen: &Observation<'_>) -> Plan {
     let (record, now) = (seen.record, seen.now);
     let id = &record.image.id;
-    if record.objects.is_empty() && record.replicas.is_empty() && seen.running.is_empty() {
-        return Plan { changes: vec![Change::Forget(id.clone())], stop: true, ..Plan::default() };
-    }
     let failure = Failure {
         reason: Reason::ImageNotVisible,
         message: "Glance answers 404, but Mimeo's token is not shown to see every project's private images, so this \

@@ -191,3 +191,17 @@ async fn a_patch_without_an_answer_may_still_undo_what_was_seen_to_stand() {
     assert_eq!(recent.findings(&private), Findings::default());
     assert_eq!(recent.findings(&image()).undone.visibility, Some(Private));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
+    let private = with(|image| image.visibility = Private);
+    for (late, found) in [(Duration::ZERO, Some(Private)), (MEMORY, None)] {
+        let recent = Recent::default();
+        tokio::time::advance(late).await;
+        recent.inherit(&image());
+        recent.inherit(&private);
+        recent.note(&private.id, private.snapshot());
+        recent.note(&private.id, image().snapshot());
+        assert_eq!(recent.findings(&image()).undone.visibility, found, "{late:?} after the start");
+    }
+}

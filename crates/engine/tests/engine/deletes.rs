@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mimeo_core::{ImageState, ImageStatus, Location, Reason, ReplicaState};
+use mimeo_core::{Change, ImageState, ImageStatus, Location, Object, ObjectState, Reason, ReplicaState, ports::Ledger};
 use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
 
 use crate::{
@@ -287,6 +287,26 @@ async fn images_of_which_a_broken_copy_is_left_count_too() {
     let left = || world.stores[0].objects().len();
     ids[..4].iter().for_each(|id| world.delete(id));
     world.until("four are gone", async || left() == 56).await;
+    ids[4..6].iter().for_each(|id| world.delete(id));
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(left(), 56, "six within an hour wait for somebody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_of_which_a_listing_from_before_found_a_copy_again_count_too() {
+    let world = World::start(Options { max_deletes: 5, ..Options::default() });
+    let ids: Vec<_> = (1..=60).map(|number| world.create(sample::image(number, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    let left = || world.stores[0].objects().len();
+    let before: Vec<_> = world.ledger.records().iter().flat_map(|record| record.objects.clone()).collect();
+    ids[..4].iter().for_each(|id| world.delete(id));
+    world.until("four are gone", async || left() == 56).await;
+    for object in before.into_iter().filter(|object| ids[..4].contains(&object.name.image())) {
+        let found = Object { state: ObjectState::Found, ..object };
+        world.ledger.commit(&[Change::Object(found)]).await.unwrap();
+    }
     ids[4..6].iter().for_each(|id| world.delete(id));
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(left(), 56, "six within an hour wait for somebody");

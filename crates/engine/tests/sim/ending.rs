@@ -11,6 +11,7 @@ use crate::{
     promises::{Broken, Step},
     setup::Configuration,
     story::Story,
+    tenants,
     witness::Place,
     world::World,
 };
@@ -19,12 +20,16 @@ use crate::{
 /// time that was noted while the clock was an hour ahead comes an hour later.
 const PATIENCE: Duration = Duration::from_mins(100);
 const GLIMPSE: Duration = Duration::from_secs(10);
+/// Longer than any import.
+const IMPORTED: Duration = Duration::from_mins(10);
 /// What has come to rest stays so over a scan.
 const REST: Duration = Duration::from_secs(70);
 
 const IS_TO_GO: &str = "is to go and still there";
 const IS_MARKED: &str = "is still marked";
 const IN_THE_LEDGER: &str = "in the ledger";
+const IS_LEFT: &str = "is left";
+const IMPORTS: &str = "imports";
 
 pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
     operators::decide(story).await;
@@ -40,13 +45,18 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
         if waited.as_secs().is_multiple_of(60) {
             help(story).await;
         }
+        if waited == IMPORTED {
+            tenants::import_again(&story.world);
+        }
     }
     let patches = story.world.registry.adds().len();
     story.pass(REST).await;
     story.unbroken()?;
     let mut stays = is_at_rest(&story.world, &story.configuration);
     // What a location named may go once that is gone, by and by; and its image is looked at when it went.
-    let waits = |what: &String| [IS_TO_GO, IS_MARKED, IN_THE_LEDGER].iter().any(|end| what.ends_with(end));
+    // What went bad goes when that was found out; an upload that ended late is copied by Glance after the others.
+    let waits =
+        |what: &String| [IS_TO_GO, IS_MARKED, IN_THE_LEDGER, IS_LEFT, IMPORTS].iter().any(|end| what.ends_with(end));
     while stays.as_ref().is_err_and(waits) && waited <= PATIENCE {
         story.pass(GLIMPSE).await;
         story.unbroken()?;
@@ -144,6 +154,7 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
                 || is_anothers
                 || is_named(world, &place)
                 || is_borne(world, &object.name)
+                || is_the_last_here(world, configuration, &place)
         };
         let left = record.objects.iter().find(|it| it.state != ObjectState::Kept && !may_stay(it));
         if let Some(object) = left {
@@ -159,7 +170,7 @@ fn is_at_rest(world: &World, configuration: &Configuration) -> Result<(), String
 
 fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) -> Result<(), String> {
     if image.importing {
-        return Err(format!("{} imports", image.id));
+        return Err(format!("{} {IMPORTS}", image.id));
     }
     if image.status != ImageStatus::Active || image.size == Some(0) {
         return Ok(());
@@ -169,10 +180,11 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
         // It has no other place.
         return Ok(());
     }
-    let good = wanted.iter().filter(|at| has_good_copy(world, image, **at)).count();
-    let least = copies.map_or(wanted.len(), |copies| copies.min(wanted.len()));
+    let bad: Vec<&StoreName> =
+        wanted.iter().filter(|at| !has_good_copy(world, image, **at)).map(|at| world.stores[*at].name()).collect();
+    let (good, least) = (wanted.len() - bad.len(), copies.map_or(wanted.len(), |copies| copies.min(wanted.len())));
     if good < least {
-        return Err(format!("{} has {good} good copies of {least}", image.id));
+        return Err(format!("{} has {good} good copies of {least}; not at {bad:?}", image.id));
     }
     if configuration.wants_glance() && !image.backends.contains(crate::setup::BACKEND) {
         return Err(format!("{} is not in Glance's own store", image.id));
@@ -218,8 +230,17 @@ fn is_of_use(world: &World, configuration: &Configuration, place: &Place) -> Res
     let is_kept = world.state_of(place) == Some(ObjectState::Kept) && world.image(&place.1.image()).is_some();
     match is_kept {
         true => Ok(()),
-        false => Err(format!("{} is left at {}", place.1, world.store_name(place.0))),
+        false if is_the_last_here(world, configuration, place) => Ok(()),
+        false => Err(format!("{} at {} {IS_LEFT}", place.1, world.store_name(place.0))),
     }
+}
+
+/// The image's other copies are at stores that are not enabled: nobody can ask whether they are there.
+fn is_the_last_here(world: &World, configuration: &Configuration, place: &Place) -> bool {
+    let image = world.image(&place.1.image()).filter(|_| world.state_of(place) == Some(ObjectState::Doomed));
+    let Some(image) = image else { return false };
+    let mut others = configuration.enabled.iter().filter(|at| **at != place.0);
+    !others.any(|at| has_good_copy(world, &image, *at))
 }
 
 /// What bears a name that any location bears stays, wherever that leads.

@@ -80,6 +80,14 @@ fn change_openly(world: &Arc<World>, id: &ImageId, what: &str, how: impl FnOnce(
     changed(world, id)
 }
 
+/// A PATCH that Glance had loaded while it imported has brought the mark of the import back: somebody imports again.
+pub(crate) fn import_again(world: &Arc<World>) {
+    let images: Vec<ImageId> = world.lock().truths.keys().cloned().collect();
+    for id in images.iter().filter(|id| world.image(id).is_some_and(|image| image.importing)) {
+        change(world, id, "another import ended of", |image| image.importing = false);
+    }
+}
+
 /// Almost as many images as there may be.
 pub(crate) fn crowd(world: &Arc<World>) {
     (1..MOST).for_each(|_| create(world));

@@ -1,6 +1,9 @@
 //! What the simulation saw with its own eyes, against which the engine's word is held.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use mimeo_core::{Image, ImageId, ImageStatus, ObjectName};
 use tokio::time::Instant;
@@ -36,6 +39,8 @@ pub(crate) struct Witness {
     pub(crate) planted: BTreeSet<Place>,
     /// Objects of which the bits went bad, or away, behind everybody's back, and since when.
     pub(crate) spoiled: BTreeMap<Place, Instant>,
+    /// When copies were last seen to wait for their images' own sake.
+    hopeless: BTreeMap<(usize, ImageId), Instant>,
     /// What was there when the ledger was lost, and a store that cannot be listed does not tell of.
     pub(crate) forgotten: BTreeSet<Place>,
 }
@@ -50,6 +55,14 @@ pub(crate) struct Sight {
 }
 
 impl Witness {
+    /// Whether the copy waits for its image's own sake, or did so a while ago.
+    pub(crate) fn is_hopeless(&mut self, copy: (usize, ImageId), is_now: bool, a_while: Duration) -> bool {
+        if is_now {
+            self.hopeless.insert(copy.clone(), Instant::now());
+        }
+        self.hopeless.get(&copy).is_some_and(|at| at.elapsed() < a_while)
+    }
+
     pub(crate) fn written(&mut self, place: &Place) {
         self.proven.remove(place);
         self.unnoted.remove(place);

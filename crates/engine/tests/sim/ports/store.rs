@@ -57,7 +57,8 @@ impl SimStore {
         let chunks: Vec<Result<Bytes>> = self.store.read(object, offset).await?.collect().await;
         let bytes = chunks.into_iter().collect::<Result<Vec<_>>>()?.concat();
         let lies = self.life.world.lock().weather.stores[self.at].mood == Mood::Lying(Lie::Misreads);
-        let bytes: Vec<u8> = if lies { bytes.iter().map(|byte| !byte).collect() } else { bytes };
+        // In another way than what garbles them: both together must not make them right.
+        let bytes: Vec<u8> = if lies { bytes.iter().map(|byte| byte.wrapping_add(1)).collect() } else { bytes };
         let (life, place, hand) = (Arc::clone(&self.life), self.place(object), Hand::new(&self.life.world.open));
         let reading = Reading { life, place, bytes, given: 0, is_whole, _hand: hand };
         Ok(stream::unfold(reading, Reading::next).boxed())

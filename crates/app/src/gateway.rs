@@ -132,11 +132,16 @@ impl Gateway {
         let patience = if is_served { HEAD } else { REFUSED_HEAD };
         match &self.tls {
             None => self.requests(stream, Client { peer, scheme: "http" }, is_served, watcher).await,
-            Some(tls) => match tokio::time::timeout(patience, tls.current().accept(stream)).await {
-                Ok(Ok(stream)) => self.requests(stream, Client { peer, scheme: "https" }, is_served, watcher).await,
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with this client"),
-                Err(_) => {}
-            },
+            Some(tls) => {
+                let shaken = tokio::time::timeout(patience, tls.current().accept(stream));
+                match self.stopping.run_until_cancelled(shaken).await {
+                    Some(Ok(Ok(stream))) => {
+                        self.requests(stream, Client { peer, scheme: "https" }, is_served, watcher).await;
+                    }
+                    Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "no TLS with this client"),
+                    Some(Err(_)) | None => {}
+                }
+            }
         }
     }
 

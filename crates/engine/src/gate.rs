@@ -33,6 +33,16 @@ impl Gate {
         Some(Pass(Arc::clone(self)))
     }
 
+    /// Goes in, if there is room for another one still: who may stay for as long as a client likes takes no last place.
+    pub(crate) fn enter_before_last(self: &Arc<Self>) -> Option<Pass> {
+        let mut state = self.lock();
+        if state.limit.is_some_and(|limit| state.inside + 1 >= limit) {
+            return None;
+        }
+        state.inside += 1;
+        Some(Pass(Arc::clone(self)))
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         self.lock().has_room()
     }
@@ -87,5 +97,14 @@ mod tests {
         assert!(second.is_some() && gate.enter().is_none());
         gate.set(Some(2));
         assert!(gate.enter().is_some());
+    }
+
+    #[test]
+    fn the_last_place_is_for_those_who_leave_it_by_themselves() {
+        let gate = Arc::new(Gate::default());
+        let _unlimited = gate.enter_before_last().unwrap();
+        gate.set(Some(3));
+        let _second = gate.enter_before_last().unwrap();
+        assert!(gate.enter_before_last().is_none() && gate.enter().is_some());
     }
 }

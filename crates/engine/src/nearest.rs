@@ -16,7 +16,8 @@ impl Engine {
         let Some(record) = self.ledger.load(id).await? else { return Ok(None) };
         let conditions = self.conditions(self.clock.now());
         let registered = record.replicas.values().filter(|replica| replica.state == ReplicaState::Registered);
-        let mut copies: Vec<_> = registered.filter(|replica| !conditions.failing.contains(&replica.store)).collect();
+        let is_well = |store| !conditions.failing.contains(store) && !conditions.down.contains_key(store);
+        let mut copies: Vec<_> = registered.filter(|replica| is_well(&replica.store)).collect();
         copies.sort_by_key(|replica| Reverse(conditions.read_rates.get(&replica.store)));
         let origin = |replica: &&mimeo_core::Replica| {
             Some(Origin::copy(&self.stores.get(&replica.store)?.store, replica.object.clone()?))

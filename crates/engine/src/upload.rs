@@ -203,7 +203,7 @@ impl Copying {
         let Some(first) = self.bits.recv().await else { return Ok(()) };
         self.consent().await?;
         let Self { engine, image, becomes, stores, held, mut bits, outcome } = self;
-        let enter = |store: &StoreName| Some((store.clone(), engine.gates(store).copies.enter()?));
+        let enter = |store: &StoreName| Some((store.clone(), engine.gates(store).copies.enter_before_last()?));
         let mut passes: BTreeMap<StoreName, Pass> = stores.iter().filter_map(enter).collect();
         let stores: Vec<StoreName> = passes.keys().cloned().collect();
         let attempts = attempt::begin(&engine, &image.id, &stores, Partial::GiveUp).await?;
@@ -254,8 +254,9 @@ impl Copying {
         }
     }
 
-    /// Waits until Glance shows that it takes an upload of this image. This very upload: it is the only one that passes
-    /// here for the image, and its first bytes are on their way.
+    /// Waits until Glance shows that it takes an upload of this image. It is the only one that passes here for the image,
+    /// and its first bytes are on their way; that Glance takes another one that goes another way, at the very moment at which
+    /// it is to refuse this one, cannot be told apart: then the copies are given up with its answer.
     async fn consent(&self) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < CONSENT.0 && !self.bits.is_closed() {

@@ -1,13 +1,13 @@
 //! `[gateway]`: where uploads come in, and how long their senders wait for replicas.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     document::{Item, Section},
@@ -126,6 +126,15 @@ pub(super) fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
 /// Whether the URL is the very address that is listened on.
 fn leads_to(url: &Url, listen: SocketAddr) -> bool {
     let same_port = url.port_or_known_default() == Some(listen.port());
-    let host = url.host_str().and_then(|host| host.parse::<std::net::IpAddr>().ok());
-    same_port && host.is_some_and(|ip| ip == listen.ip() || (listen.ip().is_unspecified() && ip.is_loopback()))
+    let leads = match url.host() {
+        Some(Host::Ipv4(ip)) => reaches(ip.into(), listen.ip()),
+        Some(Host::Ipv6(ip)) => reaches(ip.into(), listen.ip()),
+        Some(Host::Domain(name)) => name == "localhost" && (listen.ip().is_unspecified() || listen.ip().is_loopback()),
+        None => false,
+    };
+    same_port && leads
+}
+
+fn reaches(to: IpAddr, listen: IpAddr) -> bool {
+    to == listen || (listen.is_unspecified() && to.is_loopback())
 }

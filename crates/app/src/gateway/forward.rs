@@ -4,7 +4,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING},
 };
 
 use super::{
@@ -52,8 +52,16 @@ fn refusal(request: &Request<Incoming>) -> Option<Response<AnyBody>> {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
         return Some(answer);
     }
-    let is_path = request.uri().path().starts_with('/');
-    (!is_path).then(|| say(StatusCode::BAD_REQUEST, "the request's target is no path"))
+    if !request.uri().path().starts_with('/') {
+        return Some(say(StatusCode::BAD_REQUEST, "the request's target is no path"));
+    }
+    if headers::is_ambiguous(request.headers()) {
+        let sentence = "a header has \"_\" in its name where others read \"-\"; write it as it is called";
+        return Some(say(StatusCode::BAD_REQUEST, sentence));
+    }
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let is_coded = !request.headers().get_all(TRANSFER_ENCODING).iter().all(is_plain);
+    is_coded.then(|| say(StatusCode::NOT_IMPLEMENTED, "no transfer coding but chunked is known here"))
 }
 
 pub(super) fn say(status: StatusCode, sentence: &str) -> Response<AnyBody> {

@@ -47,17 +47,28 @@ pub(super) fn end_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Says whom the request came from, and answers `Expect` itself: glance-api under uwsgi never does.
+/// Whether a server that takes `_` for `-`, as WSGI does, would see another request than this gateway did.
+pub(super) fn is_ambiguous(headers: &HeaderMap) -> bool {
+    headers.keys().map(HeaderName::as_str).filter(|name| name.contains('_')).any(|name| {
+        let read = name.replace('_', "-");
+        matches!(read.as_str(), "content-length" | "transfer-encoding" | "host" | "forwarded" | "connection" | "expect")
+            || read.starts_with("x-forwarded-")
+    })
+}
+
+/// Says whom the request came from, and answers `Expect` itself: glance-api under uwsgi never does. What a proxy before
+/// this one said of the scheme and the host stays. `Forwarded` is gone on with and never begun: where it is there, glance-api
+/// looks at nothing else, and it does not read quotes.
 pub(super) fn forwarded(headers: &mut HeaderMap, client: Client) {
     headers.remove(EXPECT);
     let ip = client.peer.ip();
     append(headers, HeaderName::from_static("x-forwarded-for"), &ip.to_string());
     let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-    let quoted = host.as_deref().filter(|host| !host.contains(['"', '\\'])).map(|host| format!(";host=\"{host}\""));
-    append(headers, FORWARDED, &format!("for={node};proto={}{}", client.scheme, quoted.unwrap_or_default()));
-    headers.insert("x-forwarded-proto", HeaderValue::from_static(client.scheme));
-    if let Some(host) = host.and_then(|host| HeaderValue::from_str(&host).ok()) {
+    if headers.contains_key(FORWARDED) {
+        append(headers, FORWARDED, &format!("for={node};proto={}", client.scheme));
+    }
+    headers.entry("x-forwarded-proto").or_insert(HeaderValue::from_static(client.scheme));
+    if let Some(host) = headers.get(HOST).cloned() {
         headers.entry("x-forwarded-host").or_insert(host);
     }
 }
@@ -105,9 +116,31 @@ mod tests {
     #[test]
     fn the_client_is_added_to_those_before_it() {
         let mut it = headers(&[("host", "glance:9292"), ("x-forwarded-for", "10.0.0.1"), ("expect", "100-continue")]);
-        forwarded(&mut it, Client { peer: "[::1]:5".parse().unwrap(), scheme: "https" });
-        assert_eq!(it["x-forwarded-for"], "10.0.0.1, ::1");
-        assert_eq!(it["forwarded"], "for=\"[::1]\";proto=https;host=\"glance:9292\"");
-        assert_eq!((&it["x-forwarded-proto"], it.contains_key("expect")), (&HeaderValue::from_static("https"), false));
+        let client = Client { peer: "[::1]:5".parse().unwrap(), scheme: "http" };
+        forwarded(&mut it, client);
+        assert_eq!((&it["x-forwarded-for"], &it["x-forwarded-host"]), (&value("10.0.0.1, ::1"), &value("glance:9292")));
+        assert_eq!(it["x-forwarded-proto"], "http");
+        assert!(!it.contains_key("forwarded") && !it.contains_key("expect"));
+        // Behind one that ends TLS.
+        let said =
+            [("x-forwarded-proto", "https"), ("x-forwarded-host", "api"), ("forwarded", "for=10.0.0.1;proto=https")];
+        let mut it = headers(&said);
+        forwarded(&mut it, client);
+        assert_eq!((&it["x-forwarded-proto"], &it["x-forwarded-host"]), (&value("https"), &value("api")));
+        assert_eq!(it["forwarded"], "for=10.0.0.1;proto=https, for=\"[::1]\";proto=http");
+    }
+
+    fn value(text: &'static str) -> HeaderValue {
+        HeaderValue::from_static(text)
+    }
+
+    #[test]
+    fn what_another_server_might_read_as_another_header_is_found() {
+        for name in
+            ["content_length", "transfer_encoding", "x_forwarded_proto", "x-forwarded_for", "forwarded_", "host_"]
+        {
+            assert_eq!(is_ambiguous(&headers(&[(name, "1")])), !name.ends_with('_'), "{name}");
+        }
+        assert!(!is_ambiguous(&headers(&[("x-image-meta-property-os_type", "linux"), ("content-length", "1")])));
     }
 }

@@ -27,6 +27,8 @@ use hyper_util::{
 };
 use url::Url;
 
+use super::BUFFER;
+
 pub(super) type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -73,6 +75,7 @@ impl Upstreams {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_preserve_header_case(true)
+            .http1_max_buf_size(BUFFER)
             .build(connector);
         let upstream = |url: &Url| {
             let base = url.as_str().trim_end_matches('/').to_owned();

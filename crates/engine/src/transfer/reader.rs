@@ -14,6 +14,9 @@ use tokio::sync::watch;
 const RETRIES: usize = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 
+/// A copy that gives no byte for this long to somebody who waits is left for the next one.
+const HURRY: Duration = Duration::from_secs(2);
+
 /// A place to read the image from.
 #[derive(Clone)]
 pub(crate) struct Origin {
@@ -64,7 +67,8 @@ impl Origins {
 /// The image's bits from `offset` on, `length` of them, from whichever of the origins gives them. It begins with the first
 /// byte, so that an error comes before anything was given.
 pub(crate) async fn read(origins: &Origins, offset: u64, length: u64, patience: Duration) -> Result<ByteStream> {
-    let mut reader = Reader::new(origins, offset, Some(offset + length), patience);
+    let reader = Reader::new(origins, offset, Some(offset + length), patience);
+    let mut reader = Reader { patience_with_copies: HURRY, ..reader };
     let first = reader.next().await?;
     let rest = stream::try_unfold(reader, async |mut reader| Ok(reader.next().await?.map(|bytes| (bytes, reader))));
     let all = stream::iter(first).map(Ok).chain(rest);
@@ -89,6 +93,7 @@ pub(super) struct Reader {
     failures: usize,
     /// A stream that gives no byte for this long is broken.
     patience: Duration,
+    patience_with_copies: Duration,
     /// The stores that gave some of the bytes.
     used: BTreeSet<StoreName>,
     broken: Vec<(StoreName, Error)>,
@@ -105,6 +110,7 @@ impl Reader {
             size,
             failures: 0,
             patience,
+            patience_with_copies: patience,
             used: BTreeSet::new(),
             broken: Vec::new(),
         }
@@ -146,6 +152,7 @@ impl Reader {
     }
 
     async fn attempt(&mut self) -> Result<Option<Bytes>> {
+        let is_copy = self.store().is_some();
         let work = async {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
@@ -158,14 +165,15 @@ impl Reader {
             };
             stream.next().await.transpose()
         };
-        match tokio::time::timeout(self.patience, work).await {
+        let patience = if is_copy { self.patience_with_copies } else { self.patience };
+        match tokio::time::timeout(patience, work).await {
             Ok(result) => result,
-            Err(_) => Err(self.stalled()),
+            Err(_) => Err(self.stalled(patience)),
         }
     }
 
-    fn stalled(&self) -> Error {
-        let (patience, offset) = (self.patience, self.offset);
+    fn stalled(&self, patience: Duration) -> Error {
+        let offset = self.offset;
         let what = format!("gave no byte for {patience:?} at offset {offset}");
         match self.store() {
             Some(store) => Error::new(Reason::StoreStalled, format!("{store}: its copy {what}")),

@@ -8,7 +8,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::join_all, stream};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::join_all, stream};
 use mimeo_core::{
     ContentHash, HashAlgorithm, ObjectName,
     ports::{ByteStream, Receipt, Sink, Source, Store},
@@ -352,6 +352,30 @@ fn a_reader_goes_on_from_a_better_origin_and_from_the_next_when_one_breaks() {
         assert_eq!(read, (0..=255).cycle().take(10_000).collect::<Vec<u8>>());
         let (used, broken) = reader.findings();
         assert_eq!((used, broken.len()), ([far].into(), 1));
+    });
+}
+
+#[test]
+fn somebody_who_waits_for_bits_is_not_held_up_by_copies_that_give_none() {
+    let origin = |store: Option<&str>, pause| {
+        let source = TestSource(Arc::new(Given {
+            bits: vec![7; 1000],
+            chunks: vec![1000],
+            breaks: Mutex::default(),
+            pause,
+            memory: Arc::default(),
+        }));
+        Origin { store: store.map(|name| name.parse().unwrap()), source: Arc::new(source) }
+    };
+    in_virtual_time(async {
+        let began = tokio::time::Instant::now();
+        let hang = Duration::from_hours(1);
+        let near = [origin(Some("near"), hang), origin(Some("far"), hang), origin(None, Duration::from_secs(20))];
+        let origins = Origins::new(near.to_vec());
+        let bits: Vec<Bytes> =
+            reader::read(&origins, 100, 500, Duration::from_mins(1)).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(bits.concat(), vec![7; 500]);
+        assert_eq!(began.elapsed().as_secs(), 24, "2 s for each copy, and the image service's own time");
     });
 }
 

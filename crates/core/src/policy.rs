@@ -1,5 +1,7 @@
 //! Rules: which images go to which stores.
 
+mod bounds;
+
 use std::{
     cell::LazyCell,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -168,6 +170,7 @@ const UNTRIED: u8 = 3;
 /// Parses, and tries the expression on a sample: a name or a field that is not there is a mistake for every image, while
 /// a missing property may be there on the next.
 fn check(when: &str) -> Result<Program, InvalidWhen> {
+    bounds::keep(when)?;
     let program = Program::compile(when).map_err(|error| InvalidWhen(error.to_string()))?;
     if let Some(field) = fields_of(when).into_iter().find(|field| !FIELDS.contains(field)) {
         return Err(InvalidWhen(format!("an image has no field \"{field}\"; it has {}", FIELDS.join(", "))));

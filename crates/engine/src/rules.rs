@@ -1,9 +1,12 @@
 //! What the rules, and those that somebody thinks of, say of the cloud's images. Nothing is written for it.
 
+use std::time::Duration;
+
 use mimeo_core::{
     Image, Result, StoreName,
     policy::{RuleSpec, Rules, Verdict},
 };
+use tokio::{task::yield_now, time::Instant};
 
 use crate::{
     Engine, Refusal,
@@ -13,6 +16,8 @@ use crate::{
 
 /// Images that are asked of the image service for one answer: it is to come while somebody waits.
 const LOOKED_AT: u64 = 10_000;
+/// For so long images are looked at for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Matching images that are named.
 const NAMED: usize = 100;
 
@@ -79,15 +84,19 @@ impl Engine {
         Ok(TrialEntry { image: image.id.clone(), name: image.name.clone(), stores, new })
     }
 
-    /// How many images were shown, and whether these are all.
+    /// How many images were shown, and whether these are all. An expression may be slow: others go on meanwhile.
     async fn each_image(&self, mut visit: impl FnMut(&Image)) -> Result<(u64, bool)> {
-        let (mut images, mut walk) = (0, Walk::new(self.registry.as_ref(), None));
+        let _turn = self.asked_rules.acquire().await;
+        let (mut images, mut walk, began) = (0, Walk::new(self.registry.as_ref(), None), Instant::now());
         while let Some(page) = walk.next().await? {
-            if images >= LOOKED_AT {
-                return Ok((images, false));
+            for image in &page {
+                if images >= LOOKED_AT || began.elapsed() > PATIENCE {
+                    return Ok((images, false));
+                }
+                visit(image);
+                images += 1;
+                yield_now().await;
             }
-            page.iter().for_each(&mut visit);
-            images += page.len() as u64;
         }
         Ok((images, true))
     }

@@ -1,8 +1,10 @@
-//! Takes connections: so many at a time, by TLS where that is wanted, and with a limit for how long a request's head may take.
+//! Takes connections: so many at a time, by TLS where that is wanted, and with limits for how long a request may take to
+//! come.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, body::Body, extract::Request, middleware};
+use futures::{StreamExt, stream};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -14,6 +16,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +26,8 @@ use crate::tls::Tls;
 const CONNECTIONS: usize = 512;
 /// How long a client may take to send the head of a request, or stay without one.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long a client may take over the body of a request; all of them are small.
+const BODY: Duration = Duration::from_secs(15);
 /// A listener that fails, for want of file descriptors say, is asked again after this.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long requests under way may go on once it was told to stop.
@@ -35,6 +40,7 @@ pub(crate) async fn serve(
     router: Router,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let router = router.layer(middleware::map_request(async |request: Request| request.map(in_time)));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let (connections, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     loop {
@@ -82,5 +88,40 @@ async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+/// The body, with an error where it has not come in time.
+fn in_time(body: Body) -> Body {
+    let deadline = Instant::now() + BODY;
+    let pieces = stream::unfold(Some(body.into_data_stream()), move |rest| async move {
+        let mut rest = rest?;
+        match timeout_at(deadline, rest.next()).await {
+            Ok(piece) => Some((piece?, Some(rest))),
+            Err(late) => Some((Err(axum::Error::new(late)), None)),
+        }
+    });
+    Body::from_stream(pieces)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_comes_a_byte_at_a_time_is_not_waited_for() {
+        let slowly = |count| {
+            let bytes = stream::iter(0..count).then(async |_| {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok::<_, std::io::Error>("a")
+            });
+            to_bytes(in_time(Body::from_stream(bytes)), 1000)
+        };
+        assert_eq!(slowly(5).await.unwrap().len(), 5);
+        let began = Instant::now();
+        assert!(slowly(1000).await.is_err() && began.elapsed() == BODY);
     }
 }

@@ -35,6 +35,8 @@ struct Patch {
     ended: Option<Instant>,
     /// Glance says that it wrote the image: then one of the events is our own.
     is_written: bool,
+    /// Nobody knows whether it was ever sent.
+    is_inherited: bool,
     before: Snapshot,
 }
 
@@ -64,14 +66,16 @@ impl Recent {
         let mut stories = self.lock();
         let is_under_way = stories.get(&image.id).is_some_and(|story| !story.patches.is_empty());
         if self.began.elapsed() < MEMORY && !is_under_way {
-            let patch = Patch { began: Instant::now(), ended: None, is_written: false, before: image.snapshot() };
+            let (began, before) = (Instant::now(), image.snapshot());
+            let patch = Patch { began, ended: None, is_written: false, is_inherited: true, before };
             stories.entry(image.id.clone()).or_default().patches.push(patch);
         }
     }
 
     pub(crate) fn open(&self, before: &Image) -> Open {
         let began = Instant::now();
-        let patch = Patch { began, ended: None, is_written: false, before: before.snapshot() };
+        let before_it = before.snapshot();
+        let patch = Patch { began, ended: None, is_written: false, is_inherited: false, before: before_it };
         self.lock().entry(before.id.clone()).or_default().patches.push(patch);
         Open { image: before.id.clone(), began }
     }
@@ -176,7 +180,8 @@ impl Patch {
             earlier.iter().any(|(_, updated_at, value)| *value == before && *updated_at >= saved)
         };
         let explained = 1 + usize::from(self.is_written);
-        let doubt = meanwhile.len() - last > explained || meanwhile[last].0 > until || is_taken_back;
+        let is_late = meanwhile[last].0 > until;
+        let doubt = self.is_inherited || meanwhile.len() - last > explained || is_late || is_taken_back;
         meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))
     }
 }

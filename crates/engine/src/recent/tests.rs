@@ -204,4 +204,9 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
         recent.note(&private.id, image().snapshot());
         assert_eq!(recent.findings(&image()).undone.visibility, found, "{late:?} after the start");
     }
+    // Whether there was one nobody knows: its owner may have opened the image for a moment.
+    let recent = Recent::default();
+    recent.inherit(&private);
+    recent.note(&private.id, image().snapshot());
+    assert_eq!(recent.findings(&private).undone.visibility, None);
 }

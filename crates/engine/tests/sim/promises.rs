@@ -220,7 +220,7 @@ fn nobody_waits_for_the_slow(world: &World, step: &Step<'_>) -> Result<(), Strin
                 .and_then(|it| it.failure.as_ref())
                 .is_some_and(|it| it.next_try.is_none() || it.reason == Reason::SourceMismatch);
             // And is not there at once when its time has come.
-            let is_hopeless = world.lock().witness.is_hopeless((*at, image.id.clone()), is_hopeless, SOON);
+            let is_hopeless = world.lock().witness.is_hopeless(&(*at, image.id.clone()), is_hopeless, SOON);
             let mut places = image.locations.iter().filter_map(|location| world.object_at(&location.url));
             let is_there = places.any(|place| place.0 == *at && place.1.image() == image.id);
             let went_bad =

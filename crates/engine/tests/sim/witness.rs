@@ -56,11 +56,11 @@ pub(crate) struct Sight {
 
 impl Witness {
     /// Whether the copy waits for its image's own sake, or did so a while ago.
-    pub(crate) fn is_hopeless(&mut self, copy: (usize, ImageId), is_now: bool, a_while: Duration) -> bool {
+    pub(crate) fn is_hopeless(&mut self, copy: &(usize, ImageId), is_now: bool, a_while: Duration) -> bool {
         if is_now {
             self.hopeless.insert(copy.clone(), Instant::now());
         }
-        self.hopeless.get(&copy).is_some_and(|at| at.elapsed() < a_while)
+        self.hopeless.get(copy).is_some_and(|at| at.elapsed() < a_while)
     }
 
     pub(crate) fn written(&mut self, place: &Place) {

@@ -21,7 +21,7 @@ from cloud.base import eventually, free_port
 ROOT = Path(__file__).parent.parent
 PROMTOOL = "/usr/bin/promtool"
 SECRET = "0123456789abcdef0123456789abcdef"
-# What there is only for stores that are drained, or that their probers have asked.
+# What there is only for stores that are drained, or of which it is known whether they answer.
 OF_SOME = {"mimeo_store_draining", "mimeo_store_up"}
 
 

@@ -30,11 +30,20 @@ use self::auth::Authority;
 pub(crate) use self::{
     events::{Changes, Numbered},
     problem::Problem,
+    stores::known_store,
 };
-use crate::{follow, listener, tls::Tls};
+use crate::{config::ApiSettings, follow, listener, tls::Tls};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
+
+/// What to do where [`is_overheard`].
+pub(crate) const TO_BE_ALONE: &str = "set [api] certificate and key, or listen on 127.0.0.1";
+
+/// Whether tokens pass over a network as they are: whoever reads one there may remove copies.
+pub(crate) fn is_overheard(api: &ApiSettings) -> bool {
+    api.tls.is_none() && !api.listen.ip().to_canonical().is_loopback()
+}
 
 /// What the answers are made from.
 #[derive(Clone)]

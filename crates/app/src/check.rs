@@ -15,6 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use self::{report::Report, trial::Trial};
 use crate::{
+    api,
     cli::{Failure, Outcome, Style},
     config::Config,
     lifetime::{END_OR_HANGUP, Tasks, stop_on},
@@ -28,6 +29,10 @@ pub(crate) async fn check(config: Config, style: &Style) -> Outcome {
     let stop = stop_on(&END_OR_HANGUP, &mut signals)?;
     let mut report = Report::new(style);
     report.ok("configuration", summary(&config));
+    if api::is_overheard(&config.api) {
+        let seen = format!("plain HTTP on {}: tokens can be read on the way", config.api.listen);
+        report.warn("api", seen, api::TO_BE_ALONE);
+    }
     let Some(mut trial) = begin(&config, &mut report).await else { return finish(&report) };
     tokio::select! {
         () = steps(&mut trial, &mut report) => {}

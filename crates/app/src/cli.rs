@@ -31,7 +31,7 @@ use mimeo_core::StoreName;
 pub(crate) use self::{
     client::{Client, the_one},
     failure::{Failure, Outcome},
-    output::{note, print},
+    output::{note, print, visible},
     table::{Field, Format, Listing, Record, Style},
     watch::until_registered,
 };
@@ -336,6 +336,7 @@ mod tests {
             &["mimeo", "drain", "http1", "--wait", "--cancel"],
             &["mimeo", "stores", "rename", "http1"],
             &["mimeo", "stores", "move", "no name"],
+            &["mimeo", "demo", "--size", "0"],
         ] {
             assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }

@@ -32,8 +32,16 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
     /// The size of the sample image
-    #[arg(long, default_value = "64MiB", value_parser = units::size)]
+    #[arg(long, default_value = "64MiB", value_parser = sample_size)]
     size: u64,
+}
+
+/// Glance registers no location of an image without bytes.
+fn sample_size(text: &str) -> Result<u64, String> {
+    match units::size(text)? {
+        0 => Err("must be 1 byte or more: an empty image is not replicated".into()),
+        size => Ok(size),
+    }
 }
 
 /// Runs until SIGINT, SIGTERM or SIGHUP (it has no file to read again); then nothing is left of it.

@@ -230,6 +230,23 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_says_more_than_its_code_and_those_of_stores_and_sources_what_to_do() {
+        for reason in Reason::ALL {
+            assert!(reason.cure().len() >= 60, "{}: {:?}", reason.code(), reason.cure());
+        }
+        for reason in [
+            Reason::ImageServiceUnreachable,
+            Reason::StoreUnreachable,
+            Reason::StoreError,
+            Reason::StoreStalled,
+            Reason::SourceUnreadable,
+            Reason::SourceSize,
+        ] {
+            assert!(reason.cure().len() >= 200, "{}: {:?}", reason.code(), reason.cure());
+        }
+    }
+
+    #[test]
     fn the_chain_tells_each_cause_once() {
         let cause = Error::new(Reason::StoreError, "PUT failed").caused_by(std::io::Error::other("PUT failed"));
         let error = Error::new(Reason::StoreError, "http1: no copy").caused_by(cause);

@@ -207,6 +207,7 @@ pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName) -> 
     match try_prove(engine, image, store).await {
         Ok(()) => {
             engine.health.succeeded(store, engine.clock.now());
+            engine.breakers.worked(store);
             true
         }
         Err(error) => {

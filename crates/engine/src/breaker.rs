@@ -14,7 +14,8 @@ use tokio::sync::Notify;
 /// So many probes in a row without an answer, and the store is down.
 const FAILURES: u32 = 3;
 
-/// One for each store. Judged by probes alone: what else fails there only has the prober ask at once.
+/// One for each store. Judged by probes alone: what else fails there only has the prober ask at once. While there is
+/// nothing that it could ask for, it is reported, and no more than that, what copies met.
 pub(crate) struct Breakers(BTreeMap<StoreName, Breaker>);
 
 #[derive(Default)]
@@ -33,6 +34,10 @@ struct State {
     error: Option<String>,
     /// A registered copy, which can be asked for.
     witness: Option<ObjectName>,
+    /// Since when whatever was tried had no answer, and what the newest try met.
+    unheard: Option<(Timestamp, String)>,
+    /// A copy to it was proven.
+    has_worked: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,6 +85,22 @@ impl Breakers {
         }
     }
 
+    /// Something was tried at the store and failed. Where the reason is another than that there was no answer, nobody
+    /// knows whether it answers.
+    pub(crate) fn tried(&self, store: &StoreName, error: &Error, now: Timestamp) {
+        let Some(mut state) = self.lock(store) else { return };
+        let is_no_answer = matches!(error.reason, Reason::StoreUnreachable | Reason::StoreStalled);
+        let since = state.unheard.as_ref().map_or(now, |(since, _)| *since);
+        state.unheard = is_no_answer.then(|| (since, error.chain()));
+    }
+
+    /// A copy to the store was proven: from now on its prober alone says that it does not answer.
+    pub(crate) fn worked(&self, store: &StoreName) {
+        if let Some(mut state) = self.lock(store) {
+            (state.unheard, state.has_worked) = (None, true);
+        }
+    }
+
     pub(crate) fn bell(&self, store: &StoreName) -> Option<Arc<Notify>> {
         self.0.get(store).map(|breaker| Arc::clone(&breaker.bell))
     }
@@ -115,10 +136,14 @@ impl Breakers {
         }
     }
 
-    /// Whether it answers, since when, and what the newest probe met.
+    /// Whether it answers, since when, and what the newest probe met. Of a store that never worked, what copies met
+    /// instead; planning does not go by that, and goes on trying it.
     pub(crate) fn report(&self, store: &StoreName) -> (Answers, Option<Timestamp>, Option<String>) {
-        let state = self.lock(store);
-        state.map_or((Answers::Unknown, None, None), |state| (state.answers, state.since, state.error.clone()))
+        let Some(state) = self.lock(store) else { return (Answers::Unknown, None, None) };
+        match &state.unheard {
+            Some((since, error)) if state.has_never_worked() => (Answers::No, Some(*since), Some(error.clone())),
+            _ => (state.answers, state.since, state.error.clone()),
+        }
     }
 
     fn lock(&self, store: &StoreName) -> Option<MutexGuard<'_, State>> {
@@ -127,6 +152,11 @@ impl Breakers {
 }
 
 impl State {
+    /// As far as this process knows: no copy was proven, and there is none to ask for.
+    fn has_never_worked(&self) -> bool {
+        self.answers == Answers::Unknown && self.witness.is_none() && !self.has_worked
+    }
+
     fn turn(&mut self, answers: Answers, now: Timestamp) -> bool {
         let turned = self.answers != answers;
         if turned {
@@ -159,5 +189,41 @@ mod tests {
         assert!(breakers.answered(&store, at(8)) && !breakers.is_down(&store));
         assert!(!breakers.answered(&store, at(9)));
         assert_eq!(breakers.report(&store), (Answers::Yes, Some(at(8)), None));
+    }
+
+    #[test]
+    fn a_store_that_never_worked_is_reported_as_down_and_not_planned_as_such() {
+        let store: StoreName = "a".parse().unwrap();
+        let breakers = Breakers::new([store.clone()].iter());
+        let fails = |reason, message: &str, second| {
+            breakers.tried(&store, &Error::new(reason, message), Timestamp::from_second(second).unwrap());
+        };
+        let down =
+            |second, error: &str| (Answers::No, Some(Timestamp::from_second(second).unwrap()), Some(error.to_owned()));
+        let unknown = (Answers::Unknown, None, None);
+        assert_eq!(breakers.report(&store), unknown);
+        fails(Reason::StoreUnreachable, "no route", 1);
+        fails(Reason::StoreStalled, "no byte", 2);
+        assert_eq!(breakers.report(&store), down(1, "no byte"));
+        let mut conditions = Conditions::default();
+        breakers.tell(&mut conditions);
+        assert!(conditions.down.is_empty() && !breakers.is_down(&store));
+        fails(Reason::StoreFull, "it answers", 3);
+        assert_eq!(breakers.report(&store), unknown);
+        fails(Reason::StoreUnreachable, "no route", 4);
+        assert_eq!(breakers.report(&store), down(4, "no route"));
+        breakers.worked(&store);
+        assert_eq!(breakers.report(&store), unknown);
+        fails(Reason::StoreUnreachable, "no route", 5);
+        assert_eq!(breakers.report(&store), unknown, "its prober is to say so");
+    }
+
+    #[test]
+    fn where_there_is_a_copy_to_ask_for_the_prober_alone_says_that_a_store_is_down() {
+        let store: StoreName = "a".parse().unwrap();
+        let breakers = Breakers::new([store.clone()].iter());
+        breakers.saw(&store, &ObjectName::new(&"0f6a7f1c-93a5-4b39-8d0b-1f0d7a4e2c11".parse().unwrap(), 1));
+        breakers.tried(&store, &Error::new(Reason::StoreUnreachable, "no route"), Timestamp::UNIX_EPOCH);
+        assert_eq!(breakers.report(&store), (Answers::Unknown, None, None));
     }
 }

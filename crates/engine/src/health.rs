@@ -22,6 +22,8 @@ pub(crate) struct Seen {
     pub(crate) last_scan: Option<Timestamp>,
     /// Why the image service could not be looked at, until it could be again.
     pub(crate) trouble: Option<ReasonReport>,
+    /// How often it could not be, by the reason's code.
+    pub(crate) failed_looks: BTreeMap<&'static str, u64>,
     /// Why the ledger did not take something, until it took something again.
     pub(crate) ledger: Option<ReasonReport>,
     pub(crate) events: Option<Arc<EventsHealth>>,
@@ -100,7 +102,11 @@ impl Health {
     }
 
     pub(crate) fn trouble(&self, error: &Error) {
-        self.lock().trouble = Some(error.into());
+        let mut seen = self.lock();
+        seen.trouble = Some(error.into());
+        if error.reason.is_a_failure() {
+            *seen.failed_looks.entry(error.reason.code()).or_default() += 1;
+        }
     }
 
     pub(crate) fn clear_trouble(&self) {

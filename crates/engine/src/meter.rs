@@ -1,7 +1,8 @@
 //! What is counted for those who watch the service over time. Knows no format of theirs.
 //!
 //! What became of copies is read from the ledger's numbered lines, when somebody asks: so it costs nothing where nobody
-//! does, and a lag is the difference of two times in the ledger, whichever process wrote them.
+//! does, and a lag is the difference of two times in the ledger, whichever process wrote them. A try that failed is counted
+//! where it is noted: in the ledger one that fails again replaces its line.
 
 use std::{
     collections::BTreeMap,
@@ -71,7 +72,7 @@ type Awaited = BTreeMap<StoreName, (Timestamp, String)>;
 pub struct Counts {
     /// From the mark that an event, or a scan, left in the ledger to the registration, by rule and store.
     pub lags: BTreeMap<(String, StoreName), Lags>,
-    /// Failures, and what else a copy had to wait for, by store (`None`: the image as a whole) and reason.
+    /// Tries that failed, and what looks found to be wrong, by store (`None`: an image as a whole, or a scan) and reason.
     pub failures: BTreeMap<(Option<StoreName>, &'static str), u64>,
     /// When each of the loops last did its work.
     pub loops: BTreeMap<&'static str, Timestamp>,
@@ -87,6 +88,12 @@ pub struct Lags {
     pub count: u64,
     /// In seconds.
     pub sum: f64,
+}
+
+impl Counts {
+    fn fail(&mut self, store: Option<StoreName>, reason: Reason) {
+        *self.failures.entry((store, reason.code())).or_default() += 1;
+    }
 }
 
 impl Lags {
@@ -146,6 +153,9 @@ impl Engine {
         let draining = self.orders.lock().draining.keys().cloned().collect();
         let turns = self.turns.images().len() as u64;
         let seen = self.health.lock();
+        for (reason, count) in &seen.failed_looks {
+            *counts.failures.entry((None, *reason)).or_default() += count;
+        }
         Measured {
             now: self.clock.now(),
             counts,
@@ -190,8 +200,8 @@ impl Engine {
         let what = &told.line.what;
         let is_registered = what.state == ReplicaState::Registered.to_string();
         // How often a location was lost is kept beside one that is back.
-        if let Some(reason) = what.reason.filter(|_| !is_registered) {
-            *self.meter.lock().failures.entry((what.store.clone(), reason.code())).or_default() += 1;
+        if let Some(reason) = what.reason.filter(|reason| !is_registered && is_found(*reason)) {
+            self.meter.lock().fail(what.store.clone(), reason);
         }
         if what.state == FORGOTTEN {
             self.meter.awaited().remove(&told.image);
@@ -245,6 +255,13 @@ impl Meter {
         self.lock().loops.insert(name, now);
     }
 
+    /// Something was tried at the store, and failed.
+    pub(crate) fn failed(&self, store: &StoreName, reason: Reason) {
+        if reason.is_a_failure() && !is_found(reason) {
+            self.lock().fail(Some(store.clone()), reason);
+        }
+    }
+
     pub(crate) fn turned(&self, is_well: bool) {
         let mut counts = self.lock();
         counts.turns += 1;
@@ -258,6 +275,28 @@ impl Meter {
     fn awaited(&self) -> MutexGuard<'_, BTreeMap<ImageId, Awaited>> {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether looks find it, rather than tries fail for it. It is counted by its lines, whoever noted it: one line for each time
+/// that it came about.
+fn is_found(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Demoted
+            | Reason::EmptyImage
+            | Reason::GlanceCopyFailed
+            | Reason::GlancesCopy
+            | Reason::ImageDeactivated
+            | Reason::ImageNotVisible
+            | Reason::LastLocation
+            | Reason::LastProvenCopy
+            | Reason::LocationLost
+            | Reason::NoOtherPlace
+            | Reason::NotWithdrawn
+            | Reason::StoreDown
+            | Reason::StoreMoved
+            | Reason::StoreRenamed
+    )
 }
 
 /// When the copy that `registered` tells of was first heard of. `None`: it was registered before, and only came back; or

@@ -14,6 +14,7 @@ pub(crate) async fn failed(engine: &Engine, id: &ImageId, store: &StoreName, err
         engine.health.failed(store, error);
     }
     engine.breakers.suspect(store, error.reason);
+    engine.breakers.tried(store, error, engine.clock.now());
     put_off(engine, id, store, error).await;
 }
 
@@ -49,10 +50,11 @@ async fn put_off(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error
     mimeo_crash::point("failure-noted");
 }
 
-/// Keeps why a copy is not begun now, and when it is tried next. What there is of an object is left as it is.
+/// Keeps why a copy is not begun now, and when it is tried next. What there is of an object is left as it is. Nothing was
+/// tried, so no failure is counted.
 pub(crate) async fn postpone(engine: &Engine, id: &ImageId, store: &StoreName, error: &Error) {
     let now = engine.clock.now();
-    let noted = update(engine, id, store, |replica, _| {
+    let noted = write(engine, id, store, |replica, _| {
         replica.failed(ReplicaState::Failed, error, engine.settings.policy.backoff, now)
     });
     if let Err(error) = noted.await {
@@ -70,17 +72,36 @@ pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
     }
 }
 
-/// Changes one replica, and whatever else belongs to the same step, in one commit.
+/// Changes one replica, and whatever else belongs to the same step, in one commit. If it has failed once more, that is
+/// counted.
 pub(crate) async fn update(
     engine: &Engine,
     id: &ImageId,
     store: &StoreName,
     change: impl FnOnce(Replica, &mut Vec<Change>) -> Replica + Send,
 ) -> Result<()> {
+    if let Some(reason) = write(engine, id, store, change).await? {
+        engine.meter.failed(store, reason);
+    }
+    Ok(())
+}
+
+/// Gives why the replica failed, if it has failed once more.
+async fn write(
+    engine: &Engine,
+    id: &ImageId,
+    store: &StoreName,
+    change: impl FnOnce(Replica, &mut Vec<Change>) -> Replica + Send,
+) -> Result<Option<Reason>> {
     let record = engine.ledger.load(id).await?;
     let replica = record.and_then(|mut record| record.replicas.remove(store));
+    let replica = replica.unwrap_or_else(|| Replica::wanted(store.clone()));
+    let tries = replica.failure.as_ref().map_or(0, |failure| failure.tries);
     let mut changes = Vec::new();
-    let replica = change(replica.unwrap_or_else(|| Replica::wanted(store.clone())), &mut changes);
+    let replica = change(replica, &mut changes);
+    let failure = replica.failure.as_ref().filter(|failure| failure.tries > tries);
+    let reason = failure.map(|failure| failure.reason);
     changes.push(Change::Replica(id.clone(), replica));
-    engine.ledger.commit(&changes).await
+    engine.ledger.commit(&changes).await?;
+    Ok(reason)
 }

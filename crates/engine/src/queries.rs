@@ -9,7 +9,9 @@ use mimeo_core::{
 };
 
 use crate::{
-    Engine, Running, Traffic, guard,
+    Engine, Running, Traffic,
+    breaker::Answers,
+    guard,
     status::{ChangeReport, EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
     sweep,
     walk::{Records, Walk},
@@ -135,6 +137,7 @@ impl Engine {
     pub async fn overview(&self) -> Result<Overview> {
         let tally = self.ledger.tally().await?;
         let hidden = tally.hidden.as_ref().map(ReasonReport::from);
+        let is_down = |store: &&StoreName| self.breakers.report(store).0 == Answers::No;
         let seen = self.health.lock();
         Ok(Overview {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -145,7 +148,7 @@ impl Engine {
             last_scan: seen.last_scan,
             // While the ledger takes nothing, nothing is done.
             trouble: seen.ledger.clone().or_else(|| seen.trouble.clone()).or(hidden),
-            stores_down: self.stores.keys().filter(|store| self.breakers.is_down(store)).cloned().collect(),
+            stores_down: self.stores.keys().filter(is_down).cloned().collect(),
             contested: tally.contested,
             held_deletes: seen.held_deletes,
         })

@@ -174,7 +174,7 @@ pub struct StoreReport {
     pub health: StoreHealth,
     /// Since when it is so.
     pub since: Option<Timestamp>,
-    /// What the newest probe met, if it had no answer.
+    /// What the newest probe met, if it had no answer; or the newest copy, where there is none to ask for.
     pub error: Option<String>,
     /// Of the registered copies, the one whose proof is the oldest.
     pub oldest_proof: Option<Timestamp>,
@@ -192,13 +192,13 @@ fn is_past(replica: &Replica, failure: &Failure) -> bool {
     replica.state == ReplicaState::Registered && failure.reason == Reason::LocationLost
 }
 
-/// Whether a store answers its prober.
+/// Whether a store answers its prober, or, where that has nothing to ask for, those who try to copy to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreHealth {
     Up,
     Down,
-    /// There is no registered copy yet to ask for, or it was not asked yet.
+    /// It was not asked yet, or there is no registered copy yet to ask for and none failed for want of an answer.
     Unknown,
 }
 

@@ -16,6 +16,7 @@ use super::{
     input::{Asked, Id},
     problem::Problem,
     routes::Answer,
+    stores::known_store,
 };
 
 /// Images in one answer, at most and unless the caller wants fewer.
@@ -45,6 +46,9 @@ pub(super) async fn images(State(engine): State<Arc<Engine>>, Asked(which): Aske
         return Err(Problem::bad_request(format!("limit: {limit} is not from 1 to {MOST}")));
     }
     let Which { name: text, state, owner, store, replica, after, .. } = which;
+    if let Some(store) = &store {
+        known_store(&engine, store).await?;
+    }
     let filter = ImageFilter { text, state, owner, store, replica };
     // One more tells whether there is a next page.
     let mut images = engine.list(&filter, after.as_ref(), limit + 1).await?;

@@ -102,7 +102,7 @@ fn copies(measured: &Measured) -> Vec<MetricFamily> {
             "From the event, or the scan, that told of the image to the registration of a copy; only of first copies.",
             lags,
         ),
-        counter("mimeo_failures_total", "Failures of copies, and what else they had to wait for, by reason.", failures),
+        counter("mimeo_failures_total", "Tries that failed, and what looks found to be wrong, by reason.", failures),
         gauge("mimeo_transfers_running", "Copies that are written, or read back, now.", transfers),
         counter("mimeo_store_bytes_total", "Bytes of images written to stores, and read back from them.", bytes),
     ]
@@ -112,7 +112,7 @@ fn stores(measured: &Measured) -> Vec<MetricFamily> {
     let up = measured.stores_up.iter().map(|(store, up)| (vec![("store", name(store))], flag(*up)));
     let draining = measured.draining.iter().map(|store| (vec![("store", name(store))], 1.0));
     vec![
-        gauge("mimeo_store_up", "Whether the store answers its prober.", up),
+        gauge("mimeo_store_up", "Whether the store answers.", up),
         gauge("mimeo_store_draining", "Stores that are to become empty.", draining),
         gauge(
             "mimeo_held_deletes",

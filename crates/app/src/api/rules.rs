@@ -10,7 +10,7 @@ use mimeo_engine::{
 };
 use serde::Deserialize;
 
-use super::{input::Body, routes::Answer, stores::allowed};
+use super::{input::Body, problem::Problem, routes::Answer, stores::allowed};
 
 pub(super) async fn rules(State(engine): State<Arc<Engine>>) -> Answer<RulesReport> {
     Ok(Json(engine.rules().await?))
@@ -29,5 +29,8 @@ pub(super) struct Trial {
 pub(super) async fn try_rule(State(engine): State<Arc<Engine>>, Body(trial): Body<Trial>) -> Answer<TrialReport> {
     let Trial { when, stores, copies } = trial;
     let stores = stores.unwrap_or_else(|| engine.enabled_stores());
+    if stores.is_empty() {
+        return Err(Problem::bad_request("stores: name one at least; without the key every enabled store is meant"));
+    }
     allowed(engine.try_rule(RuleSpec { name: "trial".into(), when, stores, copies }).await?)
 }

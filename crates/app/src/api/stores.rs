@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
-use mimeo_core::{Limits, StoreName};
+use mimeo_core::{ImageFilter, Limits, StoreName};
 use mimeo_engine::{
     Engine, Refusal,
     status::{DrainReport, GcReport, MoveReport, RenameReport, StoreReport},
@@ -20,6 +20,20 @@ use crate::limits;
 
 pub(super) async fn stores(State(engine): State<Arc<Engine>>) -> Answer<Vec<StoreReport>> {
     Ok(Json(engine.stores().await?))
+}
+
+/// A name that no store has is a mistake, and no store without images. One that is no longer enabled may have images still.
+pub(crate) async fn known_store(engine: &Engine, store: &StoreName) -> Result<(), Problem> {
+    if engine.enabled_stores().contains(store) {
+        return Ok(());
+    }
+    let there = ImageFilter { store: Some(store.clone()), ..ImageFilter::default() };
+    let known: Vec<StoreName> = engine.stores().await?.into_iter().map(|report| report.name).collect();
+    if known.contains(store) || !engine.list(&there, None, 1).await?.is_empty() {
+        return Ok(());
+    }
+    let known = known.iter().map(StoreName::as_str).collect::<Vec<_>>().join(", ");
+    Err(Problem::bad_request(format!("store: there is no store \"{store}\"; known: {known}")))
 }
 
 pub(super) async fn drain(State(engine): State<Arc<Engine>>, Id(name): Id<StoreName>) -> Answer<DrainReport> {

@@ -19,13 +19,14 @@ use super::{
         Role::{self, Admin, Reader},
         tests::FakeIdentity,
     },
+    is_overheard,
     routes::{ROUTES, Route},
     serve,
     token::Token,
 };
 use crate::{
     cli::Client,
-    config::{ApiSettings, RoleNames},
+    config::{ApiSettings, RoleNames, TlsFiles},
     follow,
 };
 
@@ -192,6 +193,23 @@ async fn errors_are_problems_with_a_code() {
 }
 
 #[tokio::test]
+async fn a_store_that_nobody_knows_is_refused_and_no_stores_are_no_rule() {
+    let api = api().await;
+    let detail = |(status, body): (u16, String)| {
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        (status, problem["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    let asked = api.get("/v1/images?store=nosuch", Some(&api.token())).await;
+    assert_eq!(detail(asked), (400, "store: there is no store \"nosuch\"; known: http1".to_owned()));
+    assert_eq!(api.get("/v1/images?store=http1", Some(&api.token())).await.0, 200);
+    let client = Client::new(&api.settings).unwrap();
+    assert_eq!(client.images(&[("store", "nosuch".to_owned())], 1).await.unwrap_err().code, 2);
+    let failure = client.try_rule(&json!({"stores": []})).await.unwrap_err();
+    assert!(failure.code == 2 && failure.message.starts_with("stores: name one at least"), "{}", failure.message);
+    assert!(client.try_rule(&json!({"stores": null})).await.is_ok());
+}
+
+#[tokio::test]
 async fn limits_are_shown_and_changed() {
     let api = api().await;
     let in_force = async || {
@@ -259,15 +277,33 @@ async fn the_commands_drain_a_store_and_are_told_what_makes_no_sense() {
 }
 
 #[tokio::test]
+async fn plain_http_is_overheard_everywhere_but_at_loopback() {
+    let settings = api().await.settings;
+    let at = |listen: &str| ApiSettings { listen: listen.parse().unwrap(), ..settings.clone() };
+    for alone in ["127.0.0.1:9393", "127.0.0.2:9393", "[::1]:9393", "[::ffff:127.0.0.1]:9393"] {
+        assert!(!is_overheard(&at(alone)), "{alone}");
+    }
+    let tls = Some(TlsFiles { certificate: "c.pem".into(), key: "k.pem".into() });
+    for open in ["0.0.0.0:9393", "[::]:9393", "10.0.0.5:9393"] {
+        assert!(is_overheard(&at(open)), "{open}");
+        assert!(!is_overheard(&ApiSettings { tls: tls.clone(), ..at(open) }), "{open} with a certificate");
+    }
+}
+
+#[tokio::test]
 async fn a_serve_that_is_not_there_or_not_ours_is_told() {
     let api = api().await;
     let elsewhere = ApiSettings { listen: "127.0.0.1:9".parse().unwrap(), ..api.settings.clone() };
     let failure = Client::new(&elsewhere).unwrap().stores().await.unwrap_err();
-    assert_eq!(failure.message, "cannot reach mimeo serve at http://127.0.0.1:9: start it with `mimeo serve`");
+    let told = "cannot reach mimeo serve at http://127.0.0.1:9: Connection refused (os error 111); if it does not run";
+    assert!(failure.message.starts_with(told), "{}", failure.message);
     fs::write(&api.settings.token_file, "another").unwrap();
     let failure = Client::new(&api.settings).unwrap().stores().await.unwrap_err();
     assert!(failure.message.contains("refuses the token"), "{}", failure.message);
+    fs::write(&api.settings.token_file, "one\ntwo\n").unwrap();
+    let failure = Client::new(&api.settings).err().unwrap();
+    assert!(failure.message.contains("mimeo.token: it holds no token"), "{}", failure.message);
     fs::remove_file(&api.settings.token_file).unwrap();
     let failure = Client::new(&api.settings).err().unwrap();
-    assert!(failure.code == 1 && failure.message.contains("start it with `mimeo serve`"));
+    assert!(failure.code == 1 && failure.message.contains("mimeo.token is not there; if it does not run, start it"));
 }

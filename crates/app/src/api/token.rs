@@ -9,19 +9,21 @@ use std::{
 use anyhow::Context;
 use uuid::Uuid;
 
+const NO_TOKEN: &str = "it holds no token, which is one line of visible ASCII characters; remove it, and `mimeo serve` makes a new \
+                        one at its next start";
+
 /// 32 random bytes in hexadecimal, or whatever the operator put into the file.
 #[derive(Clone)]
 pub(crate) struct Token(String);
 
 impl Token {
-    /// The token in this file.
+    /// The token in this file: what a header can carry.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        match fs::read_to_string(path)?.trim() {
-            "" => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the file is empty; remove it, and serve makes a new one",
-            )),
-            token => Ok(Self(token.to_owned())),
+        let bytes = fs::read(path)?;
+        let token = str::from_utf8(&bytes).unwrap_or_default().trim();
+        match !token.is_empty() && token.chars().all(|letter| letter == ' ' || letter.is_ascii_graphic()) {
+            true => Ok(Self(token.to_owned())),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, NO_TOKEN)),
         }
     }
 
@@ -97,11 +99,23 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_no_token_and_a_secret_is_never_shown() {
+    fn what_no_header_can_carry_is_no_token_and_the_file_is_named_with_the_cure() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("mimeo.token");
-        fs::write(&path, "\n").unwrap();
-        assert!(Token::load_or_create(&path).is_err());
+        for content in
+            [&b""[..], b"\n", b"one\ntwo", b"one\r\n\r\ntwo\n", b"bell\x07", "schlüssel".as_bytes(), b"\xff\xfe"]
+        {
+            fs::write(&path, content).unwrap();
+            let error = format!("{:#}", Token::load_or_create(&path).unwrap_err());
+            let told = format!("cannot read the token file {}: it holds no token, which is one line", path.display());
+            assert!(error.starts_with(&told) && error.contains("remove it"), "{content:?}: {error}");
+        }
+        fs::write(&path, "of several words\n").unwrap();
+        assert!(Token::load(&path).unwrap().matches("of several words"));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
         assert_eq!(format!("{:?}", Token("abc".into())), "(secret)");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::json;
 
-use crate::cli::{Format, Listing, Outcome, Style, print};
+use crate::cli::{Format, Listing, Outcome, Style, print, visible};
 
 pub(super) struct Report<'a> {
     style: &'a Style,
@@ -107,10 +107,10 @@ impl<'a> Report<'a> {
 
 impl Finding {
     fn lines(&self) -> String {
-        let mut text = format!("{:4}  {:26}  {}\n", self.verdict.name(), self.step, self.seen);
+        let mut text = format!("{:4}  {:26}  {}\n", self.verdict.name(), self.step, visible(&self.seen));
         if !self.cure.is_empty() {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{:34}→ {}", "", self.cure);
+            let _ = writeln!(text, "{:34}→ {}", "", visible(&self.cure));
         }
         text
     }

@@ -43,7 +43,9 @@ impl Client {
         let base = Url::parse(&base).map_err(|error| Failure::usage(format!("{base}: {error}")))?;
         let token = Token::load(&api.token_file).map_err(|error| match error.kind() {
             // `serve` makes it at its first start.
-            std::io::ErrorKind::NotFound => unreachable_at(&base),
+            std::io::ErrorKind::NotFound => {
+                unreachable_at(&base, &format!("its token file {} is not there", api.token_file.display()))
+            }
             _ => Failure::failed(format!("cannot read the token file {}: {error}", api.token_file.display())),
         })?;
         let mut builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
@@ -181,8 +183,8 @@ impl Client {
         let sent = request.send().await;
         let answer = sent.map_err(|error| match (not_trusted(&error), error.is_connect()) {
             (Some(why), _) => Failure::failed(format!("cannot talk to mimeo serve at {}: {why}", self.base)),
-            (None, true) => unreachable_at(&self.base),
-            (None, false) => Failure::failed(format!("mimeo serve at {} does not answer: {error}", self.base)),
+            (None, true) => unreachable_at(&self.base, &root(&error)),
+            (None, false) => Failure::failed(format!("mimeo serve at {} does not answer: {}", self.base, root(&error))),
         })?;
         match answer.status() {
             status if status.is_success() => Ok(answer),
@@ -226,6 +228,11 @@ fn not_trusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a r
     error.downcast_ref::<rustls::Error>().or_else(|| not_trusted(error.source()?))
 }
 
+/// What lies beneath all else: the operating system's word, mostly.
+fn root(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root)
+}
+
 /// The address to connect to for one to listen on.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
@@ -236,9 +243,11 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn unreachable_at(base: &Url) -> Failure {
+fn unreachable_at(base: &Url, why: &str) -> Failure {
     let base = base.as_str().trim_end_matches('/');
-    Failure::failed(format!("cannot reach mimeo serve at {base}: start it with `mimeo serve`"))
+    Failure::failed(format!(
+        "cannot reach mimeo serve at {base}: {why}; if it does not run, start it with `mimeo serve`"
+    ))
 }
 
 #[cfg(test)]

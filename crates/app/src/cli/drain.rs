@@ -7,7 +7,7 @@ use mimeo_engine::status::DrainReport;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Client, Failure, Listing, Outcome, Style, note, print};
+use super::{Client, Failure, Listing, Outcome, Style, note, output::images, print, visible};
 
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -45,7 +45,7 @@ fn tell(report: &DrainReport, style: &Style) -> Outcome {
     print(&Listing { columns: &["Image", "Name", "Reason"], rows }.render(style)?)?;
     note(&match report.left.len() {
         0 => empty(&report.store),
-        left => format!("{} is drained; of {left} images there is still something.", report.store),
+        left => format!("{} is drained; of {} there is still something.", report.store, images(left as u64)),
     });
     Ok(())
 }
@@ -66,7 +66,7 @@ async fn until_empty(client: &Client, store: &StoreName) -> Outcome {
             return Err(Failure::failed(format!("somebody cancelled the drain of {store}")));
         }
         if told.replace(report.left.len()) != Some(report.left.len()) {
-            note(&format!("{store}: {} images left", report.left.len()));
+            note(&format!("{store}: {} left", images(report.left.len() as u64)));
         }
         match is_hopeless(&report) {
             false => hopeless_since = None,
@@ -95,7 +95,7 @@ fn reasons(report: &DrainReport) -> String {
     }
     let line = |((code, message), images): (&(&str, &str), &Vec<&str>)| {
         let more = if images.len() > 1 { format!(" and {} more", images.len() - 1) } else { String::new() };
-        format!("\n  {}{more}: {code}: {message}", images[0])
+        format!("\n  {}{more}: {code}: {}", images[0], visible(message))
     };
     by_reason.iter().map(line).collect()
 }

@@ -6,7 +6,7 @@ use futures::StreamExt;
 use mimeo_engine::status::ChangeReport;
 use serde_json::json;
 
-use super::{Client, Failure, Outcome, images::seconds, print};
+use super::{Client, Failure, Outcome, images::seconds, print, visible};
 use crate::api::Numbered;
 
 /// Before a stream that ended is asked for anew.
@@ -66,7 +66,7 @@ fn show(number: u64, change: &ChangeReport, json: bool) -> Outcome {
     let store = line.store.as_ref().map_or("-".to_owned(), ToString::to_string);
     let parts =
         [Some(seconds(line.at)), Some(change.image.to_string()), Some(store), Some(line.state.clone()), times, why];
-    print(&(parts.into_iter().flatten().collect::<Vec<_>>().join("  ") + "\n"))
+    print(&(visible(&parts.into_iter().flatten().collect::<Vec<_>>().join("  ")) + "\n"))
 }
 
 /// One server-sent event.

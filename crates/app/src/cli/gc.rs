@@ -28,7 +28,12 @@ pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
 }
 
 pub(super) async fn confirm(client: &Client) -> Outcome {
+    let report = client.gc().await?;
     client.confirm_gc().await?;
-    note("The removals that were held go through now.");
+    // The last sweep says whether any are held: what came to go since it is let through as well.
+    note(match report.held || report.found > 0 {
+        true => "The removals that were held go through now.",
+        false => "Nothing was held. What is to go by now will not be.",
+    });
     Ok(())
 }

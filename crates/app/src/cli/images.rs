@@ -7,7 +7,7 @@ use mimeo_core::{ImageId, ImageState, ReplicaState, StoreName, Timestamp};
 use mimeo_engine::status::{HistoryReport, ImageReport, Overview, ReplicaReport};
 use serde_json::{Value, json};
 
-use super::{Client, Field, Format, Listing, Outcome, Record, Style, note, print};
+use super::{Client, Field, Format, Listing, Outcome, Record, Style, note, output, print, visible};
 
 /// Images in a table, unless more are asked for.
 const IN_A_TABLE: usize = 50;
@@ -97,7 +97,7 @@ fn glance(overview: &Overview) -> String {
     let states = states.collect::<Vec<_>>().join(", ");
     let mut lines = vec![match overview.images {
         0 => "No images yet.".to_owned(),
-        images => format!("{images} images: {states}"),
+        images => format!("{}: {states}", output::images(images)),
     }];
     let scanned = overview.last_scan.map_or("not yet".to_owned(), seconds);
     let events = match &overview.events {
@@ -117,10 +117,10 @@ fn glance(overview: &Overview) -> String {
         lines.push(format!("{} deletions wait for a word (mimeo gc)", overview.held_deletes));
     }
     if overview.contested > 0 {
-        lines.push(format!("of {} images another writer keeps removing locations", overview.contested));
+        lines.push(format!("of {} another writer keeps removing locations", output::images(overview.contested)));
     }
     lines.extend(overview.trouble.as_ref().map(|trouble| format!("{}: {}", trouble.code, trouble.message)));
-    lines.join("\n") + "\n"
+    lines.iter().map(|line| visible(line) + "\n").collect()
 }
 
 fn listing(images: &[ImageReport]) -> Listing {
@@ -156,7 +156,7 @@ fn record(image: &ImageReport) -> Record {
         Field::new("id", image.id.as_str()),
         Field::new("name", image.name.clone()),
         Field::new("state", image.state.to_string()),
-        Field { text: Some(lines.join("\n")), ..Field::new("replicas", replicas) },
+        Field { lines: Some(lines), ..Field::new("replicas", replicas) },
     ])
 }
 

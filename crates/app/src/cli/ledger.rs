@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::{Outcome, note};
+use super::{Outcome, note, output};
 use crate::{config::Config, wire};
 
 #[derive(Debug, Subcommand)]
@@ -24,7 +24,7 @@ pub(super) async fn run(config: &Config, action: Action) -> Outcome {
 
 async fn backup(config: &Config, file: &Path) -> Outcome {
     let images = wire::back_up(&config.ledger, file).await?;
-    note(&format!("The ledger, with {images} images, is in {}.", file.display()));
+    note(&format!("The ledger, with {}, is in {}.", output::images(images), file.display()));
     Ok(())
 }
 

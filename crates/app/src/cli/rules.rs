@@ -4,7 +4,7 @@ use mimeo_core::StoreName;
 use mimeo_engine::status::{RuleReport, TrialEntry};
 use serde_json::{Value, json};
 
-use super::{Client, Listing, Outcome, Style, note, print};
+use super::{Client, Listing, Outcome, Style, note, output, print};
 
 pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
     let report = client.rules().await?;
@@ -32,9 +32,10 @@ pub(super) async fn try_rule(
     };
     let columns = &["Image", "Name", "Stores", "New"];
     print(&Listing { columns, rows: report.matching.iter().map(row).collect() }.render(style)?)?;
-    note(&format!("{} images match; nothing was written.", report.matches));
+    note(&format!("It matches {}; nothing was written.", output::images(report.matches)));
     if let Some(failure) = report.failure {
-        note(&format!("For {} images it cannot be answered, so that they do not match: {failure}", report.fails));
+        let images = output::images(report.fails);
+        note(&format!("For {images} it cannot be answered, which is as if it did not match: {failure}"));
     }
     told(report.images, report.complete);
     Ok(())

@@ -38,11 +38,15 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
     let token = Token::load_or_create(&api.token_file)?;
-    let authority = Authority::new(token, identity, api.roles, Arc::new(wire::SystemClock));
+    let authority = Authority::new(token, identity, api.roles.clone(), Arc::new(wire::SystemClock));
     let tls = certificates(api.tls.as_ref(), gateway.as_ref().and_then(|settings| settings.tls.as_ref()))?;
     let listener = listen_on(api.listen, "[api] listen").await?;
     mimeo_crash::point("serve-listens");
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %api.listen, observe, "mimeo serves");
+    if api::is_overheard(&api) {
+        let cure = api::TO_BE_ALONE;
+        tracing::warn!(api = %api.listen, cure, "the API is plain HTTP for others too: tokens can be read on the way");
+    }
     // The engine goes on until the gateway's last uploads are where they belong.
     let engine_stop = if gateway.is_some() { CancellationToken::new() } else { stop.clone() };
     if let Some(settings) = gateway {

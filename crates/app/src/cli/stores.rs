@@ -4,7 +4,7 @@ use mimeo_core::StoreName;
 use mimeo_engine::status::StoreReport;
 use serde_json::{Value, json};
 
-use super::{Client, Failure, Listing, Outcome, Style, images::seconds, note, print};
+use super::{Client, Failure, Listing, Outcome, Style, images::seconds, note, output, print};
 
 pub(super) async fn list(client: &Client, style: &Style) -> Outcome {
     let reports = client.stores().await?;
@@ -39,7 +39,7 @@ fn state(store: &StoreReport) -> Value {
 
 pub(super) async fn rename(client: &Client, from: &StoreName, to: &StoreName) -> Outcome {
     let report = client.rename_store(from, to).await?;
-    note(&format!("The copies of {} images are {to}'s now.", report.followed));
+    note(&format!("The copies of {} are {to}'s now.", output::images(report.followed)));
     if report.both > 0 {
         note(&format!("{} images have copies under both names, and keep them.", report.both));
     }

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets::ASCII_FULL_CONDENSED};
 use serde_json::{Map, Value};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, visible};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -39,17 +39,20 @@ pub(crate) struct Record(pub Vec<Field>);
 pub(crate) struct Field {
     pub name: &'static str,
     pub value: Value,
-    /// For people, where the value itself is more than one cell can show.
-    pub text: Option<String>,
+    /// For people, where the value itself is more than one cell can show: its lines.
+    pub lines: Option<Vec<String>>,
 }
 
 impl Field {
     pub(crate) fn new(name: &'static str, value: impl Into<Value>) -> Self {
-        Self { name, value: value.into(), text: None }
+        Self { name, value: value.into(), lines: None }
     }
 
     fn shown(&self) -> String {
-        self.text.clone().unwrap_or_else(|| plain(&self.value, ""))
+        match &self.lines {
+            Some(lines) => lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n"),
+            None => plain(&self.value, ""),
+        }
     }
 }
 
@@ -115,12 +118,12 @@ fn choose(columns: &[&str], wanted: &[String]) -> Outcome<Vec<usize>> {
     Ok(chosen.map(|(at, _)| at).collect())
 }
 
-/// A cell as text; what has parts of its own stays JSON.
+/// A cell as text, on one line; what has parts of its own stays JSON.
 fn plain(value: &Value, none: &str) -> String {
     match value {
         Value::Null => none.to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => visible(text),
+        other => visible(&other.to_string()),
     }
 }
 
@@ -185,16 +188,33 @@ mod tests {
 
     #[test]
     fn one_thing_is_shown_as_fields_and_values() {
-        let long = Field { text: Some("for people".into()), ..Field::new("parts", json!([1])) };
+        let long = Field {
+            lines: Some(vec!["for people".into(), "and\u{1b} more".into()]),
+            ..Field::new("parts", json!([1]))
+        };
         let record = Record(vec![Field::new("state", "registered"), long]);
         let render = |format| record.render(&style(format, &[])).unwrap();
-        assert!(render(Format::Table).contains("| parts | for people |"));
+        let table = render(Format::Table);
+        assert!(table.contains("for people") && table.contains(r"and\u{1b} more"), "{table}");
         assert_eq!(
             serde_json::from_str::<Value>(&render(Format::Json)).unwrap(),
             json!({"state": "registered", "parts": [1]})
         );
         assert_eq!(render(Format::Value), "registered\n[1]\n");
         assert_eq!(render(Format::Csv), "\"state\",\"parts\"\n\"registered\",\"[1]\"\n");
+    }
+
+    #[test]
+    fn a_tenants_name_commands_no_terminal_and_stays_as_it_is_in_json() {
+        let name = "a\u{1b}]0;b\u{7}\n\u{202e}c";
+        let listing = Listing { columns: &["Name"], rows: vec![vec![json!(name)], vec![json!([name])]] };
+        for format in [Format::Table, Format::Value, Format::Csv] {
+            let shown = listing.render(&style(format, &[])).unwrap();
+            assert!(shown.contains(r"a\u{1b}]0;b\u{7}\n\u{202e}c"), "{shown}");
+            assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{shown:?}");
+        }
+        let parsed: Value = serde_json::from_str(&listing.render(&style(Format::Json, &[])).unwrap()).unwrap();
+        assert_eq!(parsed[0]["Name"], name);
     }
 
     #[test]

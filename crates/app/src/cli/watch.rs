@@ -10,7 +10,7 @@ use mimeo_engine::status::{ImageReport, ReplicaReport};
 use tokio::time::Instant;
 
 use self::{bars::Bars, lines::Lines};
-use super::{Client, Failure, Outcome};
+use super::{Client, Failure, Outcome, visible};
 use crate::wire::SystemClock;
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -81,7 +81,7 @@ fn hopeless(report: &ImageReport, now: Timestamp) -> Option<String> {
         _ if report.is_stuck() && !missing(report).any(|replica| in_hand(replica, now)) => {
             let reasons = missing(report).filter_map(|replica| {
                 let reason = replica.reason.as_ref()?;
-                Some(format!("\n  {}: {}: {}", replica.store, reason.code, reason.message))
+                Some(format!("\n  {}: {}: {}", replica.store, reason.code, visible(&reason.message)))
             });
             Some(format!("what is missing cannot come by itself:{}", reasons.collect::<String>()))
         }

@@ -8,6 +8,7 @@ use serde::{
 };
 
 use super::fault::Fault;
+use crate::api::known_store;
 
 /// Rows of one page: as many as a person looks through, and no more than a browser shows at once.
 const ROWS: usize = 100;
@@ -68,8 +69,11 @@ pub(super) struct Found {
 }
 
 pub(super) async fn images(engine: &Engine, filter: &Filter) -> Result<Found, Fault> {
-    let after = filter.after.parse::<ImageId>().ok();
-    let mut images = engine.list(&filter.read()?, after.as_ref(), ROWS + 1).await?;
+    let (after, wanted) = (filter.after.parse::<ImageId>().ok(), filter.read()?);
+    if let Some(store) = &wanted.store {
+        known_store(engine, store).await?;
+    }
+    let mut images = engine.list(&wanted, after.as_ref(), ROWS + 1).await?;
     let more = images.len() > ROWS;
     images.truncate(ROWS);
     Ok(Found { images, more })

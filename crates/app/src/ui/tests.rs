@@ -319,6 +319,12 @@ async fn the_matrix_is_filtered_and_has_pages() {
     assert_eq!(rows(&site.get(&mut admin, "/?state=failed").await), 0);
     assert_eq!(rows(&site.get(&mut admin, "/?state=unmanaged&q=image-007").await), 1);
     assert_eq!(site.get(&mut admin, "/?state=nonsense").await.status, 400);
+    assert_eq!(rows(&site.get(&mut admin, "/?store=http1").await), 0);
+    let nowhere = site.get(&mut admin, "/?store=nowhere").await;
+    assert!(nowhere.status == 400 && nowhere.body.contains("known: http1"), "{}", nowhere.body);
+    let copy = Replica::wanted("former".parse().unwrap());
+    site.ledger.commit(&[Change::Replica(sample::id(7), copy)]).await.unwrap();
+    assert_eq!(rows(&site.get(&mut admin, "/?store=former").await), 1, "no longer enabled, and not empty");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn measured() -> Measured {
     (lags.buckets[0], lags.buckets[2]) = (1, 1);
     let counts = Counts {
         lags: [(("public \"images\"".to_owned(), store()), lags)].into(),
-        failures: [((Some(store()), "store-full"), 2), ((None, "image-importing"), 1)].into(),
+        failures: [((Some(store()), "store-full"), 2), ((None, "image-service-error"), 1)].into(),
         loops: [("dispatch", at(90))].into(),
         turns: 5,
         broken_turns: 1,
@@ -84,7 +84,7 @@ fn what_was_measured_stands_there_with_its_labels() {
         "mimeo_queue_oldest_seconds 1",
         "mimeo_glance_up 0",
         "mimeo_store_bytes_total{store=\"http1\",direction=\"read\"} 20",
-        "mimeo_failures_total{store=\"\",reason=\"image-importing\"} 1",
+        "mimeo_failures_total{store=\"\",reason=\"image-service-error\"} 1",
         "mimeo_turns_total{outcome=\"done\"} 4",
         "mimeo_loop_last_success_timestamp_seconds{loop=\"dispatch\"} 90",
         "mimeo_replication_lag_seconds_bucket{rule=\"public \\\"images\\\"\",store=\"http1\",le=\"2\"} 1",

@@ -6,6 +6,8 @@ use indicatif::{BinaryBytes, FormattedDuration, MultiProgress, ProgressBar, Prog
 use mimeo_core::{ReplicaState, StoreName};
 use mimeo_engine::{Phase, status::ReplicaReport};
 
+use crate::cli::visible;
+
 const MOVING: &str = "{prefix:12} {msg:11} [{bar:28}] {bytes:>10}/{total_bytes:<10} {pace}";
 const STANDING: &str = "{prefix:12} {msg}";
 const WAITING: &str = "{prefix:12} {spinner} {msg}";
@@ -64,7 +66,10 @@ impl Bars {
                 bar.set_position(progress.bytes);
             }
             (Shown::Registered, _) => {
-                bar.finish_with_message(format!("registered  {}", replica.location.as_deref().unwrap_or_default()));
+                bar.finish_with_message(format!(
+                    "registered  {}",
+                    visible(replica.location.as_deref().unwrap_or_default())
+                ));
             }
             _ => bar.set_message(waiting(replica)),
         }
@@ -117,7 +122,7 @@ fn phase_name(phase: Phase) -> &'static str {
 
 fn waiting(replica: &ReplicaReport) -> String {
     match &replica.reason {
-        Some(reason) => format!("{}  {}: {}", replica.state, reason.code, reason.message),
+        Some(reason) => format!("{}  {}: {}", replica.state, reason.code, visible(&reason.message)),
         None => replica.state.to_string(),
     }
 }

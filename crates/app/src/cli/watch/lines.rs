@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use mimeo_core::{ReplicaState, StoreName};
 use mimeo_engine::{Phase, Progress, status::ReplicaReport};
 
+use crate::cli::visible;
+
 /// What was told last: a message that differs in an object's name only is not worth another line.
 #[derive(Default)]
 pub(super) struct Lines(HashMap<StoreName, Told>);
@@ -28,7 +30,8 @@ fn line(replica: &ReplicaReport) -> String {
         (ReplicaState::Registered, _) => replica.location.clone(),
         (_, reason) => reason.as_ref().map(|reason| format!("{}: {}", reason.code, reason.message)),
     };
-    [Some(replica.store.to_string()), Some(state(replica)), more].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    let parts = [Some(replica.store.to_string()), Some(state(replica)), more];
+    visible(&parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
 }
 
 fn state(replica: &ReplicaReport) -> String {

@@ -20,7 +20,7 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
         false => Err(InvalidWhen(format!("too much for one expression: at most {most} {what}"))),
     };
     bound(when.len() <= BYTES, "bytes", BYTES)?;
-    let (mut operators, mut open, mut word) = (0, Vec::new(), String::new());
+    let (mut operators, mut open, mut word, mut last) = (0, Vec::new(), String::new(), None);
     for letter in code(when) {
         match letter {
             '(' | '[' | '{' => {
@@ -31,14 +31,19 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
             '+' | '-' | '*' | '/' | '%' | '<' | '>' | '=' | '!' | '&' | '|' | '?' | ':' | '.' => operators += 1,
             _ => {}
         }
-        match letter {
-            letter if letter.is_alphanumeric() || letter == '_' => word.push(letter),
+        let is_within = |letter: char| letter.is_alphanumeric() || letter == '_';
+        if is_within(letter) {
             // Between a name and its bracket there may be room.
-            letter if letter.is_whitespace() => {
-                operators += usize::from(word == "in");
+            if !last.is_none_or(is_within) {
+                word.clear();
             }
-            _ => word.clear(),
+            word.push(letter);
+        } else if letter.is_whitespace() {
+            operators += usize::from(word == "in" && last.is_some_and(is_within));
+        } else {
+            word.clear();
         }
+        last = Some(letter);
         bound(open.len() <= DEPTH, "brackets within brackets", DEPTH)?;
         bound(
             operators <= OPERATORS,

@@ -21,7 +21,7 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
     };
     bound(when.len() <= BYTES, "bytes", BYTES)?;
     let (mut operators, mut open, mut word, mut last) = (0, Vec::new(), String::new(), None);
-    for letter in code(when) {
+    for letter in code(when).chars() {
         match letter {
             '(' | '[' | '{' => {
                 open.push(letter == '(' && MACROS.contains(&word.as_str()));
@@ -55,20 +55,40 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
     Ok(())
 }
 
-/// What is not within quotes.
-fn code(when: &str) -> impl Iterator<Item = char> {
-    let (mut quote, mut is_escaped) = (None, false);
-    when.chars().filter(move |letter| {
-        let was_within = quote.is_some();
-        match quote {
-            Some(_) if is_escaped => is_escaped = false,
-            Some(_) if *letter == '\\' => is_escaped = true,
-            Some(begun) if *letter == begun => quote = None,
-            None if matches!(letter, '"' | '\'') => quote = Some(*letter),
-            _ => {}
+/// What is neither within quotes nor a comment.
+fn code(when: &str) -> String {
+    let (mut code, mut rest) = (String::new(), when);
+    while let Some(letter) = rest.chars().next() {
+        rest = match letter {
+            '"' | '\'' => after_text(rest, letter, is_raw(&code)),
+            '/' if rest.starts_with("//") => rest.find('\n').map_or("", |end| &rest[end..]),
+            _ => {
+                code.push(letter);
+                &rest[letter.len_utf8()..]
+            }
+        };
+    }
+    code
+}
+
+/// Whether what comes next is a text in which a backslash is one, as in `r"\d"`.
+fn is_raw(before: &str) -> bool {
+    before.trim_end_matches(['b', 'B']).ends_with(['r', 'R'])
+}
+
+/// What is behind the text with which this begins: one within single quotes, or within three.
+fn after_text(text: &str, quote: char, is_raw: bool) -> &str {
+    let thrice = quote.to_string().repeat(3);
+    let end = if text.starts_with(&thrice) { &thrice[..] } else { &thrice[..1] };
+    let mut rest = &text[end.len()..];
+    while !rest.is_empty() && !rest.starts_with(end) {
+        let mut letters = rest.chars();
+        if letters.next() == Some('\\') && !is_raw {
+            letters.next();
         }
-        !was_within && quote.is_none()
-    })
+        rest = letters.as_str();
+    }
+    rest.strip_prefix(end).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -106,6 +126,10 @@ mod tests {
         let chains = [of("!", 201), of("-", 201), of(".a", 201), of("a[0]", 201), of("1 in ", 201)];
         for chain in long.into_iter().chain(chains) {
             assert!(refused(&chain).contains("at most 200 operators"), "{chain}");
+        }
+        // Nothing hides behind what only looks like the end of a text, or the beginning of one.
+        for front in [r"r'\' == ''", r"''' ' ''' == ''", "true // '\n", r#""\"'" == "" "#, r"br'\' == b''"] {
+            assert!(refused(&format!("{front} || {}true", of("(", 17))).contains("at most 16 brackets"), "{front}");
         }
         for loops in ["[1].all(a,[1].all(b,[1].all(c,true)))", "[1].map (a, [1].filter( b, [1].exists_one\n(c,true)))"]
         {

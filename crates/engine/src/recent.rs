@@ -73,11 +73,10 @@ impl Recent {
     }
 
     pub(crate) fn open(&self, before: &Image) -> Open {
-        let began = Instant::now();
-        let before_it = before.snapshot();
-        let patch = Patch { began, ended: None, is_written: false, is_inherited: false, before: before_it };
-        self.lock().entry(before.id.clone()).or_default().patches.push(patch);
-        Open { image: before.id.clone(), began }
+        let (image, began, before) = (before.id.clone(), Instant::now(), before.snapshot());
+        let patch = Patch { began, ended: None, is_written: false, is_inherited: false, before };
+        self.lock().entry(image.clone()).or_default().patches.push(patch);
+        Open { image, began }
     }
 
     /// The PATCH was answered, or given up. One that was refused has undone nothing; without an answer Glance may still

@@ -129,7 +129,9 @@ pub(crate) async fn begin(
 /// has its own number, so that two stores that are one server under two names do no harm to each other. Two that begin at
 /// the same moment do not know of each other from the ledger.
 fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
-    let used = record.objects.iter().map(|object| object.name.attempt()).max().unwrap_or(0);
+    // An object that somebody else named so may have any number: none of Mimeo's own is as high.
+    let own = record.objects.iter().map(|object| object.name.attempt()).filter(|number| *number < u64::MAX / 2);
+    let used = own.max().unwrap_or(0);
     let by_time = u64::try_from(now.as_millisecond()).unwrap_or(0).max(used + 1);
     let mut last = engine.last_attempt.lock().unwrap_or_else(PoisonError::into_inner);
     *last = by_time.max(*last + 1);

@@ -91,7 +91,7 @@ impl Breakers {
         let Some(mut state) = self.lock(store) else { return };
         let is_no_answer = matches!(error.reason, Reason::StoreUnreachable | Reason::StoreStalled);
         let since = state.unheard.as_ref().map_or(now, |(since, _)| *since);
-        state.unheard = is_no_answer.then(|| (since, error.chain()));
+        state.unheard = is_no_answer.then(|| (since, format!("{}: {}", error.reason.code(), error.chain())));
     }
 
     /// A copy to the store was proven: from now on its prober alone says that it does not answer.
@@ -204,14 +204,14 @@ mod tests {
         assert_eq!(breakers.report(&store), unknown);
         fails(Reason::StoreUnreachable, "no route", 1);
         fails(Reason::StoreStalled, "no byte", 2);
-        assert_eq!(breakers.report(&store), down(1, "no byte"));
+        assert_eq!(breakers.report(&store), down(1, "store-stalled: no byte"));
         let mut conditions = Conditions::default();
         breakers.tell(&mut conditions);
         assert!(conditions.down.is_empty() && !breakers.is_down(&store));
         fails(Reason::StoreFull, "it answers", 3);
         assert_eq!(breakers.report(&store), unknown);
         fails(Reason::StoreUnreachable, "no route", 4);
-        assert_eq!(breakers.report(&store), down(4, "no route"));
+        assert_eq!(breakers.report(&store), down(4, "store-unreachable: no route"));
         breakers.worked(&store);
         assert_eq!(breakers.report(&store), unknown);
         fails(Reason::StoreUnreachable, "no route", 5);

@@ -118,7 +118,8 @@ fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Can
                 let why = "left by a failed attempt, or no longer wanted";
                 let limit = limit.unwrap_or_default();
                 // As the ledger's clock has it, and in truth.
-                (later(object.since, limit).max(later(now, limit.saturating_sub(steady))), why)
+                let in_truth = limit.checked_sub(steady).map_or(Timestamp::MIN, |rest| later(now, rest));
+                (later(object.since, limit).max(in_truth), why)
             }
             (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
             (ObjectState::Found, _) => (object.since, "found at the store, and in no record"),

@@ -25,7 +25,7 @@ WARM = 2  # questions before those that count
 NOW = 1_790_000_000_000
 QUESTIONS = {
     "dashboard: first page": "/",
-    "dashboard: search": "/?name=99999",
+    "dashboard: search": "/?q=99999",
     "API: overview": "/v1/overview",
     "API: first page": "/v1/images?limit=100",
     "API: failed at one store": "/v1/images?store=s3&replica=failed",

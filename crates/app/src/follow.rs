@@ -104,19 +104,15 @@ impl<T: Teller> Follower<T> {
         let mut after = self.begin().await;
         let mut failures = 0;
         loop {
-            let wait = match self.next(&mut after).await {
+            let told = self.next(&mut after).await;
+            // Others tell that the ledger does not answer.
+            failures = if told.is_ok() { 0 } else { failures + 1 };
+            tokio::time::sleep(match told {
                 Ok(true) => Duration::ZERO,
                 Ok(false) => PAUSE,
-                // Others tell that the ledger does not answer.
-                Err(_) => {
-                    failures += 1;
-                    BACKOFF.delay(failures)
-                }
-            };
-            if wait <= PAUSE {
-                failures = 0;
-            }
-            tokio::time::sleep(wait).await;
+                Err(_) => BACKOFF.delay(failures),
+            })
+            .await;
         }
     }
 
@@ -184,20 +180,10 @@ impl<T: Teller> Follower<T> {
     async fn send(&self, message: &T::Message) -> Result<(), String> {
         let request = self.teller.request(message, self.clock.now());
         // The address is left out: it may be a secret.
-        let answer = request.send().await.map_err(|error| chain(&error.without_url()))?;
+        let answer = request.send().await.map_err(|error| format!("{:#}", anyhow::Error::new(error.without_url())))?;
         match answer.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("it answered {status}")),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -25,18 +25,17 @@ impl Gate {
 
     /// Goes in, if there is room.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Pass> {
-        let mut state = self.lock();
-        if !state.has_room() {
-            return None;
-        }
-        state.inside += 1;
-        Some(Pass(Arc::clone(self)))
+        self.enter_leaving(0)
     }
 
     /// Goes in, if there is room for another one still: who may stay for as long as a client likes takes no last place.
     pub(crate) fn enter_before_last(self: &Arc<Self>) -> Option<Pass> {
+        self.enter_leaving(1)
+    }
+
+    fn enter_leaving(self: &Arc<Self>, free: usize) -> Option<Pass> {
         let mut state = self.lock();
-        if state.limit.is_some_and(|limit| state.inside + 1 >= limit) {
+        if !state.has_room(free) {
             return None;
         }
         state.inside += 1;
@@ -44,7 +43,7 @@ impl Gate {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.lock().has_room()
+        self.lock().has_room(0)
     }
 
     /// Waits until there is room; another may be quicker to take it.
@@ -64,8 +63,9 @@ impl Gate {
 }
 
 impl State {
-    fn has_room(&self) -> bool {
-        self.limit.is_none_or(|limit| self.inside < limit)
+    /// For one more, beside so many places that stay free.
+    fn has_room(&self, free: usize) -> bool {
+        self.limit.is_none_or(|limit| self.inside + free < limit)
     }
 }
 

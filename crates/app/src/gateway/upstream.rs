@@ -113,8 +113,10 @@ impl Upstreams {
             Ok(response) => return Ok(Some(response)),
             Err(error) => error,
         };
-        tracing::warn!(upstream = upstream.base, error = chain(&error), "this glance-api did not answer");
-        if !error.is_connect() {
+        let is_unreached = error.is_connect();
+        let error = format!("{:#}", anyhow::Error::new(error));
+        tracing::warn!(upstream = upstream.base, error, "this glance-api did not answer");
+        if !is_unreached {
             return Ok(None);
         }
         upstream.is_well.store(false, Ordering::Relaxed);
@@ -159,11 +161,6 @@ impl Upstreams {
             tracing::info!(upstream = upstream.base, is_well, "this glance-api changed");
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A body that the next server gets where the one before could not be connected to, and so has taken nothing of it.

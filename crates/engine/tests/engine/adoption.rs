@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mimeo_core::{ContentHash, HashAlgorithm, Image, ImageId, Location, ObjectName, ReplicaState, ports::Store};
+use mimeo_core::{
+    Change, ContentHash, HashAlgorithm, Image, ImageId, Location, Object, ObjectName, ObjectState, ReplicaState,
+    ports::{Ledger, Store},
+};
 use mimeo_testkit::{LedgerBackup, StoreCall, StoreFault, sample};
 use sha2::Digest as _;
 
@@ -296,4 +299,22 @@ async fn after_a_death_behind_any_commit_the_copies_are_completed_and_nothing_is
         }
     }
     panic!("an image takes fewer commits than that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_bears_the_highest_number_is_not_counted_on_from() {
+    let world = World::start(Options { listable: true, ..Options::default() });
+    let image = image(1, 1000);
+    let planted = ObjectName::new(&image.id, u64::MAX);
+    let object = Object {
+        store: world.stores[0].name().clone(),
+        url: world.stores[0].location(&planted),
+        name: planted,
+        state: ObjectState::Found,
+        since: sample::time(0),
+    };
+    world.ledger.commit(&[Change::Object(object)]).await.unwrap();
+    let id = world.create(image);
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
 }

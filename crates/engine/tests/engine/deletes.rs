@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Change, ImageState, ImageStatus, Location, Object, ObjectState, Reason, ReplicaState, ports::Ledger};
+use mimeo_core::{
+    Change, ImageId, ImageState, ImageStatus, Location, Object, ObjectState, Reason, ReplicaState, ports::Ledger,
+};
 use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
 
 use crate::{
@@ -250,13 +252,19 @@ async fn a_store_that_refuses_to_delete_is_asked_three_times_and_then_when_someb
     world.until("it goes, and with it what else was refused there", async || world.objects() == 3).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn images_that_a_look_forgets_count_too() {
+/// In an hour, without an operator's word.
+async fn sixty_of_which_five_may_go() -> (World, Vec<ImageId>) {
     let world = World::start(Options { max_deletes: 5, ..Options::default() });
     let ids: Vec<_> = (1..=60).map(|number| world.create(sample::image(number, 1000))).collect();
     for id in &ids {
         world.registered(id).await;
     }
+    (world, ids)
+}
+
+#[tokio::test(start_paused = true)]
+async fn images_that_a_look_forgets_count_too() {
+    let (world, ids) = sixty_of_which_five_may_go().await;
     let left = || world.stores[0].objects().len();
     ids[..4].iter().for_each(|id| world.delete(id));
     world.until("four are gone", async || left() == 56).await;
@@ -272,11 +280,7 @@ async fn images_that_a_look_forgets_count_too() {
 
 #[tokio::test(start_paused = true)]
 async fn images_of_which_a_broken_copy_is_left_count_too() {
-    let world = World::start(Options { max_deletes: 5, ..Options::default() });
-    let ids: Vec<_> = (1..=60).map(|number| world.create(sample::image(number, 1000))).collect();
-    for id in &ids {
-        world.registered(id).await;
-    }
+    let (world, ids) = sixty_of_which_five_may_go().await;
     for fault in [StoreFault::OpenFails(Reason::StoreFull), StoreFault::DeleteFails(Reason::StoreError)] {
         world.stores[1].inject(fault);
     }
@@ -294,11 +298,7 @@ async fn images_of_which_a_broken_copy_is_left_count_too() {
 
 #[tokio::test(start_paused = true)]
 async fn images_of_which_a_listing_from_before_found_a_copy_again_count_too() {
-    let world = World::start(Options { max_deletes: 5, ..Options::default() });
-    let ids: Vec<_> = (1..=60).map(|number| world.create(sample::image(number, 1000))).collect();
-    for id in &ids {
-        world.registered(id).await;
-    }
+    let (world, ids) = sixty_of_which_five_may_go().await;
     let left = || world.stores[0].objects().len();
     let before: Vec<_> = world.ledger.records().iter().flat_map(|record| record.objects.clone()).collect();
     ids[..4].iter().for_each(|id| world.delete(id));

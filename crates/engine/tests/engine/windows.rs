@@ -191,7 +191,7 @@ impl Registry for SparseRegistry {
 
 fn engine(registry: Arc<dyn Registry>, stores: Vec<Arc<dyn Store>>, window: usize) -> Arc<Engine> {
     let options = Options { window: NonZero::new(window).unwrap(), ..Options::default() };
-    let clock = Arc::new(VirtualClock(Instant::now()));
+    let clock = Arc::new(VirtualClock::start());
     world::engine(registry, Arc::default(), stores, clock, options)
 }
 

@@ -1,6 +1,14 @@
 //! An engine over fakes, in virtual time.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use mimeo_core::{
     Backoff, CHUNK, Hours, Image, ImageId, ImageState, Limits, TimeZone, Timestamp,
@@ -16,12 +24,22 @@ use tokio_util::sync::CancellationToken;
 /// Images read at the same time.
 const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
-/// Follows tokio's clock, which stands still but for timers.
-pub(crate) struct VirtualClock(pub(crate) Instant);
+/// Follows tokio's clock, which stands still but for timers. As a real one it never tells the same time twice.
+pub(crate) struct VirtualClock {
+    began: Instant,
+    asked: AtomicU64,
+}
+
+impl VirtualClock {
+    pub(crate) fn start() -> Self {
+        Self { began: Instant::now(), asked: AtomicU64::new(0) }
+    }
+}
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
-        sample::time(0).saturating_add(self.0.elapsed()).unwrap()
+        let ticks = Duration::from_nanos(self.asked.fetch_add(1, Ordering::Relaxed));
+        sample::time(0).saturating_add(self.began.elapsed() + ticks).unwrap()
     }
 }
 
@@ -87,7 +105,7 @@ impl World {
         let stores: Vec<FakeStore> = (0..options.stores).map(|n| store(n, options)).collect();
         stores.iter().filter(|_| options.reached).for_each(|store| registry.reaches(store));
         let ledger = Arc::new(MemoryLedger::default());
-        let clock: Arc<dyn Clock> = Arc::new(VirtualClock(Instant::now()));
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::start());
         let engine = over_fakes(&registry, &ledger, &stores, &clock, options);
         let (events, _) = FakeEvents::new();
         let mut world = Self { registry, ledger, stores, events, engine, clock, options, serving: None };

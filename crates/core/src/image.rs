@@ -50,6 +50,17 @@ impl Image {
         self.locations.iter().any(|location| location.url == url || location.url == bare)
     }
 
+    /// Which of Mimeo's own locations stand before it already, to the letter: two writers at the same moment do that. Only where
+    /// Glance leaves the bits alone when one is taken out.
+    pub fn doubles(&self) -> impl Iterator<Item = usize> {
+        let is_double = |at: &usize| {
+            let location = &self.locations[*at];
+            let is_ours = location.metadata.contains_key(STORE_KEY) && !is_removed_with_its_bits(&location.url);
+            is_ours && self.locations[..*at].contains(location)
+        };
+        (0..self.locations.len()).filter(is_double)
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let mut tags = self.tags.clone();
         tags.sort_unstable();

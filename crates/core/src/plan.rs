@@ -132,6 +132,8 @@ pub struct Plan {
     pub changes: Vec<Change>,
     /// The URLs of locations that lead to objects which are to go.
     pub withdraw: Vec<String>,
+    /// Locations of Mimeo's own stand twice, and are to stand once.
+    pub doubled: bool,
     /// Proven, and not among the image's locations.
     pub register: Vec<StoreName>,
     /// Closed at the store with a known digest, not yet read back.
@@ -171,8 +173,12 @@ impl Plan {
         self.has_own_work() || !self.ask.is_empty()
     }
 
+    pub fn has_locations_to_arrange(&self) -> bool {
+        !self.withdraw.is_empty() || self.doubled || self.order.is_some()
+    }
+
     fn has_own_work(&self) -> bool {
-        let arranged = self.withdraw.is_empty() && self.register.is_empty() && self.order.is_none();
+        let arranged = !self.has_locations_to_arrange() && self.register.is_empty();
         let proven = self.prove.is_empty() && self.verify.is_empty();
         !(arranged && proven && self.copy.is_empty() && self.take.is_empty())
     }

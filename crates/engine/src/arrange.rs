@@ -11,20 +11,24 @@ use mimeo_core::{
 use crate::{Engine, look::Look, withheld::withheld};
 
 /// Takes out of the image the locations that are to be withdrawn, all but the last that it has and those that have to stay,
-/// and puts the others in the order that they should have. A failure is kept in the ledger, with the next try. An error:
+/// leaves one of each that stands twice, and puts the others in the order that they should have. A failure is kept in the ledger, with the next try. An error:
 /// nothing more may be sent to Glance for this image now.
 pub(crate) async fn arrange(engine: &Engine, Look { sight, plan, .. }: &Look) -> Result<()> {
     let Sight::Present(image) = sight else { return Ok(()) };
-    if plan.withdraw.is_empty() && plan.order.is_none() {
+    if !plan.has_locations_to_arrange() {
         return Ok(());
     }
     let withheld = withheld(engine, image, &plan.withdraw).await?;
     let _turn = engine.arranged.acquire().await;
     // As late as can be before the PATCH.
     let Some(before) = engine.registry.look(&image.id).await? else { return Ok(()) };
+    let doubles: Vec<usize> = before.doubles().filter(|_| plan.doubled).collect();
     let goes = |url: &String| plan.withdraw.contains(url) && !withheld.contains_key(url);
-    let (remove, mut keep): (Vec<_>, Vec<_>) =
-        before.locations.iter().cloned().partition(|location| goes(&location.url));
+    let (mut remove, mut keep) = (Vec::new(), Vec::new());
+    for (at, location) in before.locations.iter().cloned().enumerate() {
+        let list = if goes(&location.url) || doubles.contains(&at) { &mut remove } else { &mut keep };
+        list.push(location);
+    }
     let order = plan.order.as_deref().unwrap_or_default();
     let place = |url: &String| order.iter().position(|it| it == url).unwrap_or(order.len());
     // Stable: one that has come meanwhile is the last, but for those that should not be there.
@@ -48,7 +52,7 @@ fn stays(url: &str, why: &str) -> String {
 /// Makes of the locations those to be kept, in this order. Gives why that failed.
 async fn change(engine: &Engine, before: &Image, keep: &[Location], remove: &[Location]) -> Result<Option<String>> {
     let outcome = match patch(engine, before, keep, remove).await {
-        Ok(after) => still_there(after.as_ref(), remove),
+        Ok(after) => still_there(after.as_ref(), keep, remove),
         // Glance may still be at work on it: a second request beside it would be a second writer.
         Err(error) if error.reason == Reason::ImageServiceUnreachable => return Err(error),
         Err(error) => Err(error),
@@ -56,8 +60,12 @@ async fn change(engine: &Engine, before: &Image, keep: &[Location], remove: &[Lo
     let urls: Vec<String> = remove.iter().map(|location| without_credentials(&location.url)).collect();
     match outcome {
         Ok(()) => {
-            for url in &urls {
-                tracing::info!(url, "withdrawn");
+            for (url, location) in urls.iter().zip(remove) {
+                if keep.contains(location) {
+                    tracing::info!(url, "stood twice among the locations, and stands once");
+                } else {
+                    tracing::info!(url, "withdrawn");
+                }
             }
             if urls.is_empty() {
                 tracing::info!("the locations were put in another order");
@@ -89,8 +97,12 @@ async fn patch(engine: &Engine, before: &Image, keep: &[Location], remove: &[Loc
     engine.registry.look(&before.id).await
 }
 
-fn still_there(after: Option<&Image>, removed: &[Location]) -> Result<()> {
-    let is_there = |location: &&Location| after.is_some_and(|after| after.has_location(&location.url));
+fn still_there(after: Option<&Image>, kept: &[Location], removed: &[Location]) -> Result<()> {
+    let times = |locations: &[Location], url: &str| locations.iter().filter(|location| location.url == url).count();
+    let is_there = |location: &&Location| {
+        let url = &location.url;
+        after.is_some_and(|after| times(&after.locations, url) > times(kept, url))
+    };
     match removed.iter().find(is_there) {
         None => Ok(()),
         Some(location) => {

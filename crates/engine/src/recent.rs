@@ -128,7 +128,9 @@ impl Story {
         self.events.retain(|(at, _)| at.elapsed() < MEMORY);
         let mut findings = Findings::default();
         for patch in &self.patches {
-            findings.merge(patch, &self.events, now);
+            let unanswered: Vec<&Snapshot> =
+                self.patches.iter().filter(|other| other.ended.is_none()).map(|other| &other.before).collect();
+            findings.merge(patch, &self.events, &unanswered, now);
         }
         // Where another's change has outlived the PATCH, or every event must have come, there is nothing left to find.
         self.patches.retain(|patch| patch.is_open_for_events() && !patch.has_survivor(now));
@@ -151,10 +153,11 @@ impl Patch {
     }
 
     /// The last value that an event brought while this PATCH ran and that the image no longer has; and whether other
-    /// writers' events leave a doubt that it was undone by accident.
+    /// writers' events, or requests without an answer, leave a doubt that it was undone by accident.
     fn lost<T: PartialEq>(
         &self,
         events: &[(Instant, Snapshot)],
+        unanswered: &[&Snapshot],
         now: &Snapshot,
         of: impl Fn(&Snapshot) -> T,
     ) -> Option<(T, Doubt)> {
@@ -180,7 +183,9 @@ impl Patch {
         };
         let explained = 1 + usize::from(self.is_written);
         let is_late = meanwhile[last].0 > until;
-        let doubt = self.is_inherited || meanwhile.len() - last > explained || is_late || is_taken_back;
+        // Written back by another PATCH of ours, which Glance finished only now.
+        let is_our_own = unanswered.iter().any(|before| of(before) == meanwhile[last].2);
+        let doubt = self.is_inherited || meanwhile.len() - last > explained || is_late || is_taken_back || is_our_own;
         meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))
     }
 }
@@ -192,31 +197,31 @@ struct Doubt(bool);
 impl Findings {
     /// In doubt the stricter value wins: an image that its owner made private must not become public again because of
     /// Mimeo, while one that stays private for too long can be opened by a word.
-    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], now: &Snapshot) {
-        if let Some((visibility, doubt)) = patch.lost(events, now, |event| event.visibility) {
+    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], unanswered: &[&Snapshot], now: &Snapshot) {
+        if let Some((visibility, doubt)) = patch.lost(events, unanswered, now, |event| event.visibility) {
             match !doubt.0 || openness(visibility) < openness(now.visibility) {
                 true => self.undone.visibility = Some(visibility),
                 false => self.reports.push(format!("visibility={visibility}")),
             }
         }
-        if let Some((protected, doubt)) = patch.lost(events, now, |event| event.protected) {
+        if let Some((protected, doubt)) = patch.lost(events, unanswered, now, |event| event.protected) {
             match !doubt.0 || protected {
                 true => self.undone.protected = Some(protected),
                 false => self.reports.push(format!("protected={protected}")),
             }
         }
-        match patch.lost(events, now, |event| event.status) {
+        match patch.lost(events, unanswered, now, |event| event.status) {
             Some((ImageStatus::Deactivated, _)) => self.undone.deactivated = Some(true),
             Some((status, _)) => self.reports.push(format!("status={status}")),
             None => {}
         }
-        if let Some((name, _)) = patch.lost(events, now, |event| event.name.clone()) {
+        if let Some((name, _)) = patch.lost(events, unanswered, now, |event| event.name.clone()) {
             self.reports.push(format!("name={:?}", name.unwrap_or_default()));
         }
-        if let Some((tags, _)) = patch.lost(events, now, |event| event.tags.clone()) {
+        if let Some((tags, _)) = patch.lost(events, unanswered, now, |event| event.tags.clone()) {
             self.reports.push(format!("tags={tags:?}"));
         }
-        if let Some((properties, _)) = patch.lost(events, now, |event| event.properties.clone()) {
+        if let Some((properties, _)) = patch.lost(events, unanswered, now, |event| event.properties.clone()) {
             let changed = properties.iter().filter(|(key, value)| now.properties.get(*key) != Some(*value));
             let removed = now.properties.keys().filter(|key| !properties.contains_key(*key));
             let keys: Vec<&String> = changed.map(|(key, _)| key).chain(removed).collect();

@@ -125,8 +125,7 @@ fn is_glances_turn(plan: &Plan, seen: &Observation<'_>, policy: &Policy, waited:
         let is_new = failure.is_some_and(|failure| failure.reason == Reason::ImageServiceUnreachable);
         is_new && !replica.is_due(seen.now)
     };
-    if !plan.register.is_empty() || !plan.withdraw.is_empty() || plan.order.is_some() || own.clone().any(is_unanswered)
-    {
+    if !plan.register.is_empty() || plan.has_locations_to_arrange() || own.clone().any(is_unanswered) {
         return false;
     }
     let is_idle = !plan.has_own_work() && seen.running.is_empty();

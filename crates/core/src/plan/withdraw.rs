@@ -1,4 +1,4 @@
-//! Withdrawal: which locations of an image lead to objects that are to go.
+//! Withdrawal: which locations of an image lead to objects that are to go, or stand there twice.
 
 use super::{Observation, Plan};
 use crate::{
@@ -24,9 +24,15 @@ pub(super) fn step(plan: &mut Plan, image: &Image, seen: &Observation<'_>) -> Op
     let is_to_go = |location: &&Location| {
         doomed.iter().any(|url| location.leads_to(url)) || is_former(image, seen.record, location)
     };
-    let mut urls: Vec<String> = image.locations.iter().filter(is_to_go).map(|location| location.url.clone()).collect();
+    let mut urls: Vec<String> = Vec::new();
+    for location in image.locations.iter().filter(is_to_go) {
+        if !urls.contains(&location.url) {
+            urls.push(location.url.clone());
+        }
+    }
     let before = seen.record.image.trouble.as_ref();
-    if urls.is_empty() {
+    let is_doubled = image.doubles().next().is_some();
+    if urls.is_empty() && !is_doubled {
         return None;
     }
     let failed = before.filter(|before| before.reason == Reason::NotWithdrawn).cloned();
@@ -34,8 +40,10 @@ pub(super) fn step(plan: &mut Plan, image: &Image, seen: &Observation<'_>) -> Op
     if rests {
         return failed;
     }
-    let last = (urls.len() == image.locations.len()).then(|| urls.remove(0));
+    let all_go = image.locations.iter().all(|location| urls.contains(&location.url));
+    let last = (all_go && !urls.is_empty()).then(|| urls.remove(0));
     plan.withdraw = urls;
+    plan.doubled = is_doubled;
     match last {
         Some(url) if plan.withdraw.is_empty() => Some(last_location(&url)),
         _ => failed,

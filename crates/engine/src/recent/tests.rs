@@ -210,3 +210,18 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
     recent.note(&private.id, image().snapshot());
     assert_eq!(recent.findings(&private).undone.visibility, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_our_own_patch_that_ended_late_opens_no_image() {
+    let private = with(|image| image.visibility = Private);
+    let recent = Recent::default();
+    // It loads the image while it is public, and is answered by nobody. Then the owner closes the image.
+    let late = recent.open(&image());
+    recent.close(&late, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer")));
+    let next = recent.open(&private);
+    recent.note(&private.id, image().snapshot());
+    recent.close(&next, &Ok(()));
+    recent.note(&private.id, private.snapshot());
+    let findings = recent.findings(&private);
+    assert_eq!((findings.undone, findings.reports), (Undone::default(), vec!["visibility=public".to_owned()]));
+}

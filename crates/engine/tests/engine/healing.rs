@@ -45,6 +45,31 @@ async fn a_copy_that_is_to_go_is_withdrawn_then_removed_and_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_location_that_stands_twice_is_there_once_afterwards() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1 << 20));
+    world.registered(&id).await;
+    let once = world.locations(&id);
+    // As the PATCH of a process that was killed and that of the next leave it, at the same moment.
+    world.registry.change(&id, |image| image.locations.insert(1, image.locations[0].clone()));
+    world.registry.on_add({
+        let mut refusals = 2;
+        move |_, _, _| match refusals {
+            0 => AddAnswer::Apply,
+            _ => {
+                refusals -= 1;
+                AddAnswer::Refuse(Error::new(Reason::ImageServiceError, "not now"))
+            }
+        }
+    });
+    world.changed(&id);
+    world.until("each is there once", async || world.locations(&id) == once).await;
+    world.registered(&id).await;
+    assert_eq!(world.registry.arrangements().len(), 3, "the PATCHes that Glance refused, and the one that it took");
+    world.assert_good_copies(&id, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_location_stays_until_another_is_registered() {
     let world = World::start(Options { stores: 1, ..Options::default() });
     let id = world.create(sample::image(1, 1 << 20));

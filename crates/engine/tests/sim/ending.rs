@@ -175,6 +175,9 @@ fn is_where_wanted(world: &World, configuration: &Configuration, image: &Image) 
     if image.status != ImageStatus::Active || image.size == Some(0) {
         return Ok(());
     }
+    if image.doubles().next().is_some() {
+        return Err(format!("{} has a location twice", image.id));
+    }
     let (wanted, copies) = configuration.wanted(image);
     if wanted.is_empty() && !configuration.drained.is_empty() {
         // It has no other place.

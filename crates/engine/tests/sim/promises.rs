@@ -368,7 +368,11 @@ fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String>
             let is_new = store.bits(&place.1).is_none() || is_open;
             ensure(is_new, || format!("{} was closed, and is overwritten", place.1))
         }
-        Step::Arranges { image, remove, .. } => remove.iter().try_for_each(|location| {
+        Step::Arranges { image, remove, keep } => remove.iter().try_for_each(|location| {
+            if keep.contains(location) {
+                // It stood twice.
+                return Ok(());
+            }
             let place = world.object_at(&location.url).filter(|place| place.1.image() == **image);
             let is_own = place.is_some_and(|place| world.state_of(&place) == Some(ObjectState::Doomed));
             ensure(is_own, || format!("{} is taken from {image}, and is no doomed object of Mimeo's", location.url))

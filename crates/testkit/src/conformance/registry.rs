@@ -157,6 +157,14 @@ async fn arranges_the_locations_that_there_are_or_none(registry: &dyn Registry, 
     registry.arrange_locations(&id, &with_others(&[&one]), &of(&[&three, &two])).await.unwrap();
     let after = look(registry, &id).await;
     assert_eq!((labels(&after), after.locations.len()), (vec![one], others.len() + 1));
+    let mut again = added[0].clone();
+    again.metadata.insert("note".into(), "again".into());
+    registry.add_locations(&id, std::slice::from_ref(&again)).await.unwrap();
+    let doubled = look(registry, &id).await.locations;
+    assert_eq!(doubled.len(), after.locations.len() + 1, "the same URL with other metadata stands twice");
+    let (last, kept) = doubled.split_last().unwrap();
+    registry.arrange_locations(&id, kept, std::slice::from_ref(last)).await.unwrap();
+    assert_eq!(look(registry, &id).await.locations, after.locations, "one of the two is there");
     let arranged = Image { locations: before.locations.clone(), updated_at: before.updated_at, ..after };
     assert_eq!(Image { backends: before.backends.clone(), ..arranged }, before, "nothing else has changed");
     assert_eq!(misfit(registry, &id, &everything, &[]).await, Reason::Conflict, "what was removed is not put back");

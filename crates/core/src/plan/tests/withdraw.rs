@@ -96,3 +96,19 @@ fn the_former_location_of_a_moved_copy_takes_no_bits_with_it_that_may_be_those_a
     let (withdrawn, _) = moved("s3+https://host/bucket", "s3+https://alias/bucket");
     assert_eq!(withdrawn, Vec::<String>::new());
 }
+
+#[test]
+fn of_a_location_of_its_own_that_stands_twice_one_is_to_go() {
+    let twice = |at: usize| registered().image(|image| image.locations.push(image.locations[at].clone()));
+    assert!(!registered().plan().doubled);
+    let plan = twice(1).plan();
+    assert!(plan.doubled && plan.has_work() && plan.withdraw.is_empty() && row(&plan).trouble.is_none(), "{plan:?}");
+    let anothers = twice(1).image(|image| image.locations.iter_mut().for_each(|location| location.metadata.clear()));
+    assert!(!anothers.plan().doubled, "what others doubled is theirs");
+    let other_metadata = twice(1).image(|image| drop(image.locations[2].metadata.insert("note".into(), "mine".into())));
+    assert!(!other_metadata.plan().doubled, "it would be lost");
+    let with_bits = twice(1).image(|image| {
+        image.locations.iter_mut().for_each(|location| location.url = location.url.replace("http://", "rbd://fsid/"));
+    });
+    assert!(!with_bits.plan().doubled, "Glance would remove the bits of both");
+}

@@ -190,6 +190,11 @@ impl Patch {
             return Ok(());
         }
         let (added, locations) = match what {
+            What::Add(locations) if meets_another(&world, &loaded, &locations) => {
+                world.tell(|| "  and another has added the same".into());
+                let now = world.image(&id).into_iter().flat_map(|image| image.locations);
+                (Ok(()), now.chain(locations).collect())
+            }
             What::Add(locations) => {
                 let all = loaded.locations.iter().chain(&locations).cloned().collect();
                 (world.registry.add_locations(&id, &locations).await, all)
@@ -208,6 +213,14 @@ impl Patch {
         changed(&world, &id);
         added
     }
+}
+
+/// Two writers add the same at the same moment, and Glance keeps what both have added.
+fn meets_another(world: &World, loaded: &Image, locations: &[Location]) -> bool {
+    let is_new = |location: &Location| !loaded.locations.contains(location);
+    let now = world.image(&loaded.id);
+    let is_met = now.is_some_and(|now| locations.iter().any(|it| is_new(it) && now.locations.contains(it)));
+    is_met && world.lock().dice.falls(5000)
 }
 
 /// An `image.update` of what is so now, whoever made it so. True: the engine hears of it at once.

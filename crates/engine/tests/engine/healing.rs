@@ -54,12 +54,12 @@ async fn a_location_that_stands_twice_is_there_once_afterwards() {
     world.registry.change(&id, |image| image.locations.insert(1, image.locations[0].clone()));
     world.registry.on_add({
         let mut refusals = 2;
-        move |_, _, _| match refusals {
-            0 => AddAnswer::Apply,
-            _ => {
-                refusals -= 1;
-                AddAnswer::Refuse(Error::new(Reason::ImageServiceError, "not now"))
+        move |_, _, _| {
+            if refusals == 0 {
+                return AddAnswer::Apply;
             }
+            refusals -= 1;
+            AddAnswer::Refuse(Error::new(Reason::ImageServiceError, "not now"))
         }
     });
     world.changed(&id);

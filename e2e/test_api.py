@@ -92,7 +92,8 @@ def test_a_token_is_worth_nothing_once_it_is_expired(cloud, mimeo):
 
 
 def test_pages_filters_and_what_has_not_changed(mimeo, images):
-    mimeo.serve()
+    rules = [{"name": "all"}, {"name": "the last", "when": 'image.name == "page-2"'}]
+    mimeo.serve(rules=rules)
     made = sorted(images.create(b"x%d" % n, name=f"page-{n}") for n in range(3))
     for image in made:
         mimeo.wait_registered(image)
@@ -111,6 +112,12 @@ def test_pages_filters_and_what_has_not_changed(mimeo, images):
     assert page("/v1/images?state=failed") == ([], None)
     owner = images.show(made[0])["owner"]
     assert page(f"/v1/images?owner={owner}")[0] == made
+    assert page("/v1/images?rule=all")[0] == made
+    [last] = page("/v1/images?rule=the+last")[0]
+    assert images.show(last)["name"] == "page-2" and mimeo.api(f"/v1/images/{last}").json()["rules"] == ["all", "the last"]
+    answer = mimeo.api("/v1/images?rule=al")
+    assert problem(answer) == (400, "bad-request") and "known: all, the last" in answer.json()["detail"], answer.text
+    assert mimeo.run("status", "--rule", "the last", "-f", "value", "-c", "Name")[1].split() == ["page-2"]
     answer = mimeo.api("/v1/images?state=lost")
     assert problem(answer) == (400, "bad-request") and "state" in answer.json()["detail"], answer.text
     own = (mimeo.dir / "mimeo.token").read_text().strip()

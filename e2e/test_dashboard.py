@@ -65,7 +65,8 @@ def cell(page, name: str, store: str):
 
 def test_signing_in_by_keystone_and_finding_an_image(mimeo, images, visit, reader):
     """An admin by Keystone comes back to where they wanted to go; a reader sees the same, and no button."""
-    mimeo.serve(api={"reader_roles": ["reader"]})
+    rules = [{"name": "all"}, {"name": "of Debian", "when": 'image.name.startsWith("debian")'}]
+    mimeo.serve(api={"reader_roles": ["reader"]}, rules=rules)
     wanted, other = images.create(b"one", name="ubuntu-26.04"), images.create(b"two", name="debian-13")
     for image in (wanted, other):
         mimeo.wait_registered(image)
@@ -81,6 +82,12 @@ def test_signing_in_by_keystone_and_finding_an_image(mimeo, images, visit, reade
         expect(cell(page, "ubuntu-26.04", store)).to_have_accessible_name(f"{store}: registered")
     page.get_by_role("link", name="Show all").click()
     expect(page.get_by_role("link", name="debian-13")).to_be_visible()
+    page.get_by_label("Rule", exact=True).select_option("of Debian")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.get_by_role("link", name="ubuntu-26.04")).to_have_count(0)
+    page.get_by_role("link", name="debian-13").click()
+    expect(page.get_by_text("all, of Debian")).to_be_visible()
+    page.get_by_role("link", name="Images", exact=True).first.click()
     page.get_by_label("State", exact=True).select_option("failed")
     page.get_by_role("button", name="Filter").click()
     expect(page.get_by_text("No image is like that.")).to_be_visible()

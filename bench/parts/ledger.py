@@ -32,6 +32,7 @@ QUESTIONS = {
     "API: degraded": "/v1/images?state=degraded",
     "API: name contains": "/v1/images?name=99999",
     "API: no such owner": "/v1/images?owner=nobody",
+    "API: of a rare rule": "/v1/images?rule=rare",
     "API: last page": "/v1/images?limit=100&after=ffffff00-0000-4000-8000-000000000000",
     "API: stores": "/v1/stores",
 }
@@ -53,6 +54,7 @@ class Serve(Server):
             f'enabled_stores = {json.dumps(names)}\nobserve = true\n{sections}'
             '[openstack]\nauth_type = "none"\nendpoint = "http://127.0.0.1:9"\n'
             f'[api]\nlisten = "127.0.0.1:{self.port}"\n'
+            '[[rules]]\nname = "everywhere"\n[[rules]]\nname = "rare"\nwhen = "false"\n'
         )
 
     def command(self):
@@ -110,8 +112,9 @@ def fill(ledger: Path, images: int) -> None:
         wanted = json.dumps([f"s{n}" for n in range(STORES)])
         ids = sorted(str(uuid.uuid4()) for _ in range(images))
         database.executemany(
-            "INSERT INTO images (id, name, status, size, owner, wanted, observed_at) VALUES (?, ?, 'active', ?, ?, ?, ?)",
-            ((image, f"image-{n}", n << 20, f"project-{n % 500}", wanted, NOW) for n, image in enumerate(ids)),
+            "INSERT INTO images (id, name, status, size, owner, wanted, rules, observed_at)"
+            " VALUES (?, ?, 'active', ?, ?, ?, ?, ?)",
+            ((image, f"image-{n}", n << 20, f"project-{n % 500}", wanted, rules(n), NOW) for n, image in enumerate(ids)),
         )
         replicas = (replica(n, image, store) for n, image in enumerate(ids) for store in range(STORES))
         database.executemany(
@@ -122,6 +125,10 @@ def fill(ledger: Path, images: int) -> None:
             "INSERT INTO objects (store, name, image, url, state, since) VALUES (?, ?, ?, ?, 'kept', ?)",
             ((f"s{store}", f"{image}.1", image, url(image, store), NOW) for image in ids for store in range(STORES)))
     database.close()
+
+
+def rules(n: int) -> str:
+    return json.dumps(["everywhere", "rare"] if n == 99_999 else ["everywhere"])
 
 
 def url(image: str, store: int) -> str:

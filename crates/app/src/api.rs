@@ -30,6 +30,7 @@ use self::auth::Authority;
 pub(crate) use self::{
     events::{Changes, Numbered},
     problem::Problem,
+    rules::known_rule,
     stores::known_store,
 };
 use crate::{config::ApiSettings, follow, listener, tls::Tls};

@@ -24,7 +24,7 @@ use std::{
 use crate::{
     Backoff, Change, Failure, Image, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState, Reason, Record,
     Replica, ReplicaState, StoreName, Timestamp,
-    policy::{Rules, StoreFacts},
+    policy::{Rules, StoreFacts, Wanted},
 };
 
 pub use adopt::Shown;
@@ -225,8 +225,8 @@ pub fn state(record: &Record) -> ImageState {
 }
 
 fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
-    let wanted = match image.properties.contains_key(CHECK_PROPERTY) {
-        true => Vec::new(),
+    let Wanted { stores: wanted, rules } = match image.properties.contains_key(CHECK_PROPERTY) {
+        true => Wanted::default(),
         false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
     };
     let mut plan = Plan { stop: !has_bits(image), ..Plan::default() };
@@ -264,6 +264,7 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
         size: image.size,
         owner: image.owner.clone(),
         wanted,
+        rules,
         trouble,
         observed_at: Some(seen.now),
         gone_at: None,

@@ -63,6 +63,15 @@ struct Rule {
     program: Option<Program>,
 }
 
+/// What the rules want of one image.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// In the order of those that are enabled.
+    pub stores: Vec<StoreName>,
+    /// The names of those that match, in the order in which they were written.
+    pub rules: Vec<String>,
+}
+
 impl Rules {
     /// On error: which rule (by index), and why.
     pub fn compile(specs: Vec<RuleSpec>) -> Result<Self, (usize, InvalidWhen)> {
@@ -84,34 +93,36 @@ impl Rules {
         self.0.iter().map(|rule| rule.verdict(&context)).collect()
     }
 
-    /// The stores that should hold the image, in the order of `enabled`, and none that is drained. All rules that match
-    /// add up.
+    /// Where the image should be, at none that is drained. All rules that match add up.
     pub fn wanted(
         &self,
         image: &Image,
         enabled: &[StoreFacts],
         draining: &BTreeSet<StoreName>,
         held: &BTreeMap<StoreName, Replica>,
-    ) -> Vec<StoreName> {
+    ) -> Wanted {
         let takes = |store: &&StoreFacts| {
             let visibility = store.visibility.as_ref();
             !draining.contains(&store.name) && visibility.is_none_or(|listed| listed.contains(&image.visibility))
         };
         let open: Vec<&StoreName> = enabled.iter().filter(takes).map(|store| &store.name).collect();
         if self.0.is_empty() {
-            return open.into_iter().cloned().collect();
+            return Wanted { stores: open.into_iter().cloned().collect(), rules: Vec::new() };
         }
         let has = |store: &&StoreFacts| store.backend.as_ref().is_some_and(|backend| image.backends.contains(backend));
         let at_glance: Vec<&StoreName> = enabled.iter().filter(has).map(|store| &store.name).collect();
         // Not cheap, and without a `when` nobody asks for it.
         let context = LazyCell::new(|| context(image));
-        let matching = self.0.iter().filter(|rule| rule.matches(&context));
+        let matching: Vec<&Rule> = self.0.iter().filter(|rule| rule.matches(&context)).collect();
         let rank = |store: &StoreName| match at_glance.contains(&store) {
             true => (0, None),
             false => held.get(store).map_or((UNTRIED, None), rank),
         };
-        let chosen: Vec<&StoreName> = matching.flat_map(|rule| rule.choose(&open, rank)).collect();
-        open.into_iter().filter(|store| chosen.contains(store)).cloned().collect()
+        let chosen: Vec<&StoreName> = matching.iter().flat_map(|rule| rule.choose(&open, rank)).collect();
+        Wanted {
+            stores: open.into_iter().filter(|store| chosen.contains(store)).cloned().collect(),
+            rules: matching.iter().map(|rule| rule.spec.name.clone()).collect(),
+        }
     }
 }
 
@@ -286,7 +297,7 @@ mod tests {
     fn wanted(specs: Vec<RuleSpec>, image: &Image) -> Vec<String> {
         let rules = Rules::compile(specs).unwrap();
         let names = rules.wanted(image, &stores(&["a", "b", "c"]), &BTreeSet::new(), &BTreeMap::new());
-        names.into_iter().map(String::from).collect()
+        names.stores.into_iter().map(String::from).collect()
     }
 
     #[test]
@@ -299,6 +310,11 @@ mod tests {
     fn matching_rules_add_up_in_the_order_of_the_stores() {
         let rules = vec![rule(Some("image.size < 10"), &["c"], None), rule(Some("'tag' in image.tags"), &["a"], None)];
         assert_eq!(wanted(rules, &sample()), ["a", "c"]);
+        let named = |name: &str, when: &str| RuleSpec { name: name.into(), ..rule(Some(when), &["a"], None) };
+        let specs = vec![named("all", "true"), named("none", "false"), named("small", "image.size < 10")];
+        let rules = Rules::compile(specs).unwrap();
+        let wanted = rules.wanted(&sample(), &stores(&["a"]), &BTreeSet::new(), &BTreeMap::new());
+        assert_eq!(wanted.rules, ["all", "small"], "and those that match are named");
     }
 
     #[test]
@@ -354,7 +370,7 @@ mod tests {
         };
         let held = BTreeMap::from([replica("a", ReplicaState::Failed), replica("c", ReplicaState::Registered)]);
         let chosen = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &BTreeSet::new(), &held);
-        assert_eq!(chosen.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(chosen.stores.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b", "c"]);
     }
 
     #[test]
@@ -370,7 +386,7 @@ mod tests {
             let draining = draining.iter().map(|name| name.parse().unwrap()).collect();
             let held = held.iter().copied().map(replica).collect();
             let names = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &draining, &held);
-            names.into_iter().map(String::from).collect::<Vec<_>>()
+            names.stores.into_iter().map(String::from).collect::<Vec<_>>()
         };
         let there = [("b", R::Registered), ("c", R::Registered)];
         assert_eq!(chosen(2, &[], &there), ["b", "c"], "where they are, though a stands first");
@@ -389,7 +405,7 @@ mod tests {
         let mut facts = stores(&["a", "b"]);
         facts[0].visibility = Some(vec![Visibility::Private]);
         let chosen = Rules::default().wanted(&sample(), &facts, &BTreeSet::new(), &BTreeMap::new());
-        assert_eq!(chosen.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(chosen.stores.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

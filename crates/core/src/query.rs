@@ -19,6 +19,8 @@ pub struct ImageFilter {
     pub state: Option<ImageState>,
     /// Glance's id of the project.
     pub owner: Option<String>,
+    /// The name of a rule that matches it.
+    pub rule: Option<String>,
     /// Has a replica there.
     pub store: Option<StoreName>,
     /// Has a replica in this state; at `store`, if that is named.
@@ -35,6 +37,7 @@ impl ImageFilter {
         self.text.as_deref().is_none_or(|text| is_called(record, &text.to_ascii_lowercase()))
             && self.state.is_none_or(|state| plan::state(record) == state)
             && self.owner.as_ref().is_none_or(|owner| record.image.owner.as_ref() == Some(owner))
+            && self.rule.as_ref().is_none_or(|rule| record.image.rules.contains(rule))
             && (!asks_for_replica || record.replicas.values().any(has))
     }
 }

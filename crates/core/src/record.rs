@@ -41,6 +41,8 @@ pub struct ImageRow {
     pub owner: Option<String>,
     /// The stores that the rules wanted at the last look, in order.
     pub wanted: Vec<StoreName>,
+    /// The names of the rules that matched then, in order.
+    pub rules: Vec<String>,
     /// What stands in the way of the whole image, if anything does.
     pub trouble: Option<Failure>,
     pub observed_at: Option<Timestamp>,
@@ -61,6 +63,7 @@ impl ImageRow {
             size: None,
             owner: None,
             wanted: Vec::new(),
+            rules: Vec::new(),
             trouble: None,
             observed_at: None,
             delete_seen: None,

@@ -41,6 +41,11 @@ impl Engine {
         self.settings.policy.stores.iter().map(|facts| facts.name.clone()).collect()
     }
 
+    /// In the order in which they were written.
+    pub fn rule_names(&self) -> Vec<String> {
+        self.settings.policy.rules.specs().map(|spec| spec.name.clone()).collect()
+    }
+
     /// What this rule would do beside those in force.
     pub async fn try_rule(&self, spec: RuleSpec) -> Result<Result<TrialReport, Refusal>> {
         for store in &spec.stores {
@@ -78,7 +83,7 @@ impl Engine {
         let held = self.ledger.load(&image.id).await?.map(|record| record.replicas).unwrap_or_default();
         let policy = &self.settings.policy;
         let draining = self.orders.lock().draining.keys().cloned().collect();
-        let wanted = |rules: &Rules| rules.wanted(image, &policy.stores, &draining, &held);
+        let wanted = |rules: &Rules| rules.wanted(image, &policy.stores, &draining, &held).stores;
         let (stores, now) = (wanted(rule), wanted(&policy.rules));
         let new = stores.iter().filter(|store| !now.contains(store)).cloned().collect();
         Ok(TrialEntry { image: image.id.clone(), name: image.name.clone(), stores, new })

@@ -114,7 +114,9 @@ fn is_settled(engine: &Engine, record: &Record, image: &Image) -> bool {
     let plan = engine.plan_for(record, &Sight::Present(Box::new(image.clone())), &BTreeSet::new());
     let is_news = |change: &Change| match change {
         Change::Image(row) => {
-            let facts = |row: &ImageRow| (row.wanted.clone(), row.name.clone(), row.status.clone(), row.gone_at);
+            let facts = |row: &ImageRow| {
+                (row.wanted.clone(), row.rules.clone(), row.name.clone(), row.status.clone(), row.gone_at)
+            };
             facts(row) != facts(&record.image)
         }
         Change::Replica(_, after) => record.replicas.get(&after.store).is_none_or(|before| before.state != after.state),

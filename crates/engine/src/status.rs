@@ -17,6 +17,8 @@ pub struct ImageReport {
     pub state: ImageState,
     /// Bytes, where Glance tells.
     pub size: Option<u64>,
+    /// The names of the rules that match it.
+    pub rules: Vec<String>,
     /// What stands in the way of the image as a whole.
     pub reason: Option<ReasonReport>,
     /// When Glance was last asked about it.
@@ -110,6 +112,7 @@ impl ImageReport {
             name: record.image.name.clone(),
             state: plan::state(record),
             size: record.image.size,
+            rules: record.image.rules.clone(),
             reason: record.image.trouble.as_ref().map(ReasonReport::from),
             observed_at: record.image.observed_at,
             replicas: stores.map(report).collect(),

@@ -16,6 +16,7 @@ use super::{
     input::{Asked, Id},
     problem::Problem,
     routes::Answer,
+    rules::known_rule,
     stores::known_store,
 };
 
@@ -34,6 +35,7 @@ pub(super) struct Which {
     name: Option<String>,
     state: Option<ImageState>,
     owner: Option<String>,
+    rule: Option<String>,
     store: Option<StoreName>,
     replica: Option<ReplicaState>,
     after: Option<ImageId>,
@@ -45,11 +47,14 @@ pub(super) async fn images(State(engine): State<Arc<Engine>>, Asked(which): Aske
     if !(1..=MOST).contains(&limit) {
         return Err(Problem::bad_request(format!("limit: {limit} is not from 1 to {MOST}")));
     }
-    let Which { name: text, state, owner, store, replica, after, .. } = which;
+    let Which { name: text, state, owner, rule, store, replica, after, .. } = which;
     if let Some(store) = &store {
         known_store(&engine, store).await?;
     }
-    let filter = ImageFilter { text, state, owner, store, replica };
+    if let Some(rule) = &rule {
+        known_rule(&engine, rule)?;
+    }
+    let filter = ImageFilter { text, state, owner, rule, store, replica };
     // One more tells whether there is a next page.
     let mut images = engine.list(&filter, after.as_ref(), limit + 1).await?;
     let is_last = images.len() <= limit;
@@ -59,11 +64,12 @@ pub(super) async fn images(State(engine): State<Arc<Engine>>, Asked(which): Aske
 }
 
 fn next(filter: &ImageFilter, after: &ImageId, limit: usize) -> String {
-    let ImageFilter { text, state, owner, store, replica } = filter;
+    let ImageFilter { text, state, owner, rule, store, replica } = filter;
     let words = [
         ("name", text.clone()),
         ("state", state.map(|state| state.to_string())),
         ("owner", owner.clone()),
+        ("rule", rule.clone()),
         ("store", store.as_ref().map(ToString::to_string)),
         ("replica", replica.map(|state| state.to_string())),
         ("after", Some(after.to_string())),

@@ -16,6 +16,16 @@ pub(super) async fn rules(State(engine): State<Arc<Engine>>) -> Answer<RulesRepo
     Ok(Json(engine.rules().await?))
 }
 
+/// A name that no rule has is a mistake, and no rule without images.
+pub(crate) fn known_rule(engine: &Engine, rule: &str) -> Result<(), Problem> {
+    let known = engine.rule_names();
+    if known.iter().any(|name| name == rule) {
+        return Ok(());
+    }
+    let known = if known.is_empty() { "none: every image goes everywhere".to_owned() } else { known.join(", ") };
+    Err(Problem::bad_request(format!("rule: there is no rule \"{rule}\"; known: {known}")))
+}
+
 /// A rule as in the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -262,6 +262,7 @@ mod tests {
             name: Some("cirros".into()),
             state: ImageState::Pending,
             size: None,
+            rules: Vec::new(),
             reason: None,
             observed_at: None,
             replicas: Vec::new(),

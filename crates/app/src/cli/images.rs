@@ -38,6 +38,9 @@ pub(super) struct Which {
     /// Only images that have a replica in this state, at --store if that is given: failed, for one
     #[arg(long, conflicts_with = "image", value_parser = replica_state)]
     replica: Option<ReplicaState>,
+    /// Only images that this rule of the configuration matches
+    #[arg(long, conflicts_with = "image")]
+    rule: Option<String>,
     /// Only images with this in their name
     #[arg(long, conflicts_with = "image", value_name = "TEXT")]
     name: Option<String>,
@@ -60,7 +63,7 @@ pub(super) async fn list(client: &Client, which: &Which, style: &Style) -> Outco
         let left = overview.images.saturating_sub(images.len() as u64);
         print(&listing(&images).render(style)?)?;
         if images.len() == limit && left > 0 {
-            note("There may be more: --state, --store, --name and --limit say which, -f csv gives all.");
+            note("There may be more: --state, --store, --rule, --name and --limit say which, -f csv gives all.");
         }
         return Ok(());
     }
@@ -85,6 +88,7 @@ impl Which {
             ("state", state.map(|state| state.to_string())),
             ("store", self.store.as_ref().map(ToString::to_string)),
             ("replica", self.replica.map(|state| state.to_string())),
+            ("rule", self.rule.clone()),
             ("name", self.name.clone()),
         ];
         words.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -267,6 +271,7 @@ mod tests {
             name: None,
             state: ImageState::Degraded,
             size: Some(1),
+            rules: Vec::new(),
             reason: None,
             observed_at: Some(at),
             replicas: vec![registered, failed],

@@ -8,7 +8,7 @@ use serde::{
 };
 
 use super::fault::Fault;
-use crate::api::known_store;
+use crate::api::{known_rule, known_store};
 
 /// Rows of one page: as many as a person looks through, and no more than a browser shows at once.
 const ROWS: usize = 100;
@@ -25,6 +25,7 @@ pub(super) struct Filter {
     pub copy: String,
     /// Glance's id of a project.
     pub owner: String,
+    pub rule: String,
     /// Behind which image the page begins.
     pub after: String,
 }
@@ -41,9 +42,9 @@ impl Filter {
         if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
     }
 
-    fn fields(&self) -> [(&'static str, &str); 5] {
-        let Self { q, state, store, copy, owner, .. } = self;
-        [("q", q.as_str()), ("state", state), ("store", store), ("copy", copy), ("owner", owner)]
+    fn fields(&self) -> [(&'static str, &str); 6] {
+        let Self { q, state, store, copy, owner, rule, .. } = self;
+        [("q", q.as_str()), ("state", state), ("store", store), ("copy", copy), ("owner", owner), ("rule", rule)]
     }
 
     fn read(&self) -> Result<ImageFilter, Fault> {
@@ -51,7 +52,8 @@ impl Filter {
         let store = text(&self.store).map(|store| store.parse()).transpose();
         let store = store.map_err(|error: mimeo_core::InvalidId| Fault::bad_request(error.to_string()))?;
         let (state, replica) = (state("state", &self.state)?, state("copy", &self.copy)?);
-        Ok(ImageFilter { text: text(&self.q), state, owner: text(&self.owner), store, replica })
+        let rule = Some(self.rule.clone()).filter(|rule| !rule.is_empty());
+        Ok(ImageFilter { text: text(&self.q), state, owner: text(&self.owner), rule, store, replica })
     }
 }
 
@@ -72,6 +74,9 @@ pub(super) async fn images(engine: &Engine, filter: &Filter) -> Result<Found, Fa
     let (after, wanted) = (filter.after.parse::<ImageId>().ok(), filter.read()?);
     if let Some(store) = &wanted.store {
         known_store(engine, store).await?;
+    }
+    if let Some(rule) = &wanted.rule {
+        known_rule(engine, rule)?;
     }
     let mut images = engine.list(&wanted, after.as_ref(), ROWS + 1).await?;
     let more = images.len() > ROWS;

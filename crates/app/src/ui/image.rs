@@ -150,7 +150,10 @@ fn gone() -> Html {
 
 fn copies(image: &ImageReport, now: Timestamp) -> Result<Html, Fault> {
     let size = image.size.map_or("not known yet".to_owned(), |size| format!("{} ({size} bytes)", show::bytes(size)));
-    let facts = vec![("Size", Html::text(&size)), ("Last look", Html::time_or(image.observed_at, now, "not yet"))];
+    let mut facts = vec![("Size", Html::text(&size)), ("Last look", Html::time_or(image.observed_at, now, "not yet"))];
+    if !image.rules.is_empty() {
+        facts.push(("Rules", Html::text(&image.rules.join(", "))));
+    }
     let copies = Copies {
         state: image.state.into(),
         facts,

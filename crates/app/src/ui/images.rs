@@ -113,11 +113,16 @@ fn choices(dashboard: &Dashboard, filter: &Filter) -> Vec<Choice> {
     let states = ["registered", "replicating", "pending", "degraded", "failed", "retiring", "unmanaged"];
     let copies = ["wanted", "copying", "stored", "proven", "registered", "failed", "suspect", "retiring"];
     let stores = dashboard.engine.enabled_stores().iter().map(ToString::to_string).collect();
-    vec![
+    let mut choices = vec![
         of("state", "State", words(&states), &filter.state),
         of("store", "Store", stores, &filter.store),
         of("copy", "Copy there", words(&copies), &filter.copy),
-    ]
+    ];
+    let rules = dashboard.engine.rule_names();
+    if !rules.is_empty() {
+        choices.push(of("rule", "Rule", rules, &filter.rule));
+    }
+    choices
 }
 
 async fn tiles(dashboard: &Dashboard) -> Result<Html, Fault> {

@@ -375,6 +375,7 @@ fn full_record() -> Record {
         size: Some(1 << 40),
         owner: Some("alpha".into()),
         wanted: vec![store("http2"), store("http1")],
+        rules: vec!["everywhere".into(), "\"quoted\", and more".into()],
         trouble: Some(Failure { next_try: None, ..failure.clone() }),
         observed_at: Some(time(1)),
         delete_seen: None,

@@ -43,11 +43,12 @@ async fn fitting(ledger: &impl Ledger, filter: ImageFilter) -> Vec<u32> {
 async fn gives_the_images_that_fit(ledger: &impl Ledger) {
     use ReplicaState as R;
     let own = |name: &str| Some(name.to_owned());
+    let rules = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     ledger
         .commit(&[
             Change::Image(ImageRow { owner: own("alpha"), ..row(1, "Debian 12", &["a", "b"]) }),
-            Change::Image(ImageRow { owner: own("beta"), ..row(2, "debian_%", &["a"]) }),
-            Change::Image(row(3, "O'Brien", &[])),
+            Change::Image(ImageRow { owner: own("beta"), rules: rules(&["gold"]), ..row(2, "debian_%", &["a"]) }),
+            Change::Image(ImageRow { rules: rules(&["the \"gold\" ones", "x"]), ..row(3, "O'Brien", &[]) }),
             Change::Image(ImageRow::new(id(4))),
             replica(1, "a", R::Registered),
             replica(1, "b", R::Failed),
@@ -65,6 +66,9 @@ async fn gives_the_images_that_fit(ledger: &impl Ledger) {
     assert_eq!(fitting(ledger, text(id(4).as_str())).await, [4]);
     assert_eq!(fitting(ledger, text(&id(4).as_str()[..7].to_uppercase())).await, [1, 2, 3, 4]);
     assert_eq!(fitting(ledger, ImageFilter { owner: own("beta"), ..all.clone() }).await, [2]);
+    for (rule, expected) in [("gold", vec![2]), ("the \"gold\" ones", vec![3]), ("x", vec![3]), ("ones", vec![])] {
+        assert_eq!(fitting(ledger, ImageFilter { rule: own(rule), ..all.clone() }).await, expected, "{rule}");
+    }
     let states = [(ImageState::Degraded, vec![1]), (ImageState::Failed, vec![2]), (ImageState::Unmanaged, vec![3, 4])];
     for (state, expected) in states {
         assert_eq!(fitting(ledger, ImageFilter { state: Some(state), ..all.clone() }).await, expected, "{state}");

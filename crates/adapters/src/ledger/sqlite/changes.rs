@@ -85,10 +85,11 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
     // Not delete_seen and verify_asked: they may have come since the caller read the row.
     let upsert = sqlx::query(
         "INSERT INTO images (id, name, status, size, owner, wanted, observed_at, gone_at,
-             failure_reason, failure_message, failure_tries, failure_next_try)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+             failure_reason, failure_message, failure_tries, failure_next_try, rules)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
          ON CONFLICT (id) DO UPDATE SET name = ?2, status = ?3, size = ?4, owner = ?5, wanted = ?6, observed_at = ?7,
-             gone_at = ?8, failure_reason = ?9, failure_message = ?10, failure_tries = ?11, failure_next_try = ?12",
+             gone_at = ?8, failure_reason = ?9, failure_message = ?10, failure_tries = ?11, failure_next_try = ?12,
+             rules = ?13",
     );
     let wanted = serde_json::Value::from(row.wanted.iter().map(StoreName::as_str).collect::<Vec<_>>());
     let bound = upsert
@@ -100,7 +101,8 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
         .bind(wanted.to_string())
         .bind(optional(row.observed_at))
         .bind(optional(row.gone_at));
-    run(transaction, bind_failure(bound, row.trouble.as_ref())).await
+    let bound = bind_failure(bound, row.trouble.as_ref()).bind(serde_json::Value::from(row.rules.clone()).to_string());
+    run(transaction, bound).await
 }
 
 async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {

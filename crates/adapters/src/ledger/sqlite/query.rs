@@ -55,6 +55,11 @@ async fn ids_of(
     if let Some(owner) = &filter.owner {
         query.push(" AND i.owner = ").push_bind(owner);
     }
+    if let Some(rule) = &filter.rule {
+        // As it stands in the list: with its quotation marks, so that no part of a name is taken for it.
+        let written = serde_json::Value::from(rule.as_str()).to_string();
+        query.push(" AND instr(i.rules, ").push_bind(written).push(") > 0");
+    }
     if let Some(wanted) = filter.text.as_ref().map(|text| text.to_ascii_lowercase()) {
         query.push(" AND (instr(lower(i.name), ").push_bind(wanted.clone());
         query.push(") > 0 OR substr(i.id, 1, length(").push_bind(wanted.clone());

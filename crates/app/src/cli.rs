@@ -157,6 +157,7 @@ enum Command {
     /// Empty a store: its copies go once others are registered, and it takes no new ones
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain {
+        /// The store, as the configuration names it
         store: StoreName,
         /// Wait until the store is empty
         #[arg(long, conflicts_with = "cancel")]
@@ -199,9 +200,19 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum StoreChange {
     /// What the ledger has under a name that is no longer enabled belongs to an enabled store
-    Rename { from: StoreName, to: StoreName },
+    #[command(after_help = STORES_EXAMPLES)]
+    Rename {
+        /// The name that it had
+        from: StoreName,
+        /// The name that it has in the configuration now
+        to: StoreName,
+    },
     /// A store's files were brought to the URL that it has now: prove and register its copies there
-    Move { store: StoreName },
+    #[command(after_help = STORES_EXAMPLES)]
+    Move {
+        /// The store, as the configuration names it
+        store: StoreName,
+    },
 }
 
 /// As openstackclient takes them.

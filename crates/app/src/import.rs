@@ -158,7 +158,7 @@ fn head(names: &str, values: &Values, needs: &[String]) -> Page {
     page.comment(&format!("From {names}, by `mimeo import-config`. Try it with `mimeo check`."));
     if !values.variables.is_empty() {
         page.line("#");
-        page.comment("Set these variables for Mimeo, or write the values here:");
+        page.comment("Set these variables for serve and for all commands, or write file:PATH instead:");
         for (name, holds) in &values.variables {
             page.item(&format!("{name}: {holds}"));
         }

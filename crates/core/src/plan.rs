@@ -22,7 +22,7 @@ use std::{
 };
 
 use crate::{
-    Backoff, Change, Failure, Image, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState, Reason, Record,
+    Backoff, Change, Failure, Image, ImageRow, ImageState, ImageStatus, ObjectName, ObjectState, Proof, Reason, Record,
     Replica, ReplicaState, StoreName, Timestamp,
     policy::{Rules, StoreFacts, Wanted},
 };
@@ -227,9 +227,12 @@ pub fn state(record: &Record) -> ImageState {
 fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     let Wanted { stores: wanted, rules } = match image.properties.contains_key(CHECK_PROPERTY) {
         true => Wanted::default(),
-        false => policy.rules.wanted(image, &policy.stores, &seen.conditions.draining, &seen.record.replicas),
+        false => policy.rules.wanted(image, &policy.stores, seen.conditions, &seen.record.replicas),
     };
     let mut plan = Plan { stop: !has_bits(image), ..Plan::default() };
+    if seen.record.image.verify_asked.is_some_and(|asked| is_ahead(asked, seen.now)) {
+        plan.changes.push(Change::VerifyAsked(image.id.clone(), seen.now));
+    }
     if seen.record.image.delete_seen.is_some() {
         plan.changes.push(Change::DeleteUnseen(image.id.clone()));
     }
@@ -237,7 +240,9 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     // Glance's stores at last: whether they are its turn depends on what there is to do at the others.
     let (glances, own): (Vec<_>, Vec<_>) = stores.partition(|store| policy.backend(store).is_some());
     let fresh = |store: &StoreName| Replica::wanted(store.clone());
-    let known = |store: &StoreName| seen.record.replicas.get(store).cloned().unwrap_or_else(|| fresh(store));
+    let known = |store: &StoreName| {
+        seen.record.replicas.get(store).map_or_else(|| fresh(store), |replica| not_ahead(replica.clone(), seen.now))
+    };
     let mut settled = Vec::new();
     for store in own {
         let replica = replica::step(&mut plan, seen, image, true, known(store), policy);
@@ -274,6 +279,25 @@ fn present(policy: &Policy, seen: &Observation<'_>, image: &Image) -> Plan {
     plan
 }
 
+/// A clock that is merely adjusted is none of our business.
+const ADJUSTED: Duration = Duration::from_mins(1);
+
+/// Whether it was noted under a clock that was ahead.
+pub fn is_ahead(at: Timestamp, now: Timestamp) -> bool {
+    at > now.saturating_add(ADJUSTED).unwrap_or(Timestamp::MAX)
+}
+
+/// As it was noted under a clock that was ahead, and as it is to be: a proof from the future would never grow old.
+fn not_ahead(replica: Replica, now: Timestamp) -> Replica {
+    let capped = |at: Timestamp| if is_ahead(at, now) { now } else { at };
+    Replica {
+        proof: replica.proof.map(|proof| Proof { at: capped(proof.at), ..proof }),
+        seen_at: replica.seen_at.map(capped),
+        unwanted_since: replica.unwanted_since.map(capped),
+        ..replica
+    }
+}
+
 /// Whether copies that run may go on: of what is staged they are made before the image is.
 fn has_bits(image: &Image) -> bool {
     matches!(image.status, ImageStatus::Active | ImageStatus::Uploading | ImageStatus::Importing)
@@ -286,7 +310,8 @@ fn unwanted(plan: &mut Plan, policy: &Policy, seen: &Observation<'_>, image: &Im
     let shown = seen.shown.iter().map(|shown| &shown.store);
     let held: BTreeSet<&StoreName> = seen.record.replicas.keys().chain(shown).filter(is_free).collect();
     for store in held {
-        let before = seen.record.replicas.get(store).cloned().unwrap_or_else(|| Replica::wanted(store.clone()));
+        let known = seen.record.replicas.get(store).cloned();
+        let before = known.map_or_else(|| Replica::wanted(store.clone()), |replica| not_ahead(replica, seen.now));
         let is_enabled = policy.enables(store);
         let after = match policy.backend(store) {
             _ if !is_enabled => retire::absent(seen, image, before),

@@ -10,7 +10,7 @@ use std::{
 
 use cel::{Context, ExecutionError, Program, Value};
 
-use crate::{Image, ImageId, ImageStatus, Replica, ReplicaState, StoreName, Timestamp, Visibility};
+use crate::{Image, ImageId, ImageStatus, Replica, ReplicaState, StoreName, Timestamp, Visibility, plan::Conditions};
 
 /// What the configuration says of a store that planning needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +98,13 @@ impl Rules {
         &self,
         image: &Image,
         enabled: &[StoreFacts],
-        draining: &BTreeSet<StoreName>,
+        conditions: &Conditions,
         held: &BTreeMap<StoreName, Replica>,
     ) -> Wanted {
         let takes = |store: &&StoreFacts| {
             let visibility = store.visibility.as_ref();
-            !draining.contains(&store.name) && visibility.is_none_or(|listed| listed.contains(&image.visibility))
+            !conditions.draining.contains(&store.name)
+                && visibility.is_none_or(|listed| listed.contains(&image.visibility))
         };
         let open: Vec<&StoreName> = enabled.iter().filter(takes).map(|store| &store.name).collect();
         if self.0.is_empty() {
@@ -114,9 +115,15 @@ impl Rules {
         // Not cheap, and without a `when` nobody asks for it.
         let context = LazyCell::new(|| context(image));
         let matching: Vec<&Rule> = self.0.iter().filter(|rule| rule.matches(&context)).collect();
-        let rank = |store: &StoreName| match at_glance.contains(&store) {
-            true => (0, None),
-            false => held.get(store).map_or((UNTRIED, None), rank),
+        let rank = |store: &StoreName| {
+            let held = held.get(store);
+            let is_begun = |replica: &Replica| replica.is_proven() || replica.state == ReplicaState::Copying;
+            match at_glance.contains(&store) {
+                true => (0, None),
+                // Nobody waits for it while another store is there.
+                false if conditions.down.contains_key(store) && !held.is_some_and(is_begun) => (UNTRIED + 2, None),
+                false => held.map_or((UNTRIED, None), rank),
+            }
         };
         let chosen: Vec<&StoreName> = matching.iter().flat_map(|rule| rule.choose(&open, rank)).collect();
         Wanted {
@@ -182,17 +189,40 @@ const UNTRIED: u8 = 3;
 /// a missing property may be there on the next.
 fn check(when: &str) -> Result<Program, InvalidWhen> {
     bounds::keep(when)?;
-    let program = Program::compile(when).map_err(|error| InvalidWhen(error.to_string()))?;
+    let program = Program::compile(when).map_err(|error| match assigns(when) {
+        true => InvalidWhen("a single `=` compares nothing; write `==`".into()),
+        false => InvalidWhen(error.to_string()),
+    })?;
     if let Some(field) = fields_of(when).into_iter().find(|field| !FIELDS.contains(field)) {
         return Err(InvalidWhen(format!("an image has no field \"{field}\"; it has {}", FIELDS.join(", "))));
     }
     match program.execute(&context(&sample())) {
         Err(ExecutionError::UndeclaredReference(name)) => {
-            Err(InvalidWhen(format!("unknown name \"{name}\": an expression sees only `image`")))
+            let is_called = when.contains(&format!("{name}("));
+            Err(InvalidWhen(match is_called {
+                true => format!("unknown function \"{name}\"; texts have startsWith, endsWith, contains and size"),
+                false => format!("unknown name \"{name}\": an expression sees only `image`"),
+            }))
         }
         Ok(Value::Bool(_)) | Err(_) => Ok(program),
         Ok(_) => Err(InvalidWhen("the expression gives no true or false".into())),
     }
+}
+
+/// Whether a `=` stands alone, outside of texts.
+fn assigns(when: &str) -> bool {
+    let (mut quote, mut before) = (None, ' ');
+    let mut rest = when.chars().peekable();
+    while let Some(letter) = rest.next() {
+        match quote {
+            Some(mark) => quote = Some(mark).filter(|mark| *mark != letter),
+            None if matches!(letter, '"' | '\'') => quote = Some(letter),
+            None if letter == '=' && !"=!<>".contains(before) && rest.peek() != Some(&'=') => return true,
+            None => {}
+        }
+        before = letter;
+    }
+    false
 }
 
 /// The fields of `image` that an expression names, as in `image.size`.
@@ -284,6 +314,7 @@ impl fmt::Debug for Rules {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::plan::Outage;
 
     fn stores(names: &[&str]) -> Vec<StoreFacts> {
         names.iter().map(|name| StoreFacts::new(name.parse().unwrap())).collect()
@@ -296,7 +327,7 @@ mod tests {
 
     fn wanted(specs: Vec<RuleSpec>, image: &Image) -> Vec<String> {
         let rules = Rules::compile(specs).unwrap();
-        let names = rules.wanted(image, &stores(&["a", "b", "c"]), &BTreeSet::new(), &BTreeMap::new());
+        let names = rules.wanted(image, &stores(&["a", "b", "c"]), &Conditions::default(), &BTreeMap::new());
         names.stores.into_iter().map(String::from).collect()
     }
 
@@ -313,7 +344,7 @@ mod tests {
         let named = |name: &str, when: &str| RuleSpec { name: name.into(), ..rule(Some(when), &["a"], None) };
         let specs = vec![named("all", "true"), named("none", "false"), named("small", "image.size < 10")];
         let rules = Rules::compile(specs).unwrap();
-        let wanted = rules.wanted(&sample(), &stores(&["a"]), &BTreeSet::new(), &BTreeMap::new());
+        let wanted = rules.wanted(&sample(), &stores(&["a"]), &Conditions::default(), &BTreeMap::new());
         assert_eq!(wanted.rules, ["all", "small"], "and those that match are named");
     }
 
@@ -369,7 +400,7 @@ mod tests {
             (store.clone(), Replica { state, ..Replica::wanted(store) })
         };
         let held = BTreeMap::from([replica("a", ReplicaState::Failed), replica("c", ReplicaState::Registered)]);
-        let chosen = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &BTreeSet::new(), &held);
+        let chosen = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &Conditions::default(), &held);
         assert_eq!(chosen.stores.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b", "c"]);
     }
 
@@ -381,13 +412,18 @@ mod tests {
             let proof = Some(crate::Proof { kind: crate::ProofKind::Readback, at: Timestamp::UNIX_EPOCH });
             (store.clone(), Replica { state, proof, ..Replica::wanted(store) })
         };
-        let chosen = |copies, draining: &[&str], held: &[(&str, ReplicaState)]| {
+        let chosen_with = |copies, draining: &[&str], down: &[&str], held: &[(&str, ReplicaState)]| {
             let rules = Rules::compile(vec![rule(None, &["a", "b", "c"], Some(copies))]).unwrap();
             let draining = draining.iter().map(|name| name.parse().unwrap()).collect();
+            let outage = || Outage { since: Timestamp::UNIX_EPOCH, error: "no answer".into() };
+            let down = down.iter().map(|name| (name.parse().unwrap(), outage())).collect();
+            let conditions = Conditions { draining, down, ..Conditions::default() };
             let held = held.iter().copied().map(replica).collect();
-            let names = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &draining, &held);
+            let names = rules.wanted(&sample(), &stores(&["a", "b", "c"]), &conditions, &held);
             names.stores.into_iter().map(String::from).collect::<Vec<_>>()
         };
+        let chosen =
+            |copies, draining: &[&str], held: &[(&str, ReplicaState)]| chosen_with(copies, draining, &[], held);
         let there = [("b", R::Registered), ("c", R::Registered)];
         assert_eq!(chosen(2, &[], &there), ["b", "c"], "where they are, though a stands first");
         assert_eq!(chosen(2, &["b"], &there), ["a", "c"], "one in the place of the drained one");
@@ -398,13 +434,16 @@ mod tests {
         let half = [("a", R::Retiring), ("b", R::Copying), ("c", R::Registered)];
         assert_eq!(chosen(2, &[], &half), ["a", "c"], "a copy that is there saves one that is not");
         assert_eq!(chosen(1, &[], &there), ["b"]);
+        assert_eq!(chosen_with(1, &[], &["a"], &[]), ["b"], "a new image does not wait for a store that is away");
+        assert_eq!(chosen_with(3, &[], &["a"], &[]), ["a", "b", "c"], "unless there are no others");
+        assert_eq!(chosen_with(2, &[], &["b"], &there), ["b", "c"], "what was proven there may come back");
     }
 
     #[test]
     fn a_store_takes_only_the_visibilities_that_it_lists() {
         let mut facts = stores(&["a", "b"]);
         facts[0].visibility = Some(vec![Visibility::Private]);
-        let chosen = Rules::default().wanted(&sample(), &facts, &BTreeSet::new(), &BTreeMap::new());
+        let chosen = Rules::default().wanted(&sample(), &facts, &Conditions::default(), &BTreeMap::new());
         assert_eq!(chosen.stores.iter().map(StoreName::as_str).collect::<Vec<_>>(), ["b"]);
     }
 

@@ -151,9 +151,9 @@ impl Copies<'_> {
         }
         for (store, giver) in plan.take.clone() {
             self.running.insert(store.clone());
-            let (engine, image) = (Arc::clone(self.engine), self.image.clone());
+            let (engine, image, noting) = (Arc::clone(self.engine), self.image.clone(), Arc::clone(&self.noting));
             let taking = async move {
-                let proven = take::run(&engine, &image, &store, &giver).await;
+                let proven = take::run(&engine, &image, &store, &giver, &noting).await;
                 Done::Copied(store, proven)
             };
             self.work.spawn(taking.in_current_span());

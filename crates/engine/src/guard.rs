@@ -22,6 +22,8 @@ const FEW: u64 = 5;
 const WINDOW: i64 = 60;
 /// Until when removals were let through by an operator.
 const CONFIRMED: &str = "deletes-confirmed";
+/// A clock that is merely adjusted is none of our business.
+const ADJUSTED: Duration = Duration::from_mins(1);
 /// How many images lost copies in each minute of the window, as in `29400000:3 29400001:1`.
 const LATELY: &str = "deletes-lately";
 
@@ -62,10 +64,14 @@ impl Guard {
 }
 
 impl State {
-    /// Also what is from after now: a clock that went ahead for a while must not count for ever.
+    /// What is from after now, when the clock was ahead, counts as from now: neither for ever nor not at all.
     fn forget_old(&mut self, now: Timestamp) {
         let now = minute(now);
-        self.lately.retain(|at, _| (now - WINDOW..=now).contains(at));
+        let ahead: u64 = self.lately.split_off(&(now + 1)).into_values().sum();
+        if ahead > 0 {
+            *self.lately.entry(now).or_default() += ahead;
+        }
+        self.lately.retain(|at, _| *at >= now - WINDOW);
     }
 }
 
@@ -93,7 +99,10 @@ pub(crate) async fn confirm(engine: &Engine) -> Result<()> {
 /// When an operator last did so.
 pub(crate) async fn confirmed(engine: &Engine) -> Result<Timestamp> {
     let text = engine.ledger.bookmark(CONFIRMED).await?;
-    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH))
+    let confirmed = text.and_then(|text| text.parse::<Timestamp>().ok());
+    // Under a clock that was ahead a word was given for what nobody had seen yet.
+    let latest = engine.clock.now().saturating_add(ADJUSTED).unwrap_or(Timestamp::MAX);
+    Ok(confirmed.filter(|at| *at <= latest).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// What the guard says at the beginning of a sweep.

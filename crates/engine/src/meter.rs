@@ -11,8 +11,7 @@ use std::{
 };
 
 use mimeo_core::{
-    Backlog, FORGOTTEN, HistoryLine, Image, ImageId, Reason, Record, ReplicaState, Result, StoreName, Tally, Timestamp,
-    Told, policy::Verdict,
+    Backlog, FORGOTTEN, HistoryLine, ImageId, Reason, Record, ReplicaState, Result, StoreName, Tally, Timestamp, Told,
 };
 use tokio::time::Instant;
 
@@ -210,14 +209,18 @@ impl Engine {
         let awaited = self.meter.awaited().get_mut(&told.image).and_then(|awaited| awaited.remove(store));
         let lines = self.ledger.history(&told.image).await?;
         let Some(first) = first_line(&lines, &told.line) else { return Ok(()) };
-        let (since, rule) = awaited.map_or((first, String::new()), |(mark, rule)| (mark.min(first), rule));
+        let (since, rule) = match awaited {
+            Some((mark, rule)) => (mark.min(first), rule),
+            // Begun before a restart, and registered at the first look after it.
+            None => (first, self.rule_of(self.ledger.load(&told.image).await?.as_ref(), store)),
+        };
         let lag = told.line.at.duration_since(since).as_secs_f64().max(0.0);
         self.meter.lock().lags.entry((rule, store.clone())).or_default().add(lag);
         Ok(())
     }
 
     /// Remembers since when the image's copies are waited for, which are not where they should be.
-    pub(crate) fn await_copies(&self, record: &Record, image: &Image, since: Timestamp) {
+    pub(crate) fn await_copies(&self, record: &Record, since: Timestamp) {
         let is_registered =
             |store| record.replicas.get(store).is_some_and(|replica| replica.state == ReplicaState::Registered);
         let missing: Vec<&StoreName> = record.image.wanted.iter().filter(|store| !is_registered(store)).collect();
@@ -232,15 +235,17 @@ impl Engine {
         if missing.iter().all(|store| awaited.contains_key(store)) {
             return;
         }
-        let rules = &self.settings.policy.rules;
-        let verdicts = rules.verdicts(image);
-        let matching: Vec<_> =
-            rules.specs().zip(verdicts).filter(|(_, verdict)| *verdict == Verdict::Matches).collect();
         for store in missing {
-            let rule = matching.iter().find(|(spec, _)| spec.stores.contains(store));
-            let rule = rule.map_or_else(|| "default".to_owned(), |(spec, _)| spec.name.clone());
-            awaited.entry(store.clone()).or_insert((since, rule));
+            awaited.entry(store.clone()).or_insert_with(|| (since, self.rule_of(Some(record), store)));
         }
+    }
+
+    /// The first rule that wants the image there.
+    fn rule_of(&self, record: Option<&Record>, store: &StoreName) -> String {
+        let matching = record.map_or(&[][..], |record| &record.image.rules);
+        let mut rules = self.settings.policy.rules.specs();
+        let rule = rules.find(|spec| matching.contains(&spec.name) && spec.stores.contains(store));
+        rule.map_or_else(|| "default".to_owned(), |spec| spec.name.clone())
     }
 }
 

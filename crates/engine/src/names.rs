@@ -4,9 +4,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use mimeo_core::{Error, Image, ImageId, ImageRow, ImageStatus, Location, ObjectName, Reason, Record, Result};
+use mimeo_core::{
+    Error, Image, ImageId, ImageRow, ImageStatus, Location, ObjectName, Reason, Record, Result, Timestamp,
+};
 use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
 
@@ -14,6 +17,9 @@ use crate::{
     Engine,
     walk::{Records, Walk},
 };
+
+/// Before it is read: Glance's clock need not be ours.
+const LATELY: Duration = Duration::from_mins(5);
 
 /// The images whose locations name one of certain objects.
 #[derive(Clone)]
@@ -25,16 +31,20 @@ impl Names {
         // A role that comes back while the pages are read leaves out what the first of them did not show.
         let saw_all = engine.registry.sees_all().await?;
         let (mut names, mut seen) = (BTreeMap::<String, BTreeSet<ImageId>>::new(), BTreeSet::new());
-        let mut walk = Walk::new(engine.registry.as_ref(), None);
-        while let Some(page) = walk.next().await? {
-            for image in page {
-                if has_bits(&image) && !image.locations_shown {
-                    return Err(blind("Glance does not show the locations of images (show_multiple_locations)"));
+        // Shown and hidden images have a list each: one that goes from one to the other meanwhile is in neither, and changed.
+        let lately = engine.clock.now().saturating_sub(LATELY).unwrap_or(Timestamp::MIN);
+        for since in [None, Some(lately)] {
+            let mut walk = Walk::new(engine.registry.as_ref(), since);
+            while let Some(page) = walk.next().await? {
+                for image in page {
+                    if has_bits(&image) && !image.locations_shown {
+                        return Err(blind("Glance does not show the locations of images (show_multiple_locations)"));
+                    }
+                    for name in named(&image, &objects) {
+                        names.entry(name).or_default().insert(image.id.clone());
+                    }
+                    seen.insert(image.id);
                 }
-                for name in named(&image, &objects) {
-                    names.entry(name).or_default().insert(image.id.clone());
-                }
-                seen.insert(image.id);
             }
         }
         let saw_all = saw_all && engine.registry.sees_all().await?;
@@ -129,8 +139,7 @@ async fn shows_all_that_live(engine: &Engine, seen: &BTreeSet<ImageId>) -> Resul
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         // One without any copy counts too: another's object may be among its locations.
-        let is_told = |row: &ImageRow| row.trouble.as_ref().is_some_and(|it| it.reason == Reason::ImageNotVisible);
-        let is_there = |row: &ImageRow| row.gone_at.is_none() && (row.status.is_some() || is_told(row));
+        let is_there = |row: &ImageRow| row.gone_at.is_none() && (row.status.is_some() || row.trouble.is_some());
         let lives = |record: &&Record| is_there(&record.image);
         let hidden = records.iter().filter(lives).any(|record| !seen.contains(&record.image.id));
         if hidden {

@@ -64,6 +64,13 @@ pub(crate) async fn recall(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Looks anew under which names the ledger has copies. What was said of the stores meanwhile stays said.
+pub(crate) async fn names_changed(engine: &Engine) -> Result<()> {
+    let found = survey::survey(engine).await?;
+    engine.orders.lock().renamed = survey::renamed(engine, &found);
+    Ok(())
+}
+
 /// From now on, and after every restart, the store is to become empty.
 pub(crate) async fn drain(engine: &Engine, store: &StoreName) -> Result<()> {
     let now = engine.clock.now();

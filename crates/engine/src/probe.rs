@@ -64,6 +64,15 @@ async fn beat(engine: &Engine, part: &StorePart, turned: &mut Option<Turn>) -> b
             }
             true
         }
+        // It answers, and will not give this one: is it the store, or that copy alone?
+        Err(error) if is_an_answer(error.reason) && gives_another(engine, part, &object).await => {
+            tracing::warn!(%store, %object, error = error.chain(), "the store answers, and does not give this copy");
+            if engine.breakers.answered(store, now()) {
+                *turned = Some(Turn::Back);
+            }
+            read_again(engine, store, &object).await;
+            true
+        }
         Err(error) => {
             if engine.breakers.failed(store, &error, now()) {
                 tracing::error!(%store, error = error.chain(), "the store does not answer: nothing is begun there, and its \
@@ -91,19 +100,40 @@ fn no_answer(store: &StoreName) -> Error {
 /// The store answers, and the copy that it was asked for is not there: the image's copies are looked at.
 async fn lost(engine: &Engine, store: &StoreName, object: &ObjectName) {
     engine.breakers.forget_witness(store);
+    read_again(engine, store, object).await;
+    if let Err(error) = find_witness(engine, store).await {
+        tracing::warn!(%store, error = error.chain(), "no other copy was found that the store can be asked for");
+    }
+}
+
+async fn read_again(engine: &Engine, store: &StoreName, object: &ObjectName) {
     let id = object.image();
     match engine.ledger.load(&id).await {
         Ok(Some(record)) if is_registered(&record, store, Some(object)) => {
-            tracing::warn!(image = %id, %store, "a registered copy is not there: all copies of its image are read again");
+            tracing::warn!(image = %id, %store, "a registered copy cannot be had: all copies of its image are read again");
             if let Err(error) = engine.verify(&id).await {
                 tracing::error!(image = %id, error = error.chain(), "could not ask for that");
             }
         }
         _ => {}
     }
-    if let Err(error) = find_witness(engine, store).await {
-        tracing::warn!(%store, error = error.chain(), "no other copy was found that the store can be asked for");
+}
+
+fn is_an_answer(reason: Reason) -> bool {
+    !matches!(reason, Reason::StoreUnreachable | Reason::StoreStalled)
+}
+
+/// Asks for a registered copy of another image; if that is there, it is asked for from now on.
+async fn gives_another(engine: &Engine, part: &StorePart, object: &ObjectName) -> bool {
+    let store = part.store.name();
+    let Ok(Some(other)) = registered_there(engine, store, Some(object)).await else { return false };
+    let answer = tokio::time::timeout(PATIENCE.min(part.timeout), part.store.probe(&other)).await;
+    let is_there = matches!(answer, Ok(Ok(Some(_))));
+    if is_there {
+        engine.breakers.forget_witness(store);
+        engine.breakers.saw(store, &other);
     }
+    is_there
 }
 
 fn is_registered(record: &Record, store: &StoreName, object: Option<&ObjectName>) -> bool {
@@ -127,15 +157,27 @@ async fn tell(engine: &Engine, store: &StoreName, turn: Turn) -> mimeo_core::Res
 
 /// A registered copy of the store, in the ledger. Later ones are found as they are seen.
 async fn find_witness(engine: &Engine, store: &StoreName) -> mimeo_core::Result<()> {
+    if let Some(object) = registered_there(engine, store, None).await? {
+        engine.breakers.saw(store, &object);
+    }
+    Ok(())
+}
+
+/// A registered copy of the store, but not this one.
+async fn registered_there(
+    engine: &Engine,
+    store: &StoreName,
+    but: Option<&ObjectName>,
+) -> mimeo_core::Result<Option<ObjectName>> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {
         let is_witness =
             |record: &&Record| is_registered(record, store, None) && !engine.elsewhere(record).contains(store);
-        let found = records.iter().find(is_witness);
-        if let Some(object) = found.and_then(|record| record.replicas.get(store)?.object.as_ref()) {
-            engine.breakers.saw(store, object);
-            return Ok(());
+        let mut found =
+            records.iter().filter(is_witness).filter_map(|record| record.replicas.get(store)?.object.as_ref());
+        if let Some(object) = found.find(|object| Some(*object) != but) {
+            return Ok(Some(object.clone()));
         }
     }
-    Ok(())
+    Ok(None)
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use mimeo_core::{
     Change, DirtyMark, Error, Image, ImageFilter, ImageId, ImageRow, Reason, Record, Replica, ReplicaState, Result,
     StoreName, Timestamp, Told,
-    plan::{self, Plan, Sight},
+    plan::{self, CHECK_PROPERTY, Plan, Sight},
+    policy::Verdict,
 };
 
 use crate::{
@@ -231,12 +232,31 @@ impl Engine {
                 _ => {}
             }
         }
-        let describe = |store: &StoreName| {
-            let (action, why) = action(&plan, store, replicas.get(store), row.trouble.as_ref());
+        let planned = |store: Option<&StoreName>, (action, why): (&str, String)| {
             let (image, name) = (image.id.clone(), image.name.clone());
-            PlannedAction { image, name, store: store.clone(), action: action.into(), why }
+            PlannedAction { image, name, store: store.cloned(), action: action.into(), why }
         };
+        if row.wanted.is_empty() {
+            return Ok(vec![planned(None, ("none", self.why_nowhere(image, &row.rules)))]);
+        }
+        let describe = |store| planned(Some(store), action(&plan, store, replicas.get(store), row.trouble.as_ref()));
         Ok(row.wanted.iter().map(describe).collect())
+    }
+
+    /// Why no store is to have the image.
+    fn why_nowhere(&self, image: &Image, matching: &[String]) -> String {
+        if image.properties.contains_key(CHECK_PROPERTY) {
+            return format!("it is a test image of `mimeo check` (property {CHECK_PROPERTY})");
+        }
+        let rules = &self.settings.policy.rules;
+        if !matching.is_empty() || rules.specs().next().is_none() {
+            return format!("no store that is not drained takes {} images", image.visibility);
+        }
+        let failing = rules.specs().zip(rules.verdicts(image)).filter_map(|(spec, verdict)| match verdict {
+            Verdict::Fails(why) => Some(format!("; rule \"{}\" cannot be answered for it: {why}", spec.name)),
+            _ => None,
+        });
+        format!("no rule matches it{}", failing.collect::<String>())
     }
 }
 

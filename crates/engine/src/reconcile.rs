@@ -30,10 +30,10 @@ async fn rounds(engine: &Arc<Engine>, turn: &Turn) -> Result<Option<Timestamp>> 
     let id = &turn.due.image;
     for round in 0..ROUNDS {
         let look = look(engine, id, &BTreeSet::new()).await?;
-        if let Sight::Present(image) = &look.sight {
+        if let Sight::Present(_) = &look.sight {
             // What the first look finds is what the mark was for.
             let since = if round == 0 { turn.due.due } else { engine.clock.now() };
-            engine.await_copies(&look.record, image, since);
+            engine.await_copies(&look.record, since);
         }
         if engine.settings.observe || !look.plan.has_work() {
             return Ok(look.plan.next_look);

@@ -82,8 +82,8 @@ impl Engine {
     async fn trial(&self, rule: &Rules, image: &Image) -> Result<TrialEntry> {
         let held = self.ledger.load(&image.id).await?.map(|record| record.replicas).unwrap_or_default();
         let policy = &self.settings.policy;
-        let draining = self.orders.lock().draining.keys().cloned().collect();
-        let wanted = |rules: &Rules| rules.wanted(image, &policy.stores, &draining, &held).stores;
+        let conditions = self.conditions(self.clock.now());
+        let wanted = |rules: &Rules| rules.wanted(image, &policy.stores, &conditions, &held).stores;
         let (stores, now) = (wanted(rule), wanted(&policy.rules));
         let new = stores.iter().filter(|store| !now.contains(store)).cloned().collect();
         Ok(TrialEntry { image: image.id.clone(), name: image.name.clone(), stores, new })

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mimeo_core::{Failure, Record, Result, Timestamp};
+use mimeo_core::{Failure, Record, Result, Timestamp, plan};
 use tokio::time::Instant;
 
 use crate::{Engine, scan};
@@ -37,13 +37,19 @@ pub(crate) async fn retry(engine: &Engine, may_wait: Option<Duration>) -> Result
     let is_later = |failure: &Failure| failure.next_try.is_some_and(|at| Some(at) > latest);
     let waits_too_long = |record: &Record| {
         let failures = record.replicas.values().filter_map(|replica| replica.failure.as_ref());
-        latest.is_none() || failures.chain(&record.image.trouble).any(is_later)
+        latest.is_none() || failures.chain(&record.image.trouble).any(is_later) || has_ahead(record, now)
     };
     let images = scan::retry_where(engine, waits_too_long).await?;
     if images > 0 {
         tracing::warn!(images, "the clock was set back: what waits is tried now");
     }
     Ok(())
+}
+
+/// Whether anything of it was noted as later than now.
+fn has_ahead(record: &Record, now: Timestamp) -> bool {
+    let proofs = record.replicas.values().filter_map(|replica| Some(replica.proof?.at));
+    proofs.chain(record.image.verify_asked).any(|at| plan::is_ahead(at, now))
 }
 
 #[cfg(test)]

@@ -313,8 +313,9 @@ pub struct GcEntry {
 pub struct PlannedAction {
     pub image: ImageId,
     pub name: Option<String>,
-    pub store: StoreName,
-    /// `copy`, `prove`, `register`, `wait` or `none`.
+    /// `None`: the image is to be nowhere.
+    pub store: Option<StoreName>,
+    /// `copy`, `ask`, `prove`, `register`, `wait` or `none`.
     pub action: String,
     pub why: String,
 }

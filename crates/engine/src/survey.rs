@@ -170,7 +170,7 @@ pub(crate) async fn rename(engine: &Engine, from: &StoreName, to: &StoreName) ->
             }
         }
     }
-    orders::recall(engine).await?;
+    orders::names_changed(engine).await?;
     tracing::info!(%from, %to, images = renamed.followed, "the store was renamed");
     orders::mark_store(engine, to).await?;
     Ok(renamed)

@@ -174,6 +174,11 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
         }
         let Some(part) = engine.stores.get(&object.store) else { continue };
         let record = engine.ledger.load(&id).await?;
+        // While others were removed it may have been taken over for the image's copy.
+        let now = record.as_ref().and_then(|record| record.object(&object.store, &object.name));
+        if now.is_none_or(|now| now.state != object.state) {
+            continue;
+        }
         let replica = record.as_ref().and_then(|record| replica_of(record, &object));
         if let Some(record) = &record
             && replica.is_some_and(Replica::is_proven)

@@ -6,6 +6,7 @@ use mimeo_core::{
     Error, Image, ObjectName, ObjectState, Reason, Record, Replica, Result, StoreName,
     ports::{Offer, Receipt},
 };
+use tokio::sync::Mutex;
 
 use crate::{
     Engine,
@@ -18,7 +19,13 @@ use crate::{
 };
 
 /// Copies and proves. True: proven.
-pub(crate) async fn run(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName) -> bool {
+pub(crate) async fn run(
+    engine: &Engine,
+    image: &Image,
+    store: &StoreName,
+    giver: &StoreName,
+    noting: &Mutex<()>,
+) -> bool {
     let Some(_pass) = pass(engine, store).await else {
         let message = format!("{store}: enough images wait for their turn there; this one is looked at later");
         postpone(engine, &image.id, store, &Error::new(Reason::StoreBusy, message)).await;
@@ -30,7 +37,7 @@ pub(crate) async fn run(engine: &Engine, image: &Image, store: &StoreName, giver
         return false;
     }
     match take(engine, image, store, giver).await {
-        Ok(()) => prove(engine, image, store, giver).await,
+        Ok(()) => prove(engine, image, store, giver, noting).await,
         Err(error) => {
             failed(engine, &image.id, store, &error).await;
             false
@@ -98,9 +105,11 @@ fn check(store: &StoreName, receipt: &Receipt, expected: u64) -> Result<()> {
 }
 
 /// Other bytes than the proven ones may be the giver's: its copy is proven anew too.
-async fn prove(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName) -> bool {
+async fn prove(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName, noting: &Mutex<()>) -> bool {
     let proven = attempt::prove(engine, image, store).await;
     if !proven && is_other(engine, image, store).await {
+        // A look that has begun before must not undo it.
+        let _noted = noting.lock().await;
         doubt(engine, &image.id, giver).await;
     }
     proven

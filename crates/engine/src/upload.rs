@@ -177,7 +177,7 @@ impl Engine {
             let is_well = !conditions.failing.contains(store) && !conditions.down.contains_key(store);
             is_well && !conditions.closed.contains_key(store) && self.stores.contains_key(store)
         };
-        let wanted = policy.rules.wanted(image, &policy.stores, &conditions.draining, &record.replicas).stores;
+        let wanted = policy.rules.wanted(image, &policy.stores, &conditions, &record.replicas).stores;
         (wanted.len(), wanted.into_iter().filter(is_open).collect())
     }
 }

@@ -355,6 +355,9 @@ impl Tables {
                 for failure in replicas.filter_map(|(_, replica)| replica.failure.as_mut()) {
                     failure.next_try = Some(milliseconds(*at));
                 }
+                if let Some(failure) = self.images.get_mut(id).and_then(|row| row.trouble.as_mut()) {
+                    failure.next_try = Some(milliseconds(*at));
+                }
             }
             Change::Bookmark(name, value) => drop(self.bookmarks.insert(name.clone(), value.clone())),
         }

@@ -45,7 +45,7 @@ fn tell(report: &DrainReport, style: &Style) -> Outcome {
     print(&Listing { columns: &["Image", "Name", "Reason"], rows }.render(style)?)?;
     note(&match report.left.len() {
         0 => empty(&report.store),
-        left => format!("{} is drained; of {} there is still something.", report.store, images(left as u64)),
+        left => format!("{} is being drained; {} left.", report.store, images(left as u64)),
     });
     Ok(())
 }

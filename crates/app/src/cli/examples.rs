@@ -8,6 +8,7 @@ pub(super) const STATUS_EXAMPLES: &str = "Examples:
   mimeo status
   mimeo status --state failed
   mimeo status --store http2 --replica failed
+  mimeo status --rule 'rule 1'
   mimeo status -f csv -c ID -c State
   mimeo status debian-12
   mimeo status 0b3f8a10-7a44-4f0e-9d57-1f2e3d4c5b6a --history";

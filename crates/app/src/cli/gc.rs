@@ -33,7 +33,7 @@ pub(super) async fn confirm(client: &Client) -> Outcome {
     // The last sweep says whether any are held: what came to go since it is let through as well.
     note(match report.held || report.found > 0 {
         true => "The removals that were held go through now.",
-        false => "Nothing was held. What is to go by now will not be.",
+        false => "Nothing is held. What is to go by now goes by itself.",
     });
     Ok(())
 }

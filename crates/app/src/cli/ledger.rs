@@ -4,15 +4,23 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::{Outcome, note, output};
+use super::{Outcome, examples::LEDGER_EXAMPLES, note, output};
 use crate::{config::Config, wire};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Write the ledger as it is now to FILE, which is replaced; `serve` may run
-    Backup { file: PathBuf },
+    #[command(after_help = LEDGER_EXAMPLES)]
+    Backup {
+        /// Where to write it
+        file: PathBuf,
+    },
     /// Make the backup FILE the ledger; `serve` must be stopped
-    Restore { file: PathBuf },
+    #[command(after_help = LEDGER_EXAMPLES)]
+    Restore {
+        /// The backup; it is copied
+        file: PathBuf,
+    },
 }
 
 pub(super) async fn run(config: &Config, action: Action) -> Outcome {

@@ -97,10 +97,15 @@ impl<'a> Section<'a> {
 
     /// Notes every key of its own (not of what lies beneath) that is not among `known`, with the nearest one.
     pub(super) fn allow(&self, known: &[&str]) {
+        self.allow_but(known, &|_| None);
+    }
+
+    /// The same, where of some keys more can be said.
+    pub(super) fn allow_but(&self, known: &[&str], cure: &dyn Fn(&str) -> Option<String>) {
         let Some(layer) = self.layers.first() else { return };
         for (key, _) in layer.table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();
-            let message = format!("unknown key; {}", suggestion(name, known));
+            let message = format!("unknown key; {}", cure(name).unwrap_or_else(|| suggestion(name, known)));
             self.document.add(key.span().start, layer.key(name), message);
         }
     }
@@ -156,8 +161,14 @@ impl<'a> Item<'a> {
     }
 
     fn expected<T>(&self, what: &str) -> Option<T> {
-        self.wrong(format!("expected {what}, found {}", article(self.value.get_ref().type_str())));
+        let number = self.number_as_written().map_or(String::new(), |number| format!(" ({number})"));
+        self.wrong(format!("expected {what}, found {}{number}", article(self.value.get_ref().type_str())));
         None
+    }
+
+    fn number_as_written(&self) -> Option<&str> {
+        let value = self.value.get_ref();
+        value.as_integer().map(toml::de::DeInteger::as_str).or_else(|| Some(value.as_float()?.as_str()))
     }
 
     pub(super) fn table(&self) -> Option<Section<'a>> {
@@ -209,6 +220,11 @@ impl<'a> Item<'a> {
 
     /// Text that follows a rule; `read` says which one it broke.
     pub(super) fn parse<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        // A number without its unit: the rule says how it is written.
+        if let Some(Err(message)) = self.number_as_written().map(&read) {
+            self.wrong(message);
+            return None;
+        }
         match read(&self.text()?) {
             Ok(value) => Some(value),
             Err(message) => {
@@ -257,8 +273,12 @@ fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<St
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let (name, after) = after.split_once('}').ok_or("a \"${\" without its \"}\"")?;
-        let value = environment(name)
-            .ok_or_else(|| format!("the environment variable {name} is not set; set it, or write the value here"))?;
+        let value = environment(name).ok_or_else(|| {
+            format!(
+                "the environment variable {name} is not set; set it for every command, or put the value \
+                into a file and write file:PATH here"
+            )
+        })?;
         expanded.push_str(before);
         expanded.push_str(&value);
         rest = after;

@@ -77,8 +77,25 @@ pub(super) fn read(document: &Document<'_>, written: Written, directory: &Path) 
     })
 }
 
+/// What openstackclient has in clouds.yaml below `auth`.
+const LOGIN: [&str; 9] = [
+    "auth",
+    "auth_url",
+    "username",
+    "password",
+    "project_name",
+    "project_id",
+    "user_domain_name",
+    "project_domain_name",
+    "token",
+];
+
 fn openstack(section: &Section<'_>) -> OpenstackConfig {
-    section.allow(&["cloud", "interface", "region", "endpoint", "auth_type"]);
+    let known = ["cloud", "interface", "region", "endpoint", "auth_type"];
+    section.allow_but(&known, &|key| {
+        let is_login = LOGIN.contains(&key);
+        is_login.then(|| "the login is in clouds.yaml, named by `cloud`, or in the OS_* variables; not here".to_owned())
+    });
     let text = |key| section.get(key).and_then(|item| item.text());
     let interfaces = [("public", "public"), ("internal", "internal"), ("admin", "admin")];
     let auth_type = section.get("auth_type");
@@ -250,16 +267,16 @@ fn collector(text: &str) -> Result<Url, String> {
 /// None where one is wrong.
 fn rules(root: &Section<'_>, enabled: &[StoreName]) -> Option<Rules> {
     let Some(item) = root.get("rules") else { return Some(Rules::default()) };
-    let specs = item.array()?.into_iter().enumerate().map(|(at, item)| rule(at, &item, enabled));
+    let specs = item.array()?.into_iter().enumerate().map(|(at, item)| rule(root, at, &item, enabled));
     // Collected as a whole first: every rule is to be looked at, not only those before the first wrong one.
     let specs: Vec<Option<RuleSpec>> = specs.collect();
     Rules::compile(specs.into_iter().collect::<Option<_>>()?).ok()
 }
 
-fn rule(at: usize, item: &Item<'_>, enabled: &[StoreName]) -> Option<RuleSpec> {
+fn rule(root: &Section<'_>, at: usize, item: &Item<'_>, enabled: &[StoreName]) -> Option<RuleSpec> {
     let section = item.table()?;
     section.allow(&["name", "when", "stores", "copies"]);
-    let stores = section.value("stores", enabled.to_vec(), |item| list(item, |item| wanted(item, enabled)));
+    let stores = section.value("stores", enabled.to_vec(), |item| list(item, |item| wanted(root, item, enabled)));
     let when = section.get("when").and_then(|item| item.text());
     let copies = section.get("copies").and_then(|item| Some((usize::try_from(item.number(1)?).ok()?, item)));
     let spec = RuleSpec {
@@ -268,7 +285,8 @@ fn rule(at: usize, item: &Item<'_>, enabled: &[StoreName]) -> Option<RuleSpec> {
         stores,
         copies: copies.as_ref().map(|(copies, _)| *copies),
     };
-    if let Some((copies, item)) = copies.filter(|(copies, _)| *copies > spec.stores.len()) {
+    let has_too_many = |copies: usize| copies > spec.stores.len() && !spec.stores.is_empty();
+    if let Some((copies, item)) = copies.filter(|(copies, _)| has_too_many(*copies)) {
         item.wrong(format!("{copies} copies, but the rule names {} stores", spec.stores.len()));
     }
     // One by one, so that each wrong expression is told with its own line.
@@ -278,8 +296,13 @@ fn rule(at: usize, item: &Item<'_>, enabled: &[StoreName]) -> Option<RuleSpec> {
     Some(spec)
 }
 
-fn wanted(item: &Item<'_>, enabled: &[StoreName]) -> Option<StoreName> {
+fn wanted(root: &Section<'_>, item: &Item<'_>, enabled: &[StoreName]) -> Option<StoreName> {
+    let sections = root.get("stores").and_then(|item| item.table());
     item.parse(|text| {
+        let is_spare = !enabled.iter().any(|store| store.as_str() == text);
+        if is_spare && sections.as_ref().is_some_and(|sections| sections.get(text).is_some()) {
+            return Err(format!("\"{text}\" has a section, and is not among enabled_stores; add it there"));
+        }
         let known: Vec<&str> = enabled.iter().map(StoreName::as_str).collect();
         let store = enabled.iter().find(|store| store.as_str() == text).cloned();
         store.ok_or_else(|| format!("\"{text}\" is not among enabled_stores; {}", suggestion(text, &known)))

@@ -207,6 +207,12 @@ fn store(own: &Own<'_>) -> Option<(StoreConfig, StoreLimits)> {
         Some(item) => item.choice(&KINDS.iter().map(|kind| (kind.name, kind)).collect::<Vec<_>>()),
         None => KINDS.first(),
     };
+    if section.get("type").is_none()
+        && let Some(kinds) = other_kinds(section)
+    {
+        section.missing("type", &format!("missing; the keys are those of a store of type {kinds}"));
+        return None;
+    }
     let keys = kind.map_or(&[][..], |kind| kind.keys);
     if kind.is_some() {
         section.allow(&[&["type"], keys, KEYS, &limits::STORE_KEYS].concat());
@@ -222,6 +228,17 @@ fn store(own: &Own<'_>) -> Option<(StoreConfig, StoreLimits)> {
     };
     let facts = StoreFacts { name: own.name.clone(), visibility, backend: delegated };
     Some((StoreConfig { kind, facts, timeout, backend: backend? }, limits))
+}
+
+/// Whose keys the section has, if they are not those of the type that it has without one.
+fn other_kinds(section: &Section<'_>) -> Option<String> {
+    let fits = |kind: &&Kind| {
+        let known = [kind.keys, KEYS, &limits::STORE_KEYS].concat();
+        section.keys().all(|(key, _)| known.contains(&key))
+    };
+    let fitting: Vec<String> = KINDS.iter().filter(fits).map(|kind| format!("\"{}\"", kind.name)).collect();
+    let is_default = KINDS.first().is_some_and(|kind| fits(&kind));
+    (!is_default && !fitting.is_empty()).then(|| fitting.join(" or "))
 }
 
 /// Glance's own id of the store, for the types that Glance has too.

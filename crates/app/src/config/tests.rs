@@ -241,7 +241,10 @@ fn a_rule_must_name_enabled_stores_and_be_cel() {
         "3: rules[1].stores[2]: \"htp2\" is not among enabled_stores; did you mean \"http2\"?"
     );
     let spare = "[stores.spare]\nurl = \"http://h/\"\n[[rules]]\nstores = [\"spare\"]";
-    assert_eq!(mistake_in(spare), "4: rules[1].stores[1]: \"spare\" is not among enabled_stores; known: http1, http2");
+    assert_eq!(
+        mistake_in(spare),
+        "4: rules[1].stores[1]: \"spare\" has a section, and is not among enabled_stores; add it there"
+    );
     let found = mistake_in("[[rules]]\n[[rules]]\nname = \"big\"\nwhen = 'image.size >'");
     assert!(found.starts_with("4: rules[2].when: is no CEL expression in rule \"big\": "), "{found}");
     assert_eq!(mistake_in("[[rules]]\ncopies = 0"), "2: rules[1].copies: 0 is not a whole number of at least 1");
@@ -255,7 +258,7 @@ fn values_follow_their_rules() {
     let cases = [
         ("[scan]\ninterval = \"5 min\"", "2: scan.interval: \"5 min\" is no duration; write it like"),
         ("[scan]\ninterval = \"0s\"", "2: scan.interval: \"0s\" must be more than nothing"),
-        ("[scan]\ninterval = 5", "2: scan.interval: expected a string in quotes, found an integer"),
+        ("[scan]\ninterval = 5", "2: scan.interval: \"5\" is no duration; write it like"),
         ("[api]\nlisten = \"localhost\"", "2: api.listen: \"localhost\" is no address with a port"),
         ("[gc]\nmax_percent = 101", "2: gc.max_percent: 101 is more than 100 percent"),
         ("[retry]\nfirst = \"1h\"", "2: retry.first: `max` is less than `first`"),
@@ -339,7 +342,7 @@ fn secrets_are_found_and_never_shown() {
 fn a_variable_must_be_set() {
     assert_eq!(
         mistake_in("[openstack]\ncloud = \"${CLOUD}\""),
-        "2: openstack.cloud: the environment variable CLOUD is not set; set it, or write the value here"
+        "2: openstack.cloud: the environment variable CLOUD is not set; set it for every command, or put the value into a file and write file:PATH here"
     );
     assert_eq!(mistake_in("[openstack]\ncloud = \"${CLOUD\""), "2: openstack.cloud: a \"${\" without its \"}\"");
 }

@@ -25,7 +25,7 @@ pub(super) fn step(
         replica = Replica::wanted(replica.store);
     }
     if replica.state == R::Retiring {
-        replica = retire::resumed(seen, replica);
+        replica = retire::resumed(seen, image, replica);
     }
     if is_wanted && replica.state == R::Retiring {
         // The former copy is the sweeper's, who may have to leave it for long: another image may name it.

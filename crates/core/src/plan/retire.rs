@@ -42,6 +42,8 @@ pub(super) fn retire(
         ),
     };
     let cause = if is_drained { "the store is drained" } else { "no rule wants it here any more" };
+    // What waits for its store's move is not counted by the guard: its grace begins when it could go.
+    let since = if reason == Reason::StoreMoved { seen.now } else { since };
     let failure = Failure { reason, message: format!("{cause}; {message}"), tries: 1, next_try: None };
     Replica { state: ReplicaState::Retiring, unwanted_since: Some(since), failure: Some(failure), ..replica }
 }
@@ -101,15 +103,22 @@ pub(super) fn absent(seen: &Observation<'_>, image: &Image, replica: Replica) ->
 }
 
 /// What stands in the ledger of a copy that was to go when the image is looked at again: it may be wanted again.
-pub(super) fn resumed(seen: &Observation<'_>, replica: Replica) -> Replica {
+pub(super) fn resumed(seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
     use ReplicaState as R;
     let was_unwanted = replica.unwanted_since.is_some();
     match seen.record.object_of(&replica).map(|object| object.state) {
         Some(ObjectState::Kept) if was_unwanted && replica.proof.is_some() => {
             Replica { state: R::Proven, failure: None, ..replica }
         }
-        // The image is back, or was never away: a copy that is still there must show anew that it is right.
-        Some(ObjectState::Kept) => Replica { state: R::Stored, failure: None, proof: None, ..replica },
+        // The image is back, or was never away: a copy that is still there must show anew that it is right. Under the same id it may
+        // be another image: what Glance says of its bits counts, where it does.
+        Some(ObjectState::Kept) => {
+            let (digest, size) = match image.hash {
+                Some(_) => (None, image.size.or(replica.size)),
+                None => (replica.digest, replica.size),
+            };
+            Replica { state: R::Stored, failure: None, proof: None, digest, size, ..replica }
+        }
         Some(ObjectState::Doomed) if was_unwanted => replica,
         _ => Replica { state: R::Gone, failure: None, proof: None, ..replica },
     }

@@ -20,17 +20,19 @@ impl Chunks {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut chunk = Chunk::new(length);
+            let mut length = 0;
             while cursor.more().await {
-                let hashed = effort.spend(move || {
+                let hashed = effort.after(length).spend(move || {
                     let mut done = Vec::new();
-                    for piece in cursor.take(BATCH) {
-                        piece.into_bytes(PART).for_each(|part| chunk.update(&part, &mut done));
+                    for part in cursor.take(BATCH).into_iter().flat_map(|piece| piece.into_bytes(PART)) {
+                        chunk.update(&part, &mut done);
+                        length += part.len() as u64;
                     }
-                    (cursor, chunk, done)
+                    (cursor, chunk, done, length)
                 });
                 let Ok(hashed) = hashed.await else { return };
                 let done;
-                (cursor, chunk, done) = hashed;
+                (cursor, chunk, done, length) = hashed;
                 for digest in done {
                     drop(sender.send(digest));
                 }

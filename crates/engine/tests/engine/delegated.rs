@@ -129,6 +129,6 @@ async fn a_plan_tells_of_glances_store_from_the_first_look_on() {
     let world = World::start(Options { stores: 1, glances: &["ceph"], observe: true, ..Options::default() });
     let id = world.create(sample::image(1, SIZE));
     let plan = world.engine.plan(Some(&id)).await.unwrap();
-    let told = plan.iter().find(|action| action.store.as_str() == "glance1").unwrap();
+    let told = plan.iter().find(|action| action.store == Some("glance1".parse().unwrap())).unwrap();
     assert_eq!(told.action, "ask", "{}", told.why);
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, ErrorKind},
+    os::unix::fs::{MetadataExt, chown},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +18,13 @@ impl SqliteLedger {
     pub async fn backup(path: &Path, to: &Path) -> Result<u64> {
         if is_same(path, to) {
             let message = format!("{} is the ledger itself: name another file for its backup", to.display());
+            return Err(Error::new(Reason::Ledger, message));
+        }
+        if !path.exists() {
+            let message = format!(
+                "there is no ledger {}, or it is not to be seen: run this with the configuration of `serve`, as its user",
+                path.display()
+            );
             return Err(Error::new(Reason::Ledger, message));
         }
         let part = beside(to, ".part");
@@ -66,7 +74,7 @@ impl SqliteLedger {
             }
             published(&part, path)
         };
-        swapped().map_err(failed)?;
+        given_back(&part, path).and_then(|()| swapped()).map_err(failed)?;
         Ok(had_one.then_some(before))
     }
 }
@@ -83,12 +91,28 @@ async fn copied(path: &Path, part: &Path) -> Result<u64, sqlx::Error> {
     Ok(images.unsigned_abs())
 }
 
+/// Whoever had the ledger has it again, also when root puts a backup back: `serve` could not open what is root's.
+fn given_back(part: &Path, ledger: &Path) -> io::Result<()> {
+    let owner = fs::metadata(ledger).or_else(|_| fs::metadata(directory_of(ledger)))?;
+    for file in [part, &beside(ledger, ".lock")] {
+        match chown(file, Some(owner.uid()), Some(owner.gid())) {
+            // Who may not has made them for themselves.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
 /// On the disk before it has its name.
 fn published(part: &Path, to: &Path) -> io::Result<()> {
     File::open(part)?.sync_all()?;
     fs::rename(part, to)?;
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    File::open(directory_of(to))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn is_same(a: &Path, b: &Path) -> bool {

@@ -70,7 +70,10 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             let due = sqlx::query(
                 "UPDATE replicas SET failure_next_try = ?2 WHERE image = ?1 AND failure_reason IS NOT NULL",
             );
-            run(transaction, due.bind(id.as_str()).bind(milliseconds(*at))).await
+            run(transaction, due.bind(id.as_str()).bind(milliseconds(*at))).await?;
+            let own =
+                sqlx::query("UPDATE images SET failure_next_try = ?2 WHERE id = ?1 AND failure_reason IS NOT NULL");
+            run(transaction, own.bind(id.as_str()).bind(milliseconds(*at))).await
         }
         Change::Bookmark(name, value) => {
             let upsert = sqlx::query(

@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ pub(crate) struct Recent {
     /// When this process began.
     began: Instant,
     stories: Mutex<BTreeMap<ImageId, Story>>,
+    patches: AtomicU64,
 }
 
 #[derive(Default)]
@@ -31,7 +35,10 @@ struct Story {
 }
 
 struct Patch {
+    number: u64,
     began: Instant,
+    /// What came until then was told already.
+    told: Option<Instant>,
     ended: Option<Instant>,
     /// Glance says that it wrote the image: then one of the events is our own.
     is_written: bool,
@@ -43,7 +50,7 @@ struct Patch {
 /// A PATCH under way.
 pub(crate) struct Open {
     image: ImageId,
-    began: Instant,
+    number: u64,
 }
 
 /// What is to be put back, and what can only be told.
@@ -55,7 +62,7 @@ pub(crate) struct Findings {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { began: Instant::now(), stories: Mutex::default() }
+        Self { began: Instant::now(), stories: Mutex::default(), patches: AtomicU64::default() }
     }
 }
 
@@ -66,17 +73,16 @@ impl Recent {
         let mut stories = self.lock();
         let is_under_way = stories.get(&image.id).is_some_and(|story| !story.patches.is_empty());
         if self.began.elapsed() < MEMORY && !is_under_way {
-            let (began, before) = (Instant::now(), image.snapshot());
-            let patch = Patch { began, ended: None, is_written: false, is_inherited: true, before };
+            let patch = Patch { is_inherited: true, ..Patch::new(self.number(), image) };
             stories.entry(image.id.clone()).or_default().patches.push(patch);
         }
     }
 
     pub(crate) fn open(&self, before: &Image) -> Open {
-        let (image, began, before) = (before.id.clone(), Instant::now(), before.snapshot());
-        let patch = Patch { began, ended: None, is_written: false, is_inherited: false, before };
+        let (image, number) = (before.id.clone(), self.number());
+        let patch = Patch::new(number, before);
         self.lock().entry(image.clone()).or_default().patches.push(patch);
-        Open { image, began }
+        Open { image, number }
     }
 
     /// The PATCH was answered, or given up. One that was refused has undone nothing; without an answer Glance may still
@@ -84,7 +90,7 @@ impl Recent {
     pub(crate) fn close(&self, open: &Open, outcome: &Result<()>) {
         let mut stories = self.lock();
         let Some(patches) = stories.get_mut(&open.image).map(|story| &mut story.patches) else { return };
-        let Some(at) = patches.iter().position(|patch| patch.began == open.began) else { return };
+        let Some(at) = patches.iter().position(|patch| patch.number == open.number) else { return };
         match outcome.as_ref().map_err(|error| error.reason) {
             Err(Reason::ImageServiceUnreachable) => {}
             Ok(()) => (patches[at].ended, patches[at].is_written) = (Some(Instant::now()), true),
@@ -107,9 +113,14 @@ impl Recent {
         let Some(story) = stories.get_mut(&now.id) else { return Findings::default() };
         let findings = story.findings(&now.snapshot());
         if findings != Findings::default() {
-            story.patches.clear();
+            // One without an answer may still undo more, and its event be taken for another's change.
+            story.patches.retain(|patch| patch.ended.is_none());
         }
         findings
+    }
+
+    fn number(&self) -> u64 {
+        self.patches.fetch_add(1, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Story>> {
@@ -127,10 +138,15 @@ impl Story {
     fn findings(&mut self, now: &Snapshot) -> Findings {
         self.events.retain(|(at, _)| at.elapsed() < MEMORY);
         let mut findings = Findings::default();
-        for patch in &self.patches {
-            let unanswered: Vec<&Snapshot> =
-                self.patches.iter().filter(|other| other.ended.is_none()).map(|other| &other.before).collect();
-            findings.merge(patch, &self.events, &unanswered, now);
+        let unanswered = self.patches.iter().filter(|patch| patch.ended.is_none());
+        let unanswered: Vec<Snapshot> = unanswered.map(|patch| patch.before.clone()).collect();
+        for patch in &mut self.patches {
+            let mut found = Findings::default();
+            found.merge(patch, &self.events, &unanswered, now);
+            if found != Findings::default() {
+                patch.told = Some(Instant::now());
+                findings.add(found);
+            }
         }
         // Where another's change has outlived the PATCH, or every event must have come, there is nothing left to find.
         self.patches.retain(|patch| patch.is_open_for_events() && !patch.has_survivor(now));
@@ -139,6 +155,11 @@ impl Story {
 }
 
 impl Patch {
+    fn new(number: u64, before: &Image) -> Self {
+        let (began, before) = (Instant::now(), before.snapshot());
+        Self { number, began, told: None, ended: None, is_written: false, is_inherited: false, before }
+    }
+
     fn is_open_for_events(&self) -> bool {
         match self.ended {
             Some(ended) => ended.elapsed() < LATE,
@@ -157,7 +178,7 @@ impl Patch {
     fn lost<T: PartialEq>(
         &self,
         events: &[(Instant, Snapshot)],
-        unanswered: &[&Snapshot],
+        unanswered: &[Snapshot],
         now: &Snapshot,
         of: impl Fn(&Snapshot) -> T,
     ) -> Option<(T, Doubt)> {
@@ -165,7 +186,7 @@ impl Patch {
         let until = self.ended.unwrap_or_else(Instant::now);
         let meanwhile: Vec<(Instant, Timestamp, T)> = events
             .iter()
-            .filter(|(at, _)| *at >= self.began && *at <= until + LATE)
+            .filter(|(at, _)| *at >= self.began && Some(*at) > self.told && *at <= until + LATE)
             // One from before was on its way for long: its sender's change is in `before` already.
             .filter(|(_, event)| event.updated_at >= self.before.updated_at)
             .map(|(at, event)| (*at, event.updated_at, of(event)))
@@ -195,9 +216,17 @@ impl Patch {
 struct Doubt(bool);
 
 impl Findings {
+    fn add(&mut self, more: Self) {
+        let Undone { visibility, protected, deactivated } = more.undone;
+        self.undone.visibility = visibility.or(self.undone.visibility);
+        self.undone.protected = protected.or(self.undone.protected);
+        self.undone.deactivated = deactivated.or(self.undone.deactivated);
+        self.reports.extend(more.reports);
+    }
+
     /// In doubt the stricter value wins: an image that its owner made private must not become public again because of
     /// Mimeo, while one that stays private for too long can be opened by a word.
-    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], unanswered: &[&Snapshot], now: &Snapshot) {
+    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], unanswered: &[Snapshot], now: &Snapshot) {
         if let Some((visibility, doubt)) = patch.lost(events, unanswered, now, |event| event.visibility) {
             match !doubt.0 || openness(visibility) < openness(now.visibility) {
                 true => self.undone.visibility = Some(visibility),

@@ -224,4 +224,12 @@ async fn an_event_of_our_own_patch_that_ended_late_opens_no_image() {
     recent.note(&private.id, private.snapshot());
     let findings = recent.findings(&private);
     assert_eq!((findings.undone, findings.reports), (Undone::default(), vec!["visibility=public".to_owned()]));
+    // It is not forgotten when something was found and told.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(recent.findings(&private), Findings::default());
+    let third = recent.open(&private);
+    recent.note(&private.id, image().snapshot());
+    recent.close(&third, &Ok(()));
+    recent.note(&private.id, private.snapshot());
+    assert_eq!(recent.findings(&private).undone, Undone::default());
 }

@@ -138,11 +138,12 @@ impl Story {
     fn findings(&mut self, now: &Snapshot) -> Findings {
         self.events.retain(|(at, _)| at.elapsed() < MEMORY);
         let mut findings = Findings::default();
-        let unanswered = self.patches.iter().filter(|patch| patch.ended.is_none());
-        let unanswered: Vec<Snapshot> = unanswered.map(|patch| patch.before.clone()).collect();
+        let unanswered: Vec<u64> =
+            self.patches.iter().filter(|patch| patch.ended.is_none()).map(|patch| patch.number).collect();
         for patch in &mut self.patches {
             let mut found = Findings::default();
-            found.merge(patch, &self.events, &unanswered, now);
+            let is_alone = unanswered.iter().all(|number| *number == patch.number);
+            found.merge(patch, &self.events, is_alone, now);
             if found != Findings::default() {
                 patch.told = Some(Instant::now());
                 findings.add(found);
@@ -178,7 +179,7 @@ impl Patch {
     fn lost<T: PartialEq>(
         &self,
         events: &[(Instant, Snapshot)],
-        unanswered: &[Snapshot],
+        is_alone: bool,
         now: &Snapshot,
         of: impl Fn(&Snapshot) -> T,
     ) -> Option<(T, Doubt)> {
@@ -204,9 +205,9 @@ impl Patch {
         };
         let explained = 1 + usize::from(self.is_written);
         let is_late = meanwhile[last].0 > until;
-        // Written back by another PATCH of ours, which Glance finished only now.
-        let is_our_own = unanswered.iter().any(|before| of(before) == meanwhile[last].2);
-        let doubt = self.is_inherited || meanwhile.len() - last > explained || is_late || is_taken_back || is_our_own;
+        // Another PATCH of ours, without an answer, may have written back by now whatever it had loaded.
+        let is_sure = is_alone && !self.is_inherited && !is_late && !is_taken_back;
+        let doubt = !is_sure || meanwhile.len() - last > explained;
         meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))
     }
 }
@@ -226,31 +227,31 @@ impl Findings {
 
     /// In doubt the stricter value wins: an image that its owner made private must not become public again because of
     /// Mimeo, while one that stays private for too long can be opened by a word.
-    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], unanswered: &[Snapshot], now: &Snapshot) {
-        if let Some((visibility, doubt)) = patch.lost(events, unanswered, now, |event| event.visibility) {
+    fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], is_alone: bool, now: &Snapshot) {
+        if let Some((visibility, doubt)) = patch.lost(events, is_alone, now, |event| event.visibility) {
             match !doubt.0 || openness(visibility) < openness(now.visibility) {
                 true => self.undone.visibility = Some(visibility),
                 false => self.reports.push(format!("visibility={visibility}")),
             }
         }
-        if let Some((protected, doubt)) = patch.lost(events, unanswered, now, |event| event.protected) {
+        if let Some((protected, doubt)) = patch.lost(events, is_alone, now, |event| event.protected) {
             match !doubt.0 || protected {
                 true => self.undone.protected = Some(protected),
                 false => self.reports.push(format!("protected={protected}")),
             }
         }
-        match patch.lost(events, unanswered, now, |event| event.status) {
+        match patch.lost(events, is_alone, now, |event| event.status) {
             Some((ImageStatus::Deactivated, _)) => self.undone.deactivated = Some(true),
             Some((status, _)) => self.reports.push(format!("status={status}")),
             None => {}
         }
-        if let Some((name, _)) = patch.lost(events, unanswered, now, |event| event.name.clone()) {
+        if let Some((name, _)) = patch.lost(events, is_alone, now, |event| event.name.clone()) {
             self.reports.push(format!("name={:?}", name.unwrap_or_default()));
         }
-        if let Some((tags, _)) = patch.lost(events, unanswered, now, |event| event.tags.clone()) {
+        if let Some((tags, _)) = patch.lost(events, is_alone, now, |event| event.tags.clone()) {
             self.reports.push(format!("tags={tags:?}"));
         }
-        if let Some((properties, _)) = patch.lost(events, unanswered, now, |event| event.properties.clone()) {
+        if let Some((properties, _)) = patch.lost(events, is_alone, now, |event| event.properties.clone()) {
             let changed = properties.iter().filter(|(key, value)| now.properties.get(*key) != Some(*value));
             let removed = now.properties.keys().filter(|key| !properties.contains_key(*key));
             let keys: Vec<&String> = changed.map(|(key, _)| key).chain(removed).collect();

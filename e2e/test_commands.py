@@ -101,6 +101,10 @@ def test_plan_and_observe_write_nothing(mimeo, images):
     mimeo.configure()
     planned = mimeo.ask("plan", image)
     assert {row["Store"] for row in planned if row["Action"] == "copy"} == set(mimeo.stores), planned
+    mimeo.configure(rules=[{"name": "others", "when": 'image.name == "another"'}, {"name": "gold", "when": "image.properties.tier == 1"}])
+    [nowhere] = mimeo.ask("plan", image)
+    assert (nowhere["Store"], nowhere["Action"]) == (None, "none"), nowhere
+    assert nowhere["Why"].startswith('no rule matches it; rule "gold" cannot be answered for it: '), nowhere
     mimeo.serve("--observe")
     eventually(lambda: {r["store"] for r in mimeo.status(image)["replicas"]} == set(mimeo.stores), 30, "reported")
     always(lambda: not any(mimeo.objects(store) for store in mimeo.stores), 4, "nothing is written")

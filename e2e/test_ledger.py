@@ -120,8 +120,13 @@ def test_an_old_backup_comes_back(cloud, mimeo, images, four):
     assert code == 1 and "another `mimeo serve`" in err, err
     mimeo.stop()
     before = sent(cloud, four)
+    # Whose it was, though root puts the backup back.
+    ledger, nobody = mimeo.dir / "mimeo.db", 65534
+    os.chown(ledger, nobody, nobody)
     code, _, err = mimeo.run("ledger", "restore", str(backup))
     assert code == 0, err
+    owners = {path.name: path.stat().st_uid for path in (ledger, mimeo.dir / "mimeo.db.lock")}
+    assert owners == {"mimeo.db": nobody, "mimeo.db.lock": nobody}
     mimeo.start()
     for image, data in {**kept, **busy, **new}.items():
         mimeo.wait_registered(image)

@@ -173,3 +173,23 @@ pub(crate) fn unwanted<'a>(engine: &Engine, record: &'a Record) -> Vec<(&'a Repl
     let since = |replica: &'a Replica| Some((replica, replica.unwanted_since?));
     record.replicas.values().filter(may_go).filter_map(since).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use mimeo_testkit::sample::time;
+
+    use super::*;
+
+    #[test]
+    fn what_was_counted_under_a_clock_that_was_ahead_counts_for_an_hour_from_now() {
+        let at = |minutes: i64| time(0).saturating_add(Duration::from_secs(60 * minutes.unsigned_abs())).unwrap();
+        let mut state =
+            State { lately: BTreeMap::from([(minute(at(0)), 1), (minute(at(500)), 20)]), ..State::default() };
+        let mut count = |minutes| {
+            state.forget_old(at(minutes));
+            state.lately.values().sum::<u64>()
+        };
+        assert_eq!([count(10), count(65), count(71)], [21, 20, 0]);
+    }
+}

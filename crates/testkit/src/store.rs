@@ -39,6 +39,8 @@ pub enum StoreFault {
     /// Reads give other bytes of the same length.
     ReadsOther,
     ProbeFails(Reason),
+    /// Of the first of its objects alone.
+    ProbeOfOneFails(Reason),
     ProbeStalls,
     RoomFails(Reason),
     RoomStalls,
@@ -378,8 +380,10 @@ impl Store for FakeStore {
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
         self.log(StoreCall::Probe(object.clone()));
         self.stalls(StoreFault::ProbeStalls).await;
+        let is_first = self.everything().first() == Some(object);
         self.fails("probe", |fault| match fault {
             StoreFault::ProbeFails(reason) => Some(reason),
+            StoreFault::ProbeOfOneFails(reason) if is_first => Some(reason),
             _ => None,
         })?;
         Ok(self.seen(object).map(|bits| bits.len() as u64))

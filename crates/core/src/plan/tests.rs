@@ -282,6 +282,10 @@ fn an_image_that_is_back_proves_its_copies_anew() {
     assert_eq!(names(&plan.prove), ["a"]);
     assert_eq!(row(&plan).gone_at, None);
     assert!(plan.changes.contains(&Change::DeleteUnseen(world.image.id.clone())));
+    // Under the same id it may be another image: its own hash tells what the copies must be.
+    assert_eq!(replica(&plan, "a").unwrap().digest, None);
+    let without = world.image(|image| image.hash = None).plan();
+    assert!(names(&without.prove) == ["a"] && replica(&without, "a").unwrap().digest.is_some());
 }
 
 #[test]

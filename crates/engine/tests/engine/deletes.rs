@@ -135,6 +135,22 @@ async fn many_deletes_at_once_wait_for_an_operator() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_word_under_a_clock_that_was_ahead_lets_nothing_through() {
+    let world = World::start(Options { max_deletes: 2, ..Options::default() });
+    let ids: Vec<_> = (0..6).map(|n| world.create(sample::image(n, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    let ahead = world.now().saturating_add(Duration::from_hours(24 * 30)).unwrap();
+    world.ledger.commit(&[Change::Bookmark("deletes-confirmed".into(), ahead.to_string())]).await.unwrap();
+    for id in &ids[..4] {
+        world.delete(id);
+    }
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!((world.objects(), world.engine.overview().await.unwrap().held_deletes), (18, 4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_delete_event_for_an_image_that_is_there_removes_nothing() {
     let world = World::start(Options::default());
     let id = world.create(sample::image(1, 1000));

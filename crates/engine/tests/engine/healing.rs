@@ -353,6 +353,21 @@ async fn a_copy_that_the_prober_misses_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_copy_that_a_store_refuses_does_not_take_the_store_down() {
+    let world = World::start(Options { stores: 2, ..Options::default() });
+    for number in 1..=2 {
+        world.registered(&world.create(sample::image(number, 1000))).await;
+    }
+    world.stores[1].inject(StoreFault::ProbeOfOneFails(Reason::StoreRefused));
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert!(world.engine.overview().await.unwrap().stores_down.is_empty());
+    // Where it refuses all, it is the store.
+    world.stores[1].inject(StoreFault::ProbeFails(Reason::StoreRefused));
+    let down = async || !world.engine.overview().await.unwrap().stores_down.is_empty();
+    world.until("the store is down", down).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_writer_who_keeps_removing_a_location_is_told_of_and_not_fought_at_his_pace() {
     let world = World::start(Options { stores: 2, ..Options::default() });
     let id = world.create(sample::image(1, 1000));

@@ -230,7 +230,8 @@ async fn moves_the_next_try_and_nothing_else(ledger: &impl Ledger) {
     let record = full_record();
     let changes = record.replicas.values().map(|replica| Change::Replica(id(1), replica.clone()));
     let fresh = Change::Replica(id(1), Replica::wanted(store("fresh")));
-    ledger.commit(&changes.chain([fresh]).collect::<Vec<_>>()).await.unwrap();
+    let row = Change::Image(record.image.clone());
+    ledger.commit(&changes.chain([fresh, row]).collect::<Vec<_>>()).await.unwrap();
     ledger.commit(&[Change::TryAt(id(1), time(99))]).await.unwrap();
     let found = ledger.load(&id(1)).await.unwrap().unwrap();
     for (store, before) in record.replicas {
@@ -238,6 +239,8 @@ async fn moves_the_next_try_and_nothing_else(ledger: &impl Ledger) {
         assert_eq!(found.replicas[&store], Replica { failure, ..before });
     }
     assert_eq!(found.replicas[&store("fresh")].failure, None);
+    let trouble = record.image.trouble.clone().map(|failure| Failure { next_try: Some(time(99)), ..failure });
+    assert_eq!(found.image, ImageRow { trouble, ..record.image });
 }
 
 async fn keeps_bookmarks(ledger: &impl Ledger) {

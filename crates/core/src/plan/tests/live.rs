@@ -274,3 +274,22 @@ fn what_waited_for_a_store_and_may_begin_is_not_called_failed_without_a_reason()
     assert!(plan.copy.iter().any(|store| store.as_str() == "a"));
     assert_eq!((waited.state, waited.failure.clone()), (ReplicaState::Wanted, None));
 }
+
+#[test]
+fn a_proof_and_a_question_from_a_clock_that_was_ahead_are_as_from_now() {
+    let ahead = |world: &World| world.now.saturating_add(Duration::from_hours(24 * 30)).unwrap();
+    let world = registered().record(|record| record.image.verify_asked = None);
+    let at = ahead(&world);
+    let world = world.record(|record| {
+        record.image.verify_asked = Some(at);
+        for replica in record.replicas.values_mut() {
+            replica.proof = replica.proof.map(|proof| Proof { at, ..proof });
+        }
+    });
+    let plan = world.plan();
+    assert_eq!(replica(&plan, "a").unwrap().proof.unwrap().at, world.now);
+    assert!(plan.changes.contains(&Change::VerifyAsked(world.image.id.clone(), world.now)));
+    let asked = Some(world.now.saturating_add(Duration::from_secs(1)).unwrap());
+    let next = later(after(world, &plan), 2).record(|record| record.image.verify_asked = asked);
+    assert_eq!(verified(&next.plan()), [("a", true), ("b", true)], "and a question from after that is one");
+}

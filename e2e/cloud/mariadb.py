@@ -19,10 +19,11 @@ class MariaDB(Server):
         self.socket = self.dir / "sock"
 
     def prepare(self):
+        # It clears the directory for temporary files of all tables, also of those that belong to another that starts.
         run([
             "mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal",
             "--skip-test-db", f"--datadir={self.data}", *self._as_root(),
-        ])
+        ], env={**os.environ, "TMPDIR": str(self.dir)})
 
     @staticmethod
     def _as_root():

@@ -121,11 +121,12 @@ fn moment(name: &str, value: &str) -> Result<(Comparison, Timestamp), Fault> {
     Ok((comparison, time))
 }
 
-/// The one value, or those of `in:"a b",c` for the fields where Glance knows it.
+/// The one value, also as `eq:a b`, or those of `in:"a b",c`, for the fields where Glance knows these.
 fn alternatives(name: &str, value: &str) -> Vec<String> {
     let listable = ["id", "name", "status", "container_format", "disk_format"].contains(&name);
     let Some(list) = value.strip_prefix("in:").filter(|_| listable) else {
-        return vec![value.to_owned()];
+        let one = value.strip_prefix("eq:").filter(|_| listable);
+        return vec![one.unwrap_or(value).to_owned()];
     };
     let mut values = vec![String::new()];
     let mut quoted = false;

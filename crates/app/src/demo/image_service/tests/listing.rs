@@ -29,6 +29,7 @@ async fn filters_must_all_hold() {
         ("os_hidden=True", "hidden"),
         ("name=b", "b"),
         ("name=in:a,%22c%20d,e%22", "a | c d,e"),
+        ("name=eq:c%20d,e", "c d,e"),
         ("status=active", "b"),
         ("status=in:active,queued", "a | b | c d,e"),
         ("visibility=public", "a"),

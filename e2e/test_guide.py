@@ -177,6 +177,7 @@ class Day:
         self.wrong: list[str] = []
         (self.dir / "debian-12.raw").write_bytes(os.urandom(1 << 20))
         (self.dir / "glance-api.conf.d").mkdir()
+        (self.dir / "backups").mkdir()
         (self.dir / "glance-api.conf.d/more.conf").write_text("[DEFAULT]\n")
         # What stands in the guide, and what it is here.
         self.places = {
@@ -187,6 +188,7 @@ class Day:
             "/etc/glance/glance-api.conf.d": str(self.dir / "glance-api.conf.d"),
             "/etc/glance/glance-api.conf": str(cloud.glance.dir / "glance-api.conf"),
             "/var/lib/mimeo/": f"{self.dir}/",
+            "/var/backups/": f"{self.dir}/backups/",
         }
 
     def here(self, text: str) -> str:

@@ -211,18 +211,8 @@ fn check(when: &str) -> Result<Program, InvalidWhen> {
 
 /// Whether a `=` stands alone, outside of texts.
 fn assigns(when: &str) -> bool {
-    let (mut quote, mut before) = (None, ' ');
-    let mut rest = when.chars().peekable();
-    while let Some(letter) = rest.next() {
-        match quote {
-            Some(mark) => quote = Some(mark).filter(|mark| *mark != letter),
-            None if matches!(letter, '"' | '\'') => quote = Some(letter),
-            None if letter == '=' && !"=!<>".contains(before) && rest.peek() != Some(&'=') => return true,
-            None => {}
-        }
-        before = letter;
-    }
-    false
+    let comparisons = ["==", "!=", "<=", ">="];
+    comparisons.iter().fold(bounds::code(when), |code, comparison| code.replace(comparison, " ")).contains('=')
 }
 
 /// The fields of `image` that an expression names, as in `image.size`.
@@ -346,6 +336,15 @@ mod tests {
         let rules = Rules::compile(specs).unwrap();
         let wanted = rules.wanted(&sample(), &stores(&["a"]), &Conditions::default(), &BTreeMap::new());
         assert_eq!(wanted.rules, ["all", "small"], "and those that match are named");
+    }
+
+    #[test]
+    fn what_people_bring_from_other_languages_is_told_in_plain_words() {
+        let why = |when: &str| check(when).err().unwrap().to_string();
+        assert!(why("image.visibility = 'public'").contains("write `==`"));
+        assert!(!why("image.name == '=' &&").contains("write `==`"), "what is within a text compares nothing");
+        assert!(why("image.name.beginsWith('a')").contains("unknown function \"beginsWith\""));
+        assert!(why("name == 'a'").contains("unknown name \"name\""));
     }
 
     #[test]

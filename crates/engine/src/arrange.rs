@@ -11,8 +11,8 @@ use mimeo_core::{
 use crate::{Engine, look::Look, withheld::withheld};
 
 /// Takes out of the image the locations that are to be withdrawn, all but the last that it has and those that have to stay,
-/// leaves one of each that stands twice, and puts the others in the order that they should have. A failure is kept in the ledger, with the next try. An error:
-/// nothing more may be sent to Glance for this image now.
+/// leaves one of each that stands twice, and puts the others in the order that they should have. A failure is kept in the
+/// ledger, with the next try. An error: nothing more may be sent to Glance for this image now.
 pub(crate) async fn arrange(engine: &Engine, Look { sight, plan, .. }: &Look) -> Result<()> {
     let Sight::Present(image) = sight else { return Ok(()) };
     if !plan.has_locations_to_arrange() {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Change, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, Timestamp};
+use mimeo_core::{Change, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, Timestamp, plan};
 
 use crate::{
     Engine,
@@ -22,8 +22,6 @@ const FEW: u64 = 5;
 const WINDOW: i64 = 60;
 /// Until when removals were let through by an operator.
 const CONFIRMED: &str = "deletes-confirmed";
-/// A clock that is merely adjusted is none of our business.
-const ADJUSTED: Duration = Duration::from_mins(1);
 /// How many images lost copies in each minute of the window, as in `29400000:3 29400001:1`.
 const LATELY: &str = "deletes-lately";
 
@@ -101,8 +99,8 @@ pub(crate) async fn confirmed(engine: &Engine) -> Result<Timestamp> {
     let text = engine.ledger.bookmark(CONFIRMED).await?;
     let confirmed = text.and_then(|text| text.parse::<Timestamp>().ok());
     // Under a clock that was ahead a word was given for what nobody had seen yet.
-    let latest = engine.clock.now().saturating_add(ADJUSTED).unwrap_or(Timestamp::MAX);
-    Ok(confirmed.filter(|at| *at <= latest).unwrap_or(Timestamp::UNIX_EPOCH))
+    let now = engine.clock.now();
+    Ok(confirmed.filter(|at| !plan::is_ahead(*at, now)).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// What the guard says at the beginning of a sweep.

@@ -56,7 +56,7 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
 }
 
 /// What is neither within quotes nor a comment.
-fn code(when: &str) -> String {
+pub(super) fn code(when: &str) -> String {
     let (mut code, mut rest) = (String::new(), when);
     while let Some(letter) = rest.chars().next() {
         rest = match letter {

@@ -70,7 +70,8 @@ async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
     let sees_all = engine.registry.sees_all().await?;
     let missed = engine.missed.load(Ordering::SeqCst);
     let sees_again = sees_all && (!before.saw_all || missed > before.missed);
-    let full = due || (before.saw_all && !sees_all) || sees_again;
+    let sees_less = !sees_all && (before.saw_all || hides_what_was_there(engine).await?);
+    let full = due || sees_less || sees_again;
     let began = engine.clock.now();
     let bookmark = engine.ledger.bookmark(BOOKMARK).await?.and_then(|text| text.parse::<Timestamp>().ok());
     let since = bookmark.filter(|_| !full).map(|at| at.saturating_sub(OVERLAP).unwrap_or(at));
@@ -96,6 +97,19 @@ async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
         engine.ledger.commit(&[Change::Bookmark(BOOKMARK.into(), newest.to_string())]).await?;
     }
     Ok(full)
+}
+
+/// Whether an image is hidden that its last look showed. Where no list shows that the token sees all, because no project has
+/// an image of its own, that is the only sign that it sees less than it did.
+async fn hides_what_was_there(engine: &Engine) -> Result<bool> {
+    let mut walk = Records::all(engine.ledger.as_ref());
+    while let Some(records) = walk.next().await? {
+        let was_there = |row: &ImageRow| row.gone_at.is_none() && row.status.is_some() && row.trouble.is_none();
+        if let Some(record) = records.iter().find(|record| was_there(&record.image)) {
+            return Ok(engine.registry.look(&record.image.id).await?.is_none());
+        }
+    }
+    Ok(false)
 }
 
 /// Marks those images of a page for which the planner would do or note anything.

@@ -62,6 +62,23 @@ async fn a_role_that_is_lost_without_any_event_is_noticed_by_the_next_scan() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_role_is_noticed_where_no_list_ever_showed_that_it_is_there() {
+    let world = World::start(Options::default());
+    // No image of another project's is private.
+    world.registry.set_sees_all(false);
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let began = tokio::time::Instant::now();
+    world.registry.inject(RegistryFault::SeesNothing);
+    let told = async || world.engine.overview().await.unwrap().trouble.is_some_and(|it| it.code == "image-not-visible");
+    world.until("the status says why", told).await;
+    // Virtual time: long before the next full scan is due.
+    assert!(began.elapsed() < Duration::from_mins(5));
+    assert_eq!(world.objects(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_role_that_comes_back_right_after_a_404_makes_no_deletion_of_it() {
     let world = World::start(Options::default());
     let id = world.create(sample::image(1, 1000));

@@ -265,6 +265,21 @@ async fn what_the_web_server_still_shows_is_not_gone() {
 }
 
 #[tokio::test]
+async fn what_the_web_server_does_not_show_is_not_missing() {
+    let (place, other) = (Place::new().await, Place::new().await);
+    write(&place.store(), sample::bits(3), Some(3)).await.unwrap();
+    let read_url = base_url("read_url", &other.url).unwrap();
+    let path = place.directory.path().to_owned();
+    let store = FileStore::new(FileStoreConfig { name: "file1".parse().unwrap(), path, read_url }).unwrap();
+    for error in [store.probe(&object()).await.unwrap_err(), store.read(&object(), 0).await.map(drop).unwrap_err()] {
+        assert!(error.reason == Reason::StoreError && error.message.contains("is there, but"), "{error}");
+    }
+    place.store().delete(&object()).await.unwrap();
+    assert_eq!(store.probe(&object()).await.unwrap(), None);
+    assert_eq!(store.read(&object(), 0).await.map(drop).unwrap_err().reason, Reason::ObjectMissing);
+}
+
+#[tokio::test]
 async fn nothing_is_deleted_where_nothing_may_be_written() {
     // As in a mount point of root's without its mount, which the web server shows too.
     let place = Place::new().await;

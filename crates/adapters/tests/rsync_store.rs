@@ -294,6 +294,18 @@ async fn what_the_web_server_still_shows_is_not_gone() {
 }
 
 #[tokio::test]
+async fn what_the_web_server_does_not_show_is_not_missing() {
+    let (server, elsewhere) = (Server::start("").await, Server::start("").await);
+    put(&server.store(), 1, &sample::bits(10)).await.unwrap();
+    let config = RsyncStoreConfig { read_url: base_url("read_url", &elsewhere.read_url).unwrap(), ..server.config() };
+    let store = RsyncStore::new(config).unwrap();
+    for error in [store.probe(&object(1)).await.unwrap_err(), store.read(&object(1), 0).await.map(drop).unwrap_err()] {
+        assert!(error.reason == Reason::StoreError && error.message.contains("is there, but"), "{error}");
+    }
+    assert_eq!(store.probe(&object(2)).await.unwrap(), None, "another is not");
+}
+
+#[tokio::test]
 async fn tells_how_much_has_travelled() {
     let server = Server::start("").await;
     let store = server.store();

@@ -2,7 +2,8 @@
 //! fault that it meets.
 //!
 //! The steps are in the order in which faults build on each other: without a login no image, without a written object
-//! no location. Whatever happens, also on Ctrl-C, what was made is removed again. Nothing of anybody else's is touched.
+//! no location; the broker and the stores are tried without a login too. Whatever happens, also on Ctrl-C, what was made is
+//! removed again. Nothing of anybody else's is touched.
 
 mod locations;
 mod notifications;
@@ -72,6 +73,9 @@ async fn begin<'a>(config: &'a Config, report: &mut Report<'_>) -> Option<Trial<
 async fn steps(trial: &mut Trial<'_>, report: &mut Report<'_>) {
     stores::survey(trial, report).await;
     if !service::login(trial, report).await {
+        // What needs no image is tried all the same: who mends one thing is to know of the next.
+        notifications::listen(trial, report).await;
+        stores::write_all(trial, report).await;
         return;
     }
     service::sees_all(trial, report).await;

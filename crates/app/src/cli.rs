@@ -165,7 +165,7 @@ enum Command {
         /// Wait no longer than this, as in 90s or 10m (plain numbers are seconds); then exit with 3
         #[arg(long, requires = "wait", value_parser = timeout)]
         timeout: Option<Duration>,
-        /// Stop: what has not gone yet stays, and the store takes copies again
+        /// Stop: copies whose removal has not begun stay, and the store takes copies again
         #[arg(long)]
         cancel: bool,
         #[command(flatten)]

@@ -118,8 +118,12 @@ impl Gateway {
         }
         drop(listener);
         self.stopping.cancel();
-        self.copies.close();
-        let ended = async { tokio::join!(connections.shutdown(), self.copies.wait()) };
+        let ended = async {
+            connections.shutdown().await;
+            // None begins any more.
+            self.copies.close();
+            self.copies.wait().await;
+        };
         if tokio::time::timeout(self.settings.stop_timeout, ended).await.is_err() {
             tracing::warn!("uploads were still running: they are cut off");
         }

@@ -1,7 +1,12 @@
 //! Takes connections: so many at a time, by TLS where that is wanted, and with limits for how long a request may take to
 //! come.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::Request, middleware};
 use futures::{StreamExt, stream};
@@ -24,6 +29,8 @@ use crate::tls::Tls;
 
 /// Connections at a time. Further ones wait at the system's door.
 const CONNECTIONS: usize = 512;
+/// One address has so many of them at most; what it opens beyond is closed.
+const OF_ONE: usize = CONNECTIONS / 2;
 /// How long a client may take to send the head of a request, or stay without one.
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a client may take over the body of a request; all of them are small.
@@ -41,7 +48,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let router = router.layer(middleware::map_request(async |request: Request| request.map(in_time)));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (places, peers) = (Arc::new(Semaphore::new(CONNECTIONS)), Peers::default());
     let (connections, mut tasks) = (GracefulShutdown::new(), JoinSet::new());
     loop {
         let place = Arc::clone(&places).acquire_owned();
@@ -58,16 +65,53 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        let Some(admitted) = peers.admit(peer.ip()) else { continue };
         let (tls, router, watcher) = (tls.clone(), router.clone(), connections.watcher());
         tasks.spawn(async move {
             connection(stream, peer, tls, router, watcher).await;
-            drop(place);
+            drop((place, admitted));
         });
     }
     drop(listener);
     // What does not end in time ends with the process.
     let _ = tokio::time::timeout(REQUESTS_GRACE, connections.shutdown()).await;
     Ok(())
+}
+
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Peers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One connection of an address, until this is dropped.
+struct Admitted(Peers, IpAddr);
+
+impl Peers {
+    /// `None`: it has as many as it may.
+    fn admit(&self, peer: IpAddr) -> Option<Admitted> {
+        let mut counts = self.lock();
+        let count = counts.entry(peer).or_default();
+        (*count < OF_ONE).then(|| {
+            *count += 1;
+            Admitted(self.clone(), peer)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let Self(peers, peer) = self;
+        let mut counts = peers.lock();
+        if let Some(count) = counts.get_mut(peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(peer);
+            }
+        }
+    }
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, router: Router, watcher: Watcher) {
@@ -110,6 +154,17 @@ mod tests {
     use axum::body::to_bytes;
 
     use super::*;
+
+    #[test]
+    fn one_address_alone_does_not_keep_out_the_others() {
+        let (peers, one, other) = (Peers::default(), IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let mut all: Vec<Admitted> = (0..OF_ONE).map(|_| peers.admit(one).unwrap()).collect();
+        assert!(peers.admit(one).is_none() && peers.admit(other).is_some());
+        all.pop();
+        assert!(peers.admit(one).is_some(), "when one has ended");
+        all.clear();
+        assert!(peers.lock().is_empty());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_comes_a_byte_at_a_time_is_not_waited_for() {

@@ -26,7 +26,9 @@ mod transfers;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router, middleware,
+    Router,
+    http::HeaderMap,
+    middleware,
     routing::{get, post},
 };
 use mimeo_core::{Timestamp, ports::Clock};
@@ -45,8 +47,8 @@ struct Dashboard {
     sessions: Sessions,
     samples: Samples,
     streams: Streams,
-    /// Browsers come by TLS: cookies are for it alone.
-    secure: bool,
+    /// Mimeo itself has the certificate.
+    has_tls: bool,
 }
 
 /// Starts what measures; the pages are answered where the router is served.
@@ -55,10 +57,10 @@ pub(crate) fn start(
     engine: Arc<Engine>,
     authority: Arc<Authority>,
     clock: Arc<dyn Clock>,
-    secure: bool,
+    has_tls: bool,
     stop: &CancellationToken,
 ) -> Router {
-    let dashboard = Arc::new(Dashboard::new(engine, authority, clock, secure, stop));
+    let dashboard = Arc::new(Dashboard::new(engine, authority, clock, has_tls, stop));
     tasks.start("dashboard", Arc::clone(&dashboard).measure(stop.clone()));
     router(dashboard)
 }
@@ -68,11 +70,11 @@ impl Dashboard {
         engine: Arc<Engine>,
         authority: Arc<Authority>,
         clock: Arc<dyn Clock>,
-        secure: bool,
+        has_tls: bool,
         stop: &CancellationToken,
     ) -> Self {
         let (sessions, samples, streams) = (Sessions::default(), Samples::default(), Streams::new(stop.clone()));
-        Self { engine, authority, clock, sessions, samples, streams, secure }
+        Self { engine, authority, clock, sessions, samples, streams, has_tls }
     }
 
     /// Only whoever looks all the time can tell how fast something goes.
@@ -87,6 +89,14 @@ impl Dashboard {
 
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether the browser came by TLS, to Mimeo or to a proxy that says so: its cookies are for it alone then. Who says
+    /// so falsely spoils nobody's cookies but their own.
+    fn is_secure(&self, headers: &HeaderMap) -> bool {
+        let proxies = headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok());
+        let first = proxies.and_then(|schemes| schemes.split(',').next());
+        self.has_tls || first.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
     }
 }
 

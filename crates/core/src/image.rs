@@ -173,9 +173,11 @@ pub fn bare(url: &str) -> String {
     }
 }
 
-/// A URL without its password: which place it is, whatever the password is now.
+/// A URL without its password: which place it is, whatever the password is now. S3's whole key is one: each new secret has
+/// another name.
 pub fn place(url: &str) -> String {
     match userinfo(url) {
+        Some((scheme, _, place)) if scheme.starts_with("s3") => format!("{scheme}{place}"),
         Some((scheme, info, place)) => {
             let user = info.split_once(':').map_or(info, |(user, _)| user);
             format!("{scheme}{user}@{place}")
@@ -319,5 +321,7 @@ mod tests {
         assert_eq!(of("service%3Aglance:old"), of("service%3Aglance:new"));
         assert_ne!(of("service%3Aglance:pw"), of("other%3Aglance:pw"), "the container of another project");
         assert_eq!(place("rbd://fsid/pool/image/snap"), "rbd://fsid/pool/image/snap");
+        let of = |info: &str| place(&format!("s3+https://{info}s3.example/images/object"));
+        assert_eq!((of("OLD:a/b@"), of("NEW:c@")), (of(""), of("")), "an access key is exchanged with its secret");
     }
 }

@@ -8,7 +8,11 @@ use mimeo_core::{
     without_credentials,
 };
 
-use crate::{Engine, look::Look, withheld::withheld};
+use crate::{
+    Engine,
+    look::Look,
+    withheld::{Stay, withheld},
+};
 
 /// Takes out of the image the locations that are to be withdrawn, all but the last that it has and those that have to stay,
 /// leaves one of each that stands twice, and puts the others in the order that they should have. A failure is kept in the
@@ -32,8 +36,9 @@ pub(crate) async fn arrange(engine: &Engine, Look { sight, plan, .. }: &Look) ->
     let order = plan.order.as_deref().unwrap_or_default();
     let place = |url: &String| order.iter().position(|it| it == url).unwrap_or(order.len());
     // Stable: one that has come meanwhile is the last, but for those that should not be there.
-    keep.sort_by_key(|location| (withheld.contains_key(&location.url), place(&location.url)));
-    let mut failures: Vec<String> = withheld.iter().map(|(url, why)| stays(url, why)).collect();
+    let is_last_choice = |url: &String| withheld.get(url).is_some_and(|stay| !stay.is_last_copy);
+    keep.sort_by_key(|location| (is_last_choice(&location.url), place(&location.url)));
+    let mut failures: Vec<String> = withheld.iter().map(|(url, stay)| stays(url, stay)).collect();
     if keep != before.locations && !keep.is_empty() {
         let failure = change(engine, &before, &keep, &remove).await?;
         failures.extend(failure.filter(|_| !remove.is_empty()));
@@ -44,9 +49,14 @@ pub(crate) async fn arrange(engine: &Engine, Look { sight, plan, .. }: &Look) ->
     }
 }
 
-fn stays(url: &str, why: &str) -> String {
+fn stays(url: &str, Stay { why, is_last_copy }: &Stay) -> String {
     let url = without_credentials(url);
-    format!("{url} stays among the image's locations, as the last: Glance removes the bits with it, and {why}")
+    match is_last_copy {
+        true => format!("{url} stays among the image's locations: {why}"),
+        false => {
+            format!("{url} stays among the image's locations, as the last: Glance removes the bits with it, and {why}")
+        }
+    }
 }
 
 /// Makes of the locations those to be kept, in this order. Gives why that failed.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use mimeo_core::{
-    Image, Limits, Record, Result, StoreName, TimeZone, Timestamp,
+    Image, Limits, Reason, Record, Result, StoreName, TimeZone, Timestamp,
     plan::{self, Conditions, Observation, Plan, Policy, Sight},
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
@@ -333,6 +333,9 @@ impl Engine {
         let window = self.recent.open(image);
         let result = self.registry.put_back(&image.id, &findings.undone).await;
         self.recent.close(&window, &result);
+        if result.as_ref().err().is_none_or(|error| error.reason == Reason::ImageServiceUnreachable) {
+            self.recent.has_put_back(&image.id, &findings.undone);
+        }
         match result {
             Ok(()) => tracing::warn!(image = %image.id, what, "put back what registering locations had undone"),
             Err(error) => {

@@ -108,11 +108,14 @@ pub(crate) struct Verdict {
     /// How many images' copies wait for an operator.
     pub(crate) held: u64,
     pub(crate) confirmed: Timestamp,
+    /// What goes after that was not counted.
+    judged: Timestamp,
 }
 
 impl Verdict {
     pub(crate) fn lets_through(&self, record: &Record) -> bool {
-        self.held == 0 || record.image.gone_at.is_none_or(|at| at <= self.confirmed)
+        let last = if self.held == 0 { self.confirmed.max(self.judged) } else { self.confirmed };
+        record.image.gone_at.is_none_or(|at| at <= last)
     }
 }
 
@@ -129,7 +132,7 @@ pub(crate) async fn judge(engine: &Engine) -> Result<Verdict> {
         tracing::warn!(images, all, "more removals at once than the guard lets through; see `mimeo gc`");
     }
     engine.guard.lock().cleared = if held > 0 { confirmed } else { now };
-    Ok(Verdict { held, confirmed })
+    Ok(Verdict { held, confirmed, judged: now })
 }
 
 /// The images whose copies are to go, and those whose copies have just gone, which nobody has noted yet.

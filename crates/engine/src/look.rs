@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
-    Change, ImageId, Reason, Record, ReplicaState, Result, StoreName,
+    Change, Failure, ImageId, ObjectState, Reason, Record, Replica, ReplicaState, Result, StoreName,
     plan::{Plan, Sight},
 };
 
@@ -24,7 +24,7 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
     let sight = observe(engine, &record).await?;
     if let Sight::Present(image) = &sight {
-        if record.replicas.values().any(|replica| replica.state == ReplicaState::Proven) {
+        if !engine.settings.observe && awaits_a_patch(&record) {
             engine.recent.inherit(image);
         }
         engine.put_back_undone(image).await;
@@ -45,6 +45,16 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     take_note(engine, &before, &record);
     engine.asked.seen(&record, matches!(&sight, Sight::Present(image) if image.importing));
     Ok(Look { record, sight, plan })
+}
+
+/// Whether the process before this one may have had the image's locations changed: some are to be added, taken out, or put
+/// in another place.
+fn awaits_a_patch(record: &Record) -> bool {
+    let is_moved = |failure: &Failure| matches!(failure.reason, Reason::StoreDown | Reason::Demoted);
+    let is_on_its_way =
+        |replica: &Replica| replica.state == ReplicaState::Proven || replica.failure.as_ref().is_some_and(is_moved);
+    record.replicas.values().any(is_on_its_way)
+        || record.objects.iter().any(|object| object.state == ObjectState::Doomed)
 }
 
 /// Copies that were seen may be asked for by their stores' probers; what was lost is told, once for each time.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use mimeo_core::{Change, Object, Record, Result, StoreName, Timestamp, plan::Conditions};
+use tokio::sync::watch;
 
 use crate::{
     Engine,
@@ -24,7 +25,14 @@ const MOVING: &str = "moving:";
 const ENDED: &str = "";
 
 #[derive(Default)]
-pub(crate) struct Orders(Mutex<Given>);
+pub(crate) struct Orders {
+    given: Mutex<Given>,
+    /// Held while the ledger says something else than what is known here: at a start, what is read must not undo what is
+    /// said meanwhile.
+    saying: tokio::sync::Mutex<()>,
+    /// Whether what was said before this process began was read.
+    known: watch::Sender<bool>,
+}
 
 #[derive(Default)]
 pub(crate) struct Given {
@@ -37,7 +45,12 @@ pub(crate) struct Given {
 
 impl Orders {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Given> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before that nothing is placed anywhere.
+    pub(crate) async fn are_known(&self) {
+        let _ = self.known.subscribe().wait_for(|known| *known).await;
     }
 
     pub(crate) fn add_to(&self, conditions: &mut Conditions) {
@@ -51,6 +64,7 @@ impl Orders {
 /// Reads what was said before this process began, and looks where the ledger's copies are.
 pub(crate) async fn recall(engine: &Engine) -> Result<()> {
     let (mut draining, mut moving) = (BTreeMap::new(), BTreeMap::new());
+    let _saying = engine.orders.saying.lock().await;
     for facts in &engine.settings.policy.stores {
         for (kind, orders) in [(DRAINING, &mut draining), (MOVING, &mut moving)] {
             let text = engine.ledger.bookmark(&format!("{kind}{}", facts.name)).await?;
@@ -61,6 +75,7 @@ pub(crate) async fn recall(engine: &Engine) -> Result<()> {
     let found = survey::survey(engine).await?;
     let mut given = engine.orders.lock();
     *given = Given { draining, moving, renamed: survey::renamed(engine, &found) };
+    engine.orders.known.send_replace(true);
     Ok(())
 }
 
@@ -74,11 +89,13 @@ pub(crate) async fn names_changed(engine: &Engine) -> Result<()> {
 /// From now on, and after every restart, the store is to become empty.
 pub(crate) async fn drain(engine: &Engine, store: &StoreName) -> Result<()> {
     let now = engine.clock.now();
+    let saying = engine.orders.saying.lock().await;
     let since = engine.orders.lock().draining.get(store).copied().unwrap_or(now);
     write(engine, DRAINING, store, Some(since)).await?;
     mimeo_crash::point("drain-said");
     // Before the marks: whoever looks because of one is to know of it.
     engine.orders.lock().draining.insert(store.clone(), since);
+    drop(saying);
     tracing::info!(%store, "the store is drained");
     if sabotage::is(Bug::DrainDoesNotWait) {
         give_up(engine, store).await?;
@@ -98,10 +115,12 @@ async fn give_up(engine: &Engine, store: &StoreName) -> Result<()> {
     Ok(())
 }
 
-/// What has not gone yet stays.
+/// A copy whose removal has not begun stays.
 pub(crate) async fn cancel_drain(engine: &Engine, store: &StoreName) -> Result<()> {
+    let saying = engine.orders.saying.lock().await;
     write(engine, DRAINING, store, None).await?;
     engine.orders.lock().draining.remove(store);
+    drop(saying);
     tracing::info!(%store, "the store is no longer drained");
     mark_store(engine, store).await
 }
@@ -114,9 +133,11 @@ pub(crate) async fn move_store(engine: &Engine, store: &StoreName) -> Result<u64
         return Ok(0);
     }
     let now = engine.clock.now();
+    let saying = engine.orders.saying.lock().await;
     write(engine, MOVING, store, Some(now)).await?;
     mimeo_crash::point("move-said");
     engine.orders.lock().moving.insert(store.clone(), now);
+    drop(saying);
     tracing::info!(%store, copies = elsewhere, "the store's copies are proven at its new place");
     let is_elsewhere = |record: &Record| engine.elsewhere(record).contains(store);
     retry_where(engine, is_elsewhere).await?;
@@ -131,6 +152,7 @@ pub(crate) async fn end_moves(engine: &Engine) -> Result<()> {
     }
     let found = survey::survey(engine).await?;
     for store in moving.iter().filter(|store| found.get(store).is_none_or(|found| found.elsewhere == 0)) {
+        let _saying = engine.orders.saying.lock().await;
         write(engine, MOVING, store, None).await?;
         engine.orders.lock().moving.remove(store);
         tracing::info!(%store, "all of the store's copies are at its new place");

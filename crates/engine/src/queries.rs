@@ -41,10 +41,15 @@ impl Engine {
 
     /// The image with this id, if the ledger or Glance knows it.
     pub async fn image(&self, id: &ImageId) -> Result<Option<ImageReport>> {
-        if let Some(record) = self.ledger.load(id).await? {
-            return Ok(Some(self.report(&record)));
+        if let Some(report) = self.known(id).await? {
+            return Ok(Some(report));
         }
         Ok(self.registry.look(id).await?.map(|image| self.report(&self.preview(&image))))
+    }
+
+    /// As [`image`](Self::image), of one that the ledger knows.
+    pub async fn known(&self, id: &ImageId) -> Result<Option<ImageReport>> {
+        Ok(self.ledger.load(id).await?.map(|record| self.report(&record)))
     }
 
     /// Images that fit, in order of their ids.

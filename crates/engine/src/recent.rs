@@ -45,6 +45,17 @@ struct Patch {
     /// Nobody knows whether it was ever sent.
     is_inherited: bool,
     before: Snapshot,
+    outlived: Outlived,
+    /// What was put back meanwhile: an event that brings it may be our own.
+    put_back: Undone,
+}
+
+/// Of which another's change was seen to stand after the PATCH.
+#[derive(Default)]
+struct Outlived {
+    visibility: bool,
+    protected: bool,
+    status: bool,
 }
 
 /// A PATCH under way.
@@ -83,6 +94,13 @@ impl Recent {
         let patch = Patch::new(number, before);
         self.lock().entry(image.clone()).or_default().patches.push(patch);
         Open { image, number }
+    }
+
+    /// What was undone has been put back. From then on it is its owner's: in doubt it is told, and not put back again.
+    pub(crate) fn has_put_back(&self, image: &ImageId, undone: &Undone) {
+        for patch in self.lock().get_mut(image).into_iter().flat_map(|story| &mut story.patches) {
+            join(&mut patch.put_back, undone);
+        }
     }
 
     /// The PATCH was answered, or given up. One that was refused has undone nothing; without an answer Glance may still
@@ -149,8 +167,9 @@ impl Story {
                 findings.add(found);
             }
         }
-        // Where another's change has outlived the PATCH, or every event must have come, there is nothing left to find.
-        self.patches.retain(|patch| patch.is_open_for_events() && !patch.has_survivor(now));
+        // Where every event must have come there is nothing left to find.
+        self.patches.retain(Patch::is_open_for_events);
+        self.patches.iter_mut().for_each(|patch| patch.outlived_by(now));
         findings
     }
 }
@@ -158,7 +177,8 @@ impl Story {
 impl Patch {
     fn new(number: u64, before: &Image) -> Self {
         let (began, before) = (Instant::now(), before.snapshot());
-        Self { number, began, told: None, ended: None, is_written: false, is_inherited: false, before }
+        let (told, ended, outlived, put_back) = (None, None, Outlived::default(), Undone::default());
+        Self { number, began, told, ended, is_written: false, is_inherited: false, before, outlived, put_back }
     }
 
     fn is_open_for_events(&self) -> bool {
@@ -169,9 +189,13 @@ impl Patch {
         }
     }
 
-    fn has_survivor(&self, now: &Snapshot) -> bool {
-        let guarded = |snapshot: &Snapshot| (snapshot.visibility, snapshot.status, snapshot.protected);
-        self.ended.is_some() && guarded(&self.before) != guarded(now)
+    /// A change of another's that has outlived the PATCH was not undone by it, whoever takes it back later.
+    fn outlived_by(&mut self, now: &Snapshot) {
+        if self.ended.is_some() {
+            self.outlived.visibility |= self.before.visibility != now.visibility;
+            self.outlived.protected |= self.before.protected != now.protected;
+            self.outlived.status |= self.before.status != now.status;
+        }
     }
 
     /// The last value that an event brought while this PATCH ran and that the image no longer has; and whether other
@@ -218,32 +242,39 @@ struct Doubt(bool);
 
 impl Findings {
     fn add(&mut self, more: Self) {
-        let Undone { visibility, protected, deactivated } = more.undone;
-        self.undone.visibility = visibility.or(self.undone.visibility);
-        self.undone.protected = protected.or(self.undone.protected);
-        self.undone.deactivated = deactivated.or(self.undone.deactivated);
+        join(&mut self.undone, &more.undone);
         self.reports.extend(more.reports);
     }
 
     /// In doubt the stricter value wins: an image that its owner made private must not become public again because of
     /// Mimeo, while one that stays private for too long can be opened by a word.
     fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], is_alone: bool, now: &Snapshot) {
-        if let Some((visibility, doubt)) = patch.lost(events, is_alone, now, |event| event.visibility) {
-            match !doubt.0 || openness(visibility) < openness(now.visibility) {
+        if let Some((visibility, doubt)) = patch.lost(events, is_alone, now, |event| event.visibility)
+            && !patch.outlived.visibility
+        {
+            let is_first = patch.put_back.visibility != Some(visibility);
+            match is_first && (!doubt.0 || openness(visibility) < openness(now.visibility)) {
                 true => self.undone.visibility = Some(visibility),
                 false => self.reports.push(format!("visibility={visibility}")),
             }
         }
-        if let Some((protected, doubt)) = patch.lost(events, is_alone, now, |event| event.protected) {
-            match !doubt.0 || protected {
+        if let Some((protected, doubt)) = patch.lost(events, is_alone, now, |event| event.protected)
+            && !patch.outlived.protected
+        {
+            let is_first = patch.put_back.protected != Some(protected);
+            match is_first && (!doubt.0 || protected) {
                 true => self.undone.protected = Some(protected),
                 false => self.reports.push(format!("protected={protected}")),
             }
         }
-        match patch.lost(events, is_alone, now, |event| event.status) {
-            Some((ImageStatus::Deactivated, _)) => self.undone.deactivated = Some(true),
-            Some((status, _)) => self.reports.push(format!("status={status}")),
-            None => {}
+        let is_first = patch.put_back.deactivated != Some(true);
+        match patch.lost(events, is_alone, now, |event| event.status).filter(|_| !patch.outlived.status) {
+            Some((ImageStatus::Deactivated, _)) if is_first => self.undone.deactivated = Some(true),
+            // All others are Glance's own way from the upload on, of which an event may come late.
+            Some((status @ (ImageStatus::Active | ImageStatus::Deactivated), _)) => {
+                self.reports.push(format!("status={status}"));
+            }
+            _ => {}
         }
         if let Some((name, _)) = patch.lost(events, is_alone, now, |event| event.name.clone()) {
             self.reports.push(format!("name={:?}", name.unwrap_or_default()));
@@ -258,6 +289,14 @@ impl Findings {
             self.reports.push(format!("the properties {keys:?}"));
         }
     }
+}
+
+/// The later word counts.
+fn join(all: &mut Undone, more: &Undone) {
+    let &Undone { visibility, protected, deactivated } = more;
+    all.visibility = visibility.or(all.visibility);
+    all.protected = protected.or(all.protected);
+    all.deactivated = deactivated.or(all.deactivated);
 }
 
 /// How many may see an image: the less the stricter.

@@ -133,7 +133,7 @@ async fn add_alone(engine: &Engine, before: &Image, location: &Location) -> Resu
     match engine.registry.look(&before.id).await? {
         Some(now) if now.has_location(&location.url) => Ok(()),
         Some(now) if now.status == ImageStatus::Active && !now.importing => {
-            add(engine, before, std::slice::from_ref(location)).await
+            add(engine, &now, std::slice::from_ref(location)).await
         }
         // Those before it took their time.
         _ => Err(Error::new(

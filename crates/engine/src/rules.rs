@@ -6,7 +6,10 @@ use mimeo_core::{
     Image, Result, StoreName,
     policy::{RuleSpec, Rules, Verdict},
 };
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::{spawn_blocking, yield_now},
+    time::Instant,
+};
 
 use crate::{
     Engine, Refusal,
@@ -18,6 +21,8 @@ use crate::{
 const LOOKED_AT: u64 = 10_000;
 /// For so long images are looked at for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// An expression that takes longer on one image, a sample, is not asked of the others.
+const SLOW: Duration = Duration::from_millis(500);
 /// Matching images that are named.
 const NAMED: usize = 100;
 
@@ -57,10 +62,17 @@ impl Engine {
         if let Some(copies) = spec.copies.filter(|copies| !(1..=most).contains(copies)) {
             return Ok(Err(format!("copies: {copies} is not from 1 to {most}, which is how many stores are named")));
         }
-        let rule = match Rules::compile(vec![spec]) {
-            Ok(rule) => rule,
-            Err((_, error)) => return Ok(Err(format!("when: is no CEL expression: {error}"))),
+        let turn = self.asked_rules.acquire().await;
+        let began = Instant::now();
+        let rule = match spawn_blocking(|| Rules::compile(vec![spec])).await {
+            Ok(Ok(_)) if began.elapsed() > SLOW => {
+                return Ok(Err(format!("when: takes more than {SLOW:?} for one image")));
+            }
+            Ok(Ok(rule)) => rule,
+            Ok(Err((_, error))) => return Ok(Err(format!("when: is no CEL expression: {error}"))),
+            Err(broken) => return Ok(Err(format!("when: cannot be tried: {broken}"))),
         };
+        drop(turn);
         let (mut report, mut matching) = (TrialReport::default(), Vec::new());
         let (images, complete) = self
             .each_image(|image| {

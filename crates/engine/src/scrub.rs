@@ -90,3 +90,28 @@ pub(crate) async fn hand_on(engine: &Engine, store: &StoreName) {
         Err(error) => tracing::warn!(%store, error = error.chain(), "the next scrub could not be marked"),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use mimeo_testkit::sample::{id, time};
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_proof_is_renewed_first_where_there_is_room() {
+        let (scrubs, store) = (Arc::new(Scrubs::default()), "http1".parse::<StoreName>().unwrap());
+        let waiting = BTreeMap::from([(id(1), time(30)), (id(2), time(10)), (id(3), time(20))]);
+        scrubs.lock().insert(store.clone(), Queue { waiting, ..Queue::default() });
+        let slots: Vec<Slot> = (0..SCRUBS)
+            .map(|_| {
+                let next = scrubs.next(&store).unwrap();
+                scrubs.enter(&store, &next).unwrap()
+            })
+            .collect();
+        assert_eq!(slots.iter().map(|slot| slot.image.clone()).collect::<Vec<_>>(), [id(2), id(3)]);
+        assert_eq!(scrubs.next(&store), None, "no room");
+        drop(slots);
+        assert_eq!(scrubs.next(&store), Some(id(1)));
+    }
+}

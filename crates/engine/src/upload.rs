@@ -132,16 +132,30 @@ impl Engine {
     /// Prepares to copy an upload of `size` bytes, where that is known, to the stores that the rules want for the image.
     /// `None`: there is nothing to copy, or not now.
     pub async fn upload(self: &Arc<Self>, id: &ImageId, becomes: Becomes, size: Option<u64>) -> Result<Option<Upload>> {
-        if self.settings.observe {
+        let known = tokio::time::timeout(LAST_TURN.0, self.orders.are_known());
+        if self.settings.observe || known.await.is_err() {
             return Ok(None);
         }
-        let Some(held) = self.hold(id).await else { return Ok(None) };
+        // Nobody knows yet whether whoever uploads may: of an image that has its bits no turn is taken.
         let Some(image) = self.registry.look(id).await? else { return Ok(None) };
         let is_new = image.status == ImageStatus::Queued && !image.properties.contains_key(CHECK_PROPERTY);
         if !is_new || size == Some(0) {
             return Ok(None);
         }
-        let image = Image { size, ..image };
+        let Some(held) = self.hold(id).await else {
+            self.turns.contest(id);
+            return Ok(None);
+        };
+        let prepared = self.prepare(Image { size, ..image }, becomes, held).await;
+        if !matches!(prepared, Ok(Some(_))) {
+            // What came due meanwhile was left out.
+            self.wake.notify_one();
+        }
+        prepared
+    }
+
+    async fn prepare(self: &Arc<Self>, image: Image, becomes: Becomes, held: Held) -> Result<Option<Upload>> {
+        let id = &image.id;
         let record = self.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
         let record = match record.objects.is_empty() {
             true => record,
@@ -200,7 +214,13 @@ impl Copying {
     }
 
     async fn copy(mut self) -> Result<()> {
-        let Some(first) = self.bits.recv().await else { return Ok(()) };
+        let first = tokio::select! {
+            biased;
+            first = self.bits.recv() => first,
+            // Who was refused may go on to send, or never begin.
+            _ = &mut self.outcome => None,
+        };
+        let Some(first) = first else { return Ok(()) };
         self.consent().await?;
         let Self { engine, image, becomes, stores, held, mut bits, outcome } = self;
         let enter = |store: &StoreName| Some((store.clone(), engine.gates(store).copies.enter_before_last()?));
@@ -254,21 +274,41 @@ impl Copying {
         }
     }
 
-    /// Waits until Glance shows that it takes an upload of this image. It is the only one that passes here for the image,
-    /// and its first bytes are on their way; that Glance takes another one that goes another way, at the very moment at which
-    /// it is to refuse this one, cannot be told apart: then the copies are given up with its answer.
-    async fn consent(&self) -> Result<()> {
+    /// Waits until Glance shows that it takes an upload of this image, as long as it has not refused this one. It is the only one that
+    /// passes here for the image, and its first bytes are on their way; that Glance takes another one that goes another way,
+    /// at the very moment at which it is to refuse this one, cannot be told apart: then the copies are given up with its
+    /// answer.
+    async fn consent(&mut self) -> Result<()> {
+        let none = |why| Err(Error::new(Reason::Cancelled, why));
         let began = Instant::now();
-        while began.elapsed() < CONSENT.0 && !self.bits.is_closed() {
-            let image = self.engine.registry.look(&self.image.id).await?;
-            match image.map(|image| image.status) {
+        while began.elapsed() < CONSENT.0 {
+            let shown = tokio::select! {
+                biased;
+                outcome = &mut self.outcome => match outcome {
+                    Ok(()) => {
+                        self.outcome = taken();
+                        return Ok(());
+                    }
+                    Err(_) => return none("Glance refused the upload"),
+                },
+                shown = self.engine.registry.look(&self.image.id) => shown?.map(|image| image.status),
+            };
+            match shown {
+                _ if self.held.is_contested() => return none("another upload of the image goes on beside this one"),
                 Some(status) if status == self.becomes.consent() => return Ok(()),
                 Some(ImageStatus::Queued) => tokio::time::sleep(CONSENT.1).await,
                 _ => break,
             }
         }
-        Err(Error::new(Reason::Cancelled, "Glance did not show that it takes the upload"))
+        none("Glance did not show that it takes the upload")
     }
+}
+
+/// What says that the image service took the upload.
+fn taken() -> oneshot::Receiver<()> {
+    let (say, taken) = oneshot::channel();
+    Outcome(say).taken();
+    taken
 }
 
 /// The image that the upload has become, once the image service said that it took it.

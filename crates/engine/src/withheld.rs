@@ -1,6 +1,6 @@
-//! Locations that are to go and have to stay for now. With one at a store that it can write itself Glance removes the bits,
-//! so it is taken out only when the sweeper might remove them: when nothing else names them, and when they are not the
-//! last.
+//! Locations that are to go and have to stay for now: that of the last proven copy that answers, without which nobody could
+//! read the image; and, since Glance removes the bits with one at a store that it can write itself, those whose bits something
+//! else names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,29 +13,44 @@ use crate::{
     sweep,
 };
 
-/// Those of the image's locations at `urls`, all of which are to go, that have to stay, and why.
-pub(crate) async fn withheld(engine: &Engine, image: &Image, urls: &[String]) -> Result<BTreeMap<String, String>> {
-    let goes = |location: &&Location| urls.contains(&location.url);
-    let with_bits = |location: &&Location| is_removed_with_its_bits(&location.url);
-    let concerned: Vec<&Location> = image.locations.iter().filter(goes).filter(with_bits).collect();
-    if concerned.is_empty() || sabotage::is(Bug::BitsGoWithTheirLocation) {
+/// Why a location stays.
+pub(crate) struct Stay {
+    pub(crate) why: String,
+    /// It is the last copy that can be read, and keeps its place; any other is the last one to be tried.
+    pub(crate) is_last_copy: bool,
+}
+
+/// Those of the image's locations at `urls`, all of which are to go, that have to stay.
+pub(crate) async fn withheld(engine: &Engine, image: &Image, urls: &[String]) -> Result<BTreeMap<String, Stay>> {
+    if sabotage::is(Bug::BitsGoWithTheirLocation) {
         return Ok(BTreeMap::new());
     }
-    let objects: BTreeSet<String> = concerned.iter().flat_map(|location| names_in(location)).collect();
-    let names = engine.naming.ask(engine, objects).await;
+    let goes = |location: &&Location| urls.contains(&location.url);
+    let with_bits = |location: &&Location| is_removed_with_its_bits(&location.url);
+    let concerned: Vec<&Location> = image.locations.iter().filter(goes).collect();
+    let objects: BTreeSet<String> =
+        concerned.iter().filter(|location| with_bits(location)).flat_map(|location| names_in(location)).collect();
+    let names = match objects.is_empty() {
+        true => None,
+        false => Some(engine.naming.ask(engine, objects).await),
+    };
     let record = engine.ledger.load(&image.id).await?.unwrap_or_else(|| Record::new(image.id.clone()));
     let mut withheld = BTreeMap::new();
     for location in concerned {
         let others = image.locations.iter().filter(|other| !urls.contains(&other.url));
-        let why = match &names {
-            Ok(names) => named(names, image, location, others),
-            Err(error) => Some(format!("it cannot be known who else names its bits: {}", error.chain())),
+        let why = match names.as_ref().filter(|_| with_bits(&location)) {
+            None => None,
+            Some(Ok(names)) => named(names, image, location, others),
+            Some(Err(error)) => Some(format!("it cannot be known who else names its bits: {}", error.chain())),
         };
-        let why = match why {
-            None if is_last(engine, &record, location).await? => Some("it is the last proven copy that answers".into()),
-            why => why,
+        let stay = match why {
+            Some(why) => Some(Stay { why, is_last_copy: false }),
+            None if is_last(engine, &record, location).await? => {
+                Some(Stay { why: "it is the last proven copy that answers".into(), is_last_copy: true })
+            }
+            None => None,
         };
-        withheld.extend(why.map(|why| (location.url.clone(), why)));
+        withheld.extend(stay.map(|stay| (location.url.clone(), stay)));
     }
     Ok(withheld)
 }

@@ -27,8 +27,8 @@ pub(crate) fn of(kind: &str, options: &[&str]) -> Stores {
         // A pool of a Ceph, whose keyring the file names.
         ("rbd", [conf_file, user, pool]) => rbd(conf_file, user, pool),
         // A bucket, with the keys in the `AWS_*` variables. `small-parts`: the server takes parts of 25,000 bytes (radosgw:
-        // `rgw_multipart_min_part_size`).
-        ("s3", [endpoint, bucket, small @ ..]) => s3(endpoint, bucket, *small == ["small-parts"]),
+        // `rgw_multipart_min_part_size`). `ca_file=FILE`: who signed its certificate.
+        ("s3", [endpoint, bucket, options @ ..]) => s3(endpoint, bucket, options),
         // A Swift that is logged in to by version 1, or with a project by Keystone.
         ("swift", [url, user, container]) => {
             let credentials = SwiftCredentials::tempauth(url, user, password().into()).unwrap();
@@ -97,24 +97,28 @@ fn rbd(conf_file: &str, user: &str, pool: &str) -> Stores {
     vec![Box::new(RbdStore::new(config).unwrap()), Box::new(small)]
 }
 
-fn s3(endpoint: &str, bucket: &str, small_parts: bool) -> Stores {
+fn s3(endpoint: &str, bucket: &str, options: &[&str]) -> Stores {
+    let written = endpoint.to_owned();
+    let authorities = options.iter().find_map(|option| option.strip_prefix("ca_file="));
     let endpoint = base("endpoint", endpoint);
     let config = S3StoreConfig {
         name: name(),
         bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, bucket, "us-east-1").unwrap(),
         endpoint,
+        written,
         prefix: String::new(),
         credentials: S3Credentials {
             access_key: variable("AWS_ACCESS_KEY_ID"),
             secret_key: variable("AWS_SECRET_ACCESS_KEY").into(),
             session_token: None,
         },
-        authorities: Vec::new(),
+        authorities: authorities.map_or_else(Vec::new, |file| s3::certificates(&fs::read(file).unwrap()).unwrap()),
         location_credentials: false,
+        checksum: options.contains(&"checksum"),
     };
     let store = S3Store::new(config).unwrap();
     let mut stores: Stores = vec![Box::new(store.clone())];
-    if small_parts {
+    if options.contains(&"small-parts") {
         stores.push(Box::new(store.with_part(25_000)));
     }
     stores

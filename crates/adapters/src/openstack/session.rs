@@ -1,6 +1,7 @@
 //! The token's life: who we are at the moment, and where the service is.
 
 use std::{
+    collections::BTreeMap,
     error::Error as StdError,
     sync::{
         Arc,
@@ -135,8 +136,13 @@ impl Login {
         let endpoint = match service {
             Endpoint::At(endpoint) => endpoint.clone(),
             Endpoint::InCatalogue { service, interface, region } => {
-                let none = || not_in_catalogue(cloud, service, interface, region.as_deref());
-                checked(&in_catalogue(&keystone, service, interface, region.as_deref()).ok_or_else(none)?)?
+                let region = region.as_deref();
+                let found = in_catalogue(&keystone, service, interface, region);
+                if found.values().any(|url| Some(url) != found.values().next()) {
+                    return Err(in_several_regions(cloud, service, interface, &found));
+                }
+                let none = || not_in_catalogue(cloud, service, interface, region);
+                checked(found.values().next().ok_or_else(none)?)?
             }
         };
         let lifetime = info.issued_at.and_then(|issued| (info.expires_at - issued).to_std().ok());
@@ -156,14 +162,35 @@ pub(super) fn renewal(life: Duration) -> Option<Instant> {
     Instant::now().checked_add(life.saturating_sub(MARGIN.min(life / 10)))
 }
 
-fn in_catalogue(keystone: &AsyncOpenStack, kind: &str, interface: &str, region: Option<&str>) -> Option<String> {
+/// The endpoints that fit, each with its region.
+fn in_catalogue(
+    keystone: &AsyncOpenStack,
+    kind: &str,
+    interface: &str,
+    region: Option<&str>,
+) -> BTreeMap<String, String> {
     let services = keystone.get_token_catalog().unwrap_or_default();
     let endpoints =
         services.into_iter().filter(|service| service.service_type == kind).flat_map(|service| service.endpoints);
     let fits = |told: Option<&str>| region.is_none() || told == region;
-    let mut endpoints =
-        endpoints.filter(|endpoint| endpoint.interface == interface && fits(endpoint.region.as_deref()));
-    endpoints.next().map(|endpoint| endpoint.url)
+    let fitting = endpoints.filter(|endpoint| endpoint.interface == interface && fits(endpoint.region.as_deref()));
+    // Of several in one region, the first.
+    let by_region = fitting.map(|endpoint| (endpoint.region.unwrap_or_default(), endpoint.url));
+    by_region.fold(BTreeMap::new(), |mut found, (region, url)| {
+        found.entry(region).or_insert(url);
+        found
+    })
+}
+
+fn in_several_regions(cloud: &CloudConfig, service: &str, interface: &str, found: &BTreeMap<String, String>) -> Error {
+    let regions: Vec<&str> = found.keys().map(String::as_str).collect();
+    let section = if service == "image" { "in [openstack]" } else { "in the store's section" };
+    let message = format!(
+        "the catalogue of {} has {interface} endpoints of type {service} in the regions {}: set region {section}",
+        place(cloud),
+        regions.join(", ")
+    );
+    Error::new(Reason::NotAllowed, message)
 }
 
 fn not_in_catalogue(cloud: &CloudConfig, service: &str, interface: &str, region: Option<&str>) -> Error {

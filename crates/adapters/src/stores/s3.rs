@@ -1,10 +1,11 @@
 //! S3 and what speaks its protocol: multipart uploads, which can be gone on with.
 //!
-//! Every request is signed in its URL, so that bodies pass without being hashed first; messages show the URL alone. The
-//! server's `ETag`s are no proof of what it stored: proving is the engine's.
+//! Every request is signed in its URL, so that bodies pass without being hashed first, or with a checksum behind them
+//! (`checked.rs`); messages show the URL alone. What the server tells is no proof of what it stored: proving is the engine's.
 
 mod answer;
 mod api;
+mod checked;
 mod config;
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -89,7 +89,6 @@ impl Web {
     /// After a removal that found nothing: an object that the server still shows is not gone. Where a directory is away,
     /// with its mount say, there is nothing to remove, and later it is back. (What was found and removed was there.)
     /// `key` is that of the place in the store's section.
-    #[cfg(any(feature = "file", feature = "sftp", feature = "rsync"))]
     pub(super) async fn shown_gone(&self, object: &ObjectName, key: &str) -> Result<()> {
         if self.probe(object).await?.is_none() {
             return Ok(());
@@ -99,6 +98,39 @@ impl Web {
             "{store}: {object} is not there, but {location} still shows it: do {key} and read_url show the same files?"
         );
         Err(Error::new(Reason::StoreError, message))
+    }
+
+    /// As [`read`](Self::read); what the server does not show must be missing where it was written too, which `is_there`
+    /// finds out. `key` as in [`shown_gone`](Self::shown_gone).
+    pub(super) async fn read_unless_there(
+        &self,
+        object: &ObjectName,
+        offset: u64,
+        key: &str,
+        is_there: impl Future<Output = Result<bool>>,
+    ) -> Result<ByteStream> {
+        let read = self.read(object, offset).await;
+        let is_missing = read.as_ref().err().is_some_and(|error| error.reason == Reason::ObjectMissing);
+        if is_missing && is_there.await? { Err(self.not_shown(object, key)) } else { read }
+    }
+
+    /// As [`probe`](Self::probe), in the same way.
+    pub(super) async fn probe_unless_there(
+        &self,
+        object: &ObjectName,
+        key: &str,
+        is_there: impl Future<Output = Result<bool>>,
+    ) -> Result<Option<u64>> {
+        let found = self.probe(object).await?;
+        if found.is_none() && is_there.await? { Err(self.not_shown(object, key)) } else { Ok(found) }
+    }
+
+    fn not_shown(&self, object: &ObjectName, key: &str) -> Error {
+        let (store, location) = (&self.store, self.location(object));
+        let message = format!(
+            "{store}: {object} is there, but {location} says that it is not: do {key} and read_url show the same files?"
+        );
+        Error::new(Reason::StoreError, message)
     }
 
     fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {

@@ -231,6 +231,27 @@ async fn the_location_and_all_reads_are_where_glance_reads() {
 }
 
 #[tokio::test]
+async fn what_one_of_two_addresses_does_not_show_is_not_missing_and_not_gone() {
+    let (written, read) = (Dav::default(), Dav::default());
+    let router = Router::new()
+        .route("/w/{name}", any(dav).with_state(written.clone()))
+        .route("/r/{name}", any(dav).with_state(read.clone()));
+    let server = server::serve(router).await;
+    let (url, read_url) = (format!("{}/w/", server.url), format!("{}/r/", server.url));
+    let config = HttpStoreConfig::new("http1".parse().unwrap(), &url, Some(&read_url)).unwrap();
+    let store = HttpStore::new(config).unwrap();
+    written.objects.lock().unwrap().insert(object().to_string(), sample::bits(10));
+    for error in [store.probe(&object()).await.unwrap_err(), store.read(&object(), 0).await.map(drop).unwrap_err()] {
+        assert!(error.reason == Reason::StoreError && error.message.contains("is there, but"), "{error}");
+    }
+    let bits = written.objects.lock().unwrap().remove(&object().to_string()).unwrap();
+    assert_eq!(store.probe(&object()).await.unwrap(), None);
+    read.objects.lock().unwrap().insert(object().to_string(), bits);
+    let error = store.delete(&object()).await.unwrap_err();
+    assert!(error.reason == Reason::StoreError && error.message.contains("still shows it"), "{error}");
+}
+
+#[tokio::test]
 async fn a_directory_that_is_not_there_is_made_once_with_those_above_it() {
     let (asked, there) = (Asked::default(), Arc::new(Mutex::new(BTreeSet::from(["/".to_owned()]))));
     let seen = Arc::clone(&asked);

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -15,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -27,10 +29,14 @@ pub(crate) struct Content {
     pub(crate) objects: BTreeMap<String, Bytes>,
     /// By key and id.
     pub(crate) uploads: BTreeMap<(String, String), BTreeMap<u16, Bytes>>,
+    /// The ids of those that were begun with checksums.
+    checked: BTreeSet<String>,
     /// What each kind of request is answered with instead.
     pub(crate) refusals: BTreeMap<&'static str, (u16, &'static str)>,
     /// The kinds of requests that came.
     pub(crate) seen: BTreeSet<&'static str>,
+    /// The body of the last request that ended an upload.
+    pub(crate) completion: String,
     ids: u32,
 }
 
@@ -39,6 +45,8 @@ pub(crate) struct Bucket {
     pub(crate) content: Arc<Mutex<Content>>,
     /// The answer to the first part waits until the second is begun.
     pub(crate) overlap: bool,
+    /// Bodies are taken as they are, whatever the headers say.
+    pub(crate) is_old: bool,
     begun: watch::Sender<u16>,
 }
 
@@ -51,7 +59,7 @@ type Parameters = BTreeMap<String, String>;
 
 impl Bucket {
     pub(crate) fn new() -> Self {
-        Self { content: Arc::default(), overlap: false, begun: watch::Sender::new(0) }
+        Self { content: Arc::default(), overlap: false, is_old: false, begun: watch::Sender::new(0) }
     }
 
     pub(crate) async fn served(&self) -> Server {
@@ -139,7 +147,8 @@ async fn request(
         ("GET", None) => "get",
         _ => "head",
     };
-    if let Some(refusal) = unsigned(&query).or_else(|| bucket.refusal(kind)) {
+    let unsigned = if headers.contains_key(header::AUTHORIZATION) { None } else { unsigned(&query) };
+    if let Some(refusal) = unsigned.or_else(|| bucket.refusal(kind)) {
         return refusal;
     }
     let number = query.get("partNumber").map_or(0, |number| number.parse().unwrap());
@@ -151,8 +160,15 @@ async fn request(
     if bucket.overlap && number == 1 {
         bucket.begun.subscribe().wait_for(|begun| *begun > 1).await.unwrap();
     }
+    let (body, told) = match headers.contains_key("x-amz-trailer") && !bucket.is_old {
+        false => (body, None),
+        true => match checked(&body, &headers) {
+            Some((body, checksum)) => (body, Some([("x-amz-checksum-sha256", checksum)])),
+            None => return error(400, "BadDigest"),
+        },
+    };
     let mut content = bucket.content.lock().unwrap();
-    match upload {
+    let answer = match upload {
         Some(upload) => of_upload(&mut content, upload, kind, number, body, &query),
         None if kind == "create" => {
             content.ids += 1;
@@ -160,11 +176,31 @@ async fn request(
             let created = format!(
                 "<InitiateMultipartUploadResult {XMLNS}><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
             );
+            if headers.contains_key("x-amz-checksum-algorithm") {
+                content.checked.insert(id.clone());
+            }
             content.uploads.insert((key, id), BTreeMap::new());
             created.into_response()
         }
         None => of_object(&mut content, key, kind, &headers, body),
-    }
+    };
+    (told, answer).into_response()
+}
+
+/// What stands between a chunk's length and the trailer, if the trailer is its checksum.
+fn checked(body: &Bytes, headers: &HeaderMap) -> Option<(Bytes, String)> {
+    let size: usize = headers["x-amz-decoded-content-length"].to_str().unwrap().parse().unwrap();
+    let begin = if size == 0 { String::new() } else { format!("{size:x}\r\n") };
+    let bits = body.slice(begin.len()..begin.len() + size);
+    let checksum = sha256(&bits);
+    let after = if size == 0 { "" } else { "\r\n" };
+    let end = format!("{after}0\r\nx-amz-checksum-sha256:{checksum}\r\n\r\n");
+    let is_right = body.starts_with(begin.as_bytes()) && body[begin.len() + size..] == *end.as_bytes();
+    is_right.then_some((bits, checksum))
+}
+
+pub(crate) fn sha256(bits: &[u8]) -> String {
+    STANDARD.encode(digest(&SHA256, bits))
 }
 
 fn of_upload(
@@ -186,15 +222,18 @@ fn of_upload(
             StatusCode::NO_CONTENT.into_response()
         }
         "complete" => {
-            let wanted = String::from_utf8(body.to_vec()).unwrap();
+            let said = String::from_utf8(body.to_vec()).unwrap();
             let wanted =
-                wanted.split("<PartNumber>").skip(1).map(|rest| rest.split('<').next().unwrap().parse().unwrap());
+                said.split("<PartNumber>").skip(1).map(|rest| rest.split('<').next().unwrap().parse().unwrap());
             let wanted: Option<Vec<Bytes>> = wanted.map(|number: u16| parts.get(&number).cloned()).collect();
             let Some(wanted) = wanted else { return error(400, "InvalidPart") };
+            let checksums = wanted.iter().flat_map(|bits| digest(&SHA256, bits).as_ref().to_vec()).collect::<Vec<u8>>();
+            let checksum = format!("{}-{}", sha256(&checksums), wanted.len());
             content.uploads.remove(&upload);
+            content.completion = said;
             content.objects.insert(upload.0, wanted.concat().into());
-            format!("<CompleteMultipartUploadResult {XMLNS}><ETag>e</ETag></CompleteMultipartUploadResult>")
-                .into_response()
+            let told = format!("<ETag>e</ETag><ChecksumSHA256>{checksum}</ChecksumSHA256>");
+            format!("<CompleteMultipartUploadResult {XMLNS}>{told}</CompleteMultipartUploadResult>").into_response()
         }
         _ => {
             let after: u16 = query.get("part-number-marker").map_or(0, |marker| marker.parse().unwrap());
@@ -203,7 +242,11 @@ fn of_upload(
             for (number, bits) in found.by_ref().take(PAGE) {
                 let size = bits.len();
                 write!(list, "<Part><PartNumber>{number}</PartNumber><LastModified>-</LastModified>").unwrap();
-                write!(list, "<ETag>&quot;{number}&quot;</ETag><Size>{size}</Size></Part>").unwrap();
+                write!(list, "<ETag>&quot;{number}&quot;</ETag><Size>{size}</Size>").unwrap();
+                if content.checked.contains(&upload.1) {
+                    write!(list, "<ChecksumSHA256>{}</ChecksumSHA256>", sha256(bits)).unwrap();
+                }
+                list += "</Part>";
                 end = *number;
             }
             let next = format!("<NextPartNumberMarker>{end}</NextPartNumberMarker>");

@@ -23,15 +23,21 @@ const PART: u32 = 25_000;
 const SIZE: u64 = 110_000;
 
 fn store(url: &str) -> S3Store {
+    store_with(url, false)
+}
+
+fn store_with(url: &str, checksum: bool) -> S3Store {
     let endpoint = base_url("endpoint", url).unwrap();
     let config = S3StoreConfig {
         name: "s3".parse().unwrap(),
         bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, "images", "us-east-1").unwrap(),
         endpoint,
+        written: url.to_owned(),
         prefix: "mimeo.".into(),
         credentials: S3Credentials { access_key: "AK".into(), secret_key: "s3cret".into(), session_token: None },
         authorities: Vec::new(),
         location_credentials: false,
+        checksum,
     };
     S3Store::new(config).unwrap()
 }
@@ -72,6 +78,49 @@ async fn conforms_with_whole_objects_and_with_parts() {
     conformance::store(&in_parts(&server)).await;
     assert!(bucket.content.lock().unwrap().seen.contains("list parts"));
     assert!(bucket.is_empty());
+}
+
+#[tokio::test]
+async fn conforms_with_checksums() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    conformance::store(&store_with(&server.url, true)).await;
+    conformance::store(&store_with(&server.url, true).with_part(PART)).await;
+    assert!(bucket.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_with_checksums_that_is_gone_on_with_has_all_of_them_at_its_end() {
+    let bucket = Bucket::new();
+    let server = bucket.served().await;
+    let store = store_with(&server.url, true).with_part(PART);
+    let mut sink = store.open(&object(), Some(SIZE)).await.unwrap();
+    fill(&mut sink, 0, 80_000).await.unwrap();
+    drop(sink);
+    // Whether the last whole part was answered by then does not matter.
+    let kept = store.kept(&object()).await.unwrap();
+    assert!(kept >= 50_000);
+    let mut sink = store.resume(&object(), Some(SIZE), kept).await.unwrap();
+    fill(&mut sink, usize::try_from(kept).unwrap(), 110_000).await.unwrap();
+    sink.close().await.unwrap();
+    let content = bucket.content.lock().unwrap();
+    assert_eq!(content.objects[&key()], sample::bits(110_000));
+    let (parts, said) = (sample::bits(110_000), content.completion.clone());
+    let checksums: Vec<String> = parts.chunks(PART as usize).map(bucket::sha256).collect();
+    assert_eq!(said.matches("<ChecksumSHA256>").count(), checksums.len());
+    assert!(checksums.iter().all(|checksum| said.contains(checksum)), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_checksums_is_told_from_one_that_does() {
+    let mut bucket = Bucket::new();
+    bucket.is_old = true;
+    let server = bucket.served().await;
+    let whole = store_with(&server.url, true);
+    for store in [whole.clone(), whole.with_part(PART)] {
+        let error = put(&store, Some(SIZE)).await.unwrap_err();
+        assert!(error.reason == Reason::StoreRefused && error.message.contains("remove checksum"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -125,6 +125,18 @@ async fn what_the_web_server_still_shows_is_not_gone() {
 }
 
 #[tokio::test]
+async fn what_the_web_server_does_not_show_is_not_missing() {
+    let (files, others) = (Files::default(), Files::default());
+    let (mut server, elsewhere) = (files.served().await, others.served().await);
+    put(&store(&server).0, 1).await.unwrap();
+    server.read_url = elsewhere.read_url.clone();
+    let (store, _directory) = store(&server);
+    for error in [store.probe(&object()).await.unwrap_err(), store.read(&object(), 0).await.map(drop).unwrap_err()] {
+        assert!(error.reason == Reason::StoreError && error.message.contains("is there, but"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_host_that_is_not_known_is_told_no_password() {
     let files = Files::default();
     let server = files.served().await;

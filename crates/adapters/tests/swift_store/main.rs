@@ -226,10 +226,31 @@ async fn a_missing_container_is_made_where_that_is_allowed() {
     swift.with(|account| account.has_container = false);
     let error = put(&swift.store(SEGMENT), 2500).await.unwrap_err();
     assert!(error.chain().contains("create_container = true"), "{}", error.chain());
-    swift.store(SEGMENT).delete(&object()).await.unwrap();
+    // Where the account, the region or the container is another one, nothing says that the object is gone.
+    let store = swift.store(SEGMENT);
+    for error in [
+        store.delete(&object()).await.unwrap_err(),
+        store.probe(&object()).await.unwrap_err(),
+        store.kept(&object()).await.unwrap_err(),
+        store.read(&object(), 0).await.map(drop).unwrap_err(),
+    ] {
+        assert!(error.reason == Reason::StoreError && error.message.contains("container is not there"), "{error}");
+    }
     let config = SwiftStoreConfig { create_container: true, ..swift.config(SEGMENT) };
     put(&SwiftStore::new(config).unwrap(), 2500).await.unwrap();
     assert_eq!(read(&swift.store(SEGMENT)).await, sample::bits(2500));
+}
+
+#[tokio::test]
+async fn a_container_that_goes_later_is_made_again() {
+    let (swift, _server) = Swift::serve().await;
+    let config = SwiftStoreConfig { create_container: true, ..swift.config(SEGMENT) };
+    let store = SwiftStore::new(config).unwrap();
+    put(&store, 100).await.unwrap();
+    swift.with(|account| account.has_container = false);
+    let error = put(&store, 100).await.unwrap_err();
+    assert!(error.chain().contains("made with the next copy"), "{}", error.chain());
+    put(&store, 100).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
-//! Answers that the caller has already are not sent again (RFC 9110, `ETag` and `If-None-Match`).
+//! Answers that the caller has already are not sent again, and what has changed since the caller saw it is not changed (RFC
+//! 9110, `ETag`, `If-None-Match` and `If-Match`).
 
 use axum::{
     body::{self, Body},
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
@@ -24,9 +26,7 @@ pub(super) async fn tag(request: Request, next: Next) -> Response {
     let Ok(bytes) = body::to_bytes(body, LARGEST).await else {
         return Problem::bad_request("the answer is too large; ask for less at a time").into_response();
     };
-    let digest = Sha256::digest(&bytes);
-    let half = digest.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
-    let tag = format!("\"{half:032x}\"");
+    let tag = tag_of(&bytes);
     if let Ok(value) = HeaderValue::from_str(&tag) {
         parts.headers.insert(header::ETAG, value);
     }
@@ -37,6 +37,23 @@ pub(super) async fn tag(request: Request, next: Next) -> Response {
         return Response::from_parts(parts, Body::empty());
     }
     Response::from_parts(parts, Body::from(bytes))
+}
+
+/// Whether what a GET would answer now is what the caller has seen. It is looked up only if the caller says what that was.
+pub(super) async fn is_as_seen<T: Serialize>(
+    headers: &HeaderMap,
+    now: impl Future<Output = mimeo_core::Result<T>>,
+) -> Result<(), Problem> {
+    let Some(seen) = headers.get(header::IF_MATCH) else { return Ok(()) };
+    let is_known =
+        serde_json::to_vec(&now.await?).is_ok_and(|bytes| is_among(&tag_of(&bytes), seen.to_str().unwrap_or_default()));
+    if is_known { Ok(()) } else { Err(Problem::changed_meanwhile()) }
+}
+
+fn tag_of(answer: &[u8]) -> String {
+    let digest = Sha256::digest(answer);
+    let half = digest.first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
+    format!("\"{half:032x}\"")
 }
 
 fn is_among(tag: &str, known: &str) -> bool {

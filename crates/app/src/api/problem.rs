@@ -56,12 +56,19 @@ impl Problem {
 
     pub(super) fn no_identity(error: &Error) -> Self {
         tracing::warn!(code = error.reason.code(), error = error.chain(), "a caller's token cannot be checked");
+        // Why is for the log: nobody is known yet who might be told of the cloud's inside.
+        let detail = "Keystone cannot be asked whose the token is";
         let cure = "try again when Keystone answers; the token of [api] token_file needs no Keystone";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "identity-unavailable", error.chain(), cure)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "identity-unavailable", detail, cure)
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", detail, "correct the request as told")
+    }
+
+    pub(super) fn changed_meanwhile() -> Self {
+        let detail = "what If-Match names is not what GET answers now: nothing was changed";
+        Self::new(StatusCode::PRECONDITION_FAILED, "changed-meanwhile", detail, "look again, and send its new ETag")
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use mimeo_core::{ImageFilter, Limits, StoreName};
 use mimeo_engine::{
     Engine, Refusal,
@@ -12,6 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
+    etag::is_as_seen,
     input::{Asked, Body, Id},
     problem::Problem,
     routes::Answer,
@@ -71,7 +76,8 @@ pub(super) async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
     Ok(Json(engine.gc().await?))
 }
 
-pub(super) async fn confirm_gc(State(engine): State<Arc<Engine>>) -> Result<StatusCode, Problem> {
+pub(super) async fn confirm_gc(State(engine): State<Arc<Engine>>, headers: HeaderMap) -> Result<StatusCode, Problem> {
+    is_as_seen(&headers, engine.gc()).await?;
     engine.confirm_gc().await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -81,7 +87,12 @@ pub(super) async fn limits_in_force(State(engine): State<Arc<Engine>>) -> Json<L
 }
 
 /// Until the next reload or start.
-pub(super) async fn change_limits(State(engine): State<Arc<Engine>>, Body(patch): Body<Value>) -> Answer<Limits> {
+pub(super) async fn change_limits(
+    State(engine): State<Arc<Engine>>,
+    headers: HeaderMap,
+    Body(patch): Body<Value>,
+) -> Answer<Limits> {
+    is_as_seen(&headers, async { Ok(engine.limits()) }).await?;
     limits::patch(&engine, &patch).map(Json).map_err(Problem::bad_request)
 }
 

@@ -1,6 +1,6 @@
 //! The image's locations: each store's is registered, seen, read through Glance, and withdrawn again.
 
-use mimeo_core::{Error, Image, ImageId, Location, ObjectName, Reason, Result, ports::Registry, without_credentials};
+use mimeo_core::{Error, Image, ImageId, Location, Reason, Result, ports::Registry, without_credentials};
 use url::Url;
 
 use super::{
@@ -15,7 +15,7 @@ pub(super) async fn register_all(trial: &Trial<'_>, report: &mut Report<'_>, wri
     let mut registered = Vec::new();
     for at in written {
         let part = &trial.stores[*at];
-        let url = part.store.location(&ObjectName::new(id, 1));
+        let url = part.store.location(&trial.object());
         match register(trial, id, part, &url).await {
             Ok(()) => {
                 report.ok(format!("{}: register", part.name()), "Glance shows the location");

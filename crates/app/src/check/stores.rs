@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mimeo_core::{Error, ImageId, ObjectName, Reason, Result, StoreName, ports::Store, without_credentials};
+use mimeo_core::{Error, ObjectName, Reason, Result, StoreName, ports::Store, without_credentials};
 
 use super::{
     report::Report,
@@ -27,19 +27,18 @@ pub(super) async fn survey(trial: &Trial<'_>, report: &mut Report<'_>) {
 
 /// Gives the places of the stores whose object is there and right.
 pub(super) async fn write_all(trial: &mut Trial<'_>, report: &mut Report<'_>) -> Vec<usize> {
-    let Some(image) = trial.image.clone() else { return Vec::new() };
     let mut written = Vec::new();
     for at in 0..trial.stores.len() {
-        if write(trial, &image, at, report).await {
+        if write(trial, at, report).await {
             written.push(at);
         }
     }
     written
 }
 
-async fn write(trial: &mut Trial<'_>, image: &ImageId, at: usize, report: &mut Report<'_>) -> bool {
+async fn write(trial: &mut Trial<'_>, at: usize, report: &mut Report<'_>) -> bool {
     let store = Arc::clone(&trial.stores[at].store);
-    let object = match trial.record_object(image, &store).await {
+    let object = match trial.record_object(&store).await {
         Ok(object) => object,
         Err(error) => {
             report.fail(format!("{}: write", store.name()), error.chain(), "the ledger must know before a store does");

@@ -32,6 +32,8 @@ pub(super) struct Trial<'a> {
     pub(super) created: Option<Timestamp>,
     /// Distinguishes this check from any other, in names.
     pub(super) tag: String,
+    /// The number of the objects, by time as every attempt's: another check may run.
+    attempt: u64,
     ledger: Arc<dyn Ledger>,
     /// What may exist at a store: recorded before it is written.
     objects: Vec<Object>,
@@ -85,14 +87,25 @@ impl<'a> Trial<'a> {
             image: None,
             created: None,
             tag,
+            attempt: now().as_millisecond().unsigned_abs(),
             ledger,
             objects: Vec::new(),
         }
     }
 
+    /// Whose the objects are.
+    fn owner(&self) -> ImageId {
+        self.image.clone().unwrap_or_else(ImageId::nil)
+    }
+
+    /// The object at each store.
+    pub(super) fn object(&self) -> ObjectName {
+        ObjectName::new(&self.owner(), self.attempt)
+    }
+
     /// The object for this store, once the ledger knows of it. Nothing is written before.
-    pub(super) async fn record_object(&mut self, image: &ImageId, store: &Arc<dyn Store>) -> Result<ObjectName> {
-        let name = ObjectName::new(image, 1);
+    pub(super) async fn record_object(&mut self, store: &Arc<dyn Store>) -> Result<ObjectName> {
+        let name = self.object();
         let (url, since) = (store.location(&name), now());
         let object = Object { store: store.name().clone(), name: name.clone(), url, state: ObjectState::Open, since };
         self.ledger.commit(&[Change::Object(object.clone())]).await?;
@@ -102,15 +115,15 @@ impl<'a> Trial<'a> {
 
     /// Removes the image first, so that no location of it names bits that are gone; then its objects.
     pub(super) async fn clean_up(&mut self, report: &mut Report<'_>) {
-        if let Some(id) = self.image.take() {
-            match self.glance.delete_image(&id).await {
-                Ok(()) => self.remove_objects(&id, report).await,
-                Err(error) => {
-                    self.doom(report).await;
-                    let cure = format!("openstack image delete {id}");
-                    report.fail("clean up: image", error.chain(), cure);
-                }
-            }
+        let (owner, made_any) = (self.owner(), self.image.is_some() || !self.objects.is_empty());
+        if let Some(id) = self.image.take()
+            && let Err(error) = self.glance.delete_image(&id).await
+        {
+            self.doom(report).await;
+            return report.fail("clean up: image", error.chain(), format!("openstack image delete {id}"));
+        }
+        if made_any {
+            self.remove_objects(&owner, report).await;
         }
     }
 
@@ -135,7 +148,7 @@ impl<'a> Trial<'a> {
         }
         self.doom(report).await;
         if self.objects.is_empty() {
-            report.ok("clean up", "the image and its objects are removed");
+            report.ok("clean up", "everything that was made is removed");
         }
     }
 

@@ -124,9 +124,13 @@ impl Client {
     }
 
     /// What happens from now on, or from behind the change of this number.
-    pub(crate) async fn events(&self, after: u64) -> Outcome<Response> {
+    /// `None`: nobody answers now.
+    pub(crate) async fn events(&self, after: u64) -> Outcome<Option<Response>> {
         let request = self.request(Method::GET, &["events"], &[("after", &after.to_string())]);
-        self.answer(request.timeout(ENDLESS)).await
+        match request.timeout(ENDLESS).send().await {
+            Err(error) if not_trusted(&error).is_none() => Ok(None),
+            sent => self.judged(sent).await.map(Some),
+        }
     }
 
     pub(crate) async fn image(&self, id: &ImageId) -> Outcome<ImageReport> {
@@ -180,7 +184,10 @@ impl Client {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Outcome<Response> {
-        let sent = request.send().await;
+        self.judged(request.send().await).await
+    }
+
+    async fn judged(&self, sent: reqwest::Result<Response>) -> Outcome<Response> {
         let answer = sent.map_err(|error| match (not_trusted(&error), error.is_connect()) {
             (Some(why), _) => Failure::failed(format!("cannot talk to mimeo serve at {}: {why}", self.base)),
             (None, true) => unreachable_at(&self.base, &root(&error)),

@@ -33,7 +33,7 @@ pub(super) async fn drain(client: &Client, store: &StoreName, wait: Option<Wait>
 
 pub(super) async fn cancel(client: &Client, store: &StoreName) -> Outcome {
     client.cancel_drain(store).await?;
-    note(&format!("{store} is no longer drained: what has not gone yet stays."));
+    note(&format!("{store} is no longer drained: copies whose removal has not begun stay."));
     Ok(())
 }
 

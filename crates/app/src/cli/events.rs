@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use mimeo_engine::status::ChangeReport;
+use reqwest::Response;
 use serde_json::json;
 
-use super::{Client, Failure, Outcome, images::seconds, print, visible};
+use super::{Client, Failure, Outcome, images::seconds, note, print, visible};
 use crate::api::Numbered;
 
 /// Before a stream that ended is asked for anew.
@@ -28,19 +29,30 @@ pub(super) async fn events(client: &Client, how: How) -> Outcome {
     if !how.follow {
         return Ok(());
     }
-    let mut last = past.last;
+    let (mut last, mut is_away) = (past.last, false);
     loop {
-        last = follow(client, last, how.json).await?;
+        // A restart of `serve` is no end: what happened meanwhile comes then.
+        match client.events(last).await? {
+            Some(stream) => (last, is_away) = (follow(stream, last, how.json).await?, false),
+            None if is_away => {}
+            None => {
+                note("mimeo serve does not answer; waiting for it");
+                is_away = true;
+            }
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Until the stream ends, as it does now and then; gives the number of the last change.
-async fn follow(client: &Client, mut last: u64, json: bool) -> Outcome<u64> {
-    let (mut bytes, mut lines) = (client.events(last).await?.bytes_stream(), Lines::default());
+async fn follow(stream: Response, mut last: u64, json: bool) -> Outcome<u64> {
+    let (mut bytes, mut lines) = (stream.bytes_stream(), Lines::default());
     while let Some(Ok(chunk)) = bytes.next().await {
         for event in lines.take(&chunk) {
             last = event.id.unwrap_or(last);
+            if event.kind == "reset" {
+                note("what happened since the last line is not told: it was too much, or the ledger is another one");
+            }
             if event.kind == "change" {
                 let change = serde_json::from_str(&event.data)
                     .map_err(|error| Failure::failed(format!("an event cannot be read: {error}")))?;

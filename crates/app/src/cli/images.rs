@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use clap::Args;
-use mimeo_core::{ImageId, ImageState, ReplicaState, StoreName, Timestamp};
+use mimeo_core::{ImageId, ImageState, Reason, ReplicaState, StoreName, Timestamp};
 use mimeo_engine::status::{HistoryReport, ImageReport, Overview, ReplicaReport};
 use serde_json::{Value, json};
 
@@ -23,7 +23,14 @@ const WORST_FIRST: [ImageState; 7] = [
 ];
 
 pub(super) async fn show(client: &Client, image: &str, style: &Style) -> Outcome {
-    print(&record(&client.find(image).await?).render(style)?)
+    let image = client.find(image).await?;
+    print(&record(&image).render(style)?)?;
+    if style.format == Format::Table {
+        for cure in cures(&image) {
+            note(&cure);
+        }
+    }
+    Ok(())
 }
 
 /// Which images are listed.
@@ -164,6 +171,16 @@ fn record(image: &ImageReport) -> Record {
     ])
 }
 
+/// What to do about each reason that it has.
+fn cures(image: &ImageReport) -> Vec<String> {
+    let reasons = image.replicas.iter().filter_map(|replica| replica.reason.as_ref()).chain(&image.reason);
+    let mut codes: Vec<&str> = reasons.map(|reason| reason.code.as_str()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    let known = codes.into_iter().filter_map(|code| Some((code, Reason::from_code(code)?)));
+    known.map(|(code, reason)| format!("{code}: {}", reason.cure())).collect()
+}
+
 fn replica(replica: &ReplicaReport) -> Value {
     json!({
         "store": replica.store,
@@ -276,6 +293,14 @@ mod tests {
             observed_at: Some(at),
             replicas: vec![registered, failed],
         }
+    }
+
+    #[test]
+    fn each_reason_comes_with_what_to_do_once() {
+        let mut report = report();
+        report.replicas[0].reason = report.replicas[1].reason.clone();
+        let [cure] = &cures(&report)[..] else { panic!("{:?}", cures(&report)) };
+        assert!(cure.starts_with("store-full: ") && cure.contains("make room"), "{cure}");
     }
 
     #[test]

@@ -4,11 +4,12 @@ use mimeo_core::ImageId;
 use mimeo_engine::Engine;
 use serde_json::json;
 
-use super::{Listing, Outcome, Style, print};
+use super::{Failure, Listing, Outcome, Style, print};
 use crate::{config::Config, logging, wire};
 
 pub(super) async fn plan(config: Config, image: Option<&str>, style: &Style) -> Outcome {
     logging::start(config.log, tracing_subscriber::filter::LevelFilter::WARN);
+    wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let engine = wire::onlooker(config).await?;
     let id = match image {
         Some(image) => Some(the_one(&engine, image).await?),

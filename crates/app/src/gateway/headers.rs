@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use hyper::{
     HeaderMap,
     header::{
-        CONNECTION, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-        TRAILER, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -40,8 +40,9 @@ pub(super) fn end_hop(headers: &mut HeaderMap) {
         .filter_map(|name| name.trim().parse().ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
-        // Without it the body would have no length.
-        if name != hyper::header::CONTENT_LENGTH {
+        // Without them the body would have no length, and nobody know whom the request came from, and for which host.
+        let stays = [CONTENT_LENGTH, HOST, FORWARDED].contains(name) || name.as_str().starts_with("x-forwarded-");
+        if !stays {
             headers.remove(name);
         }
     }
@@ -107,10 +108,12 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_body_cannot_be_talked_away() {
-        let mut it = headers(&[("connection", "content-length"), ("content-length", "5")]);
-        end_hop(&mut it);
-        assert_eq!(it, headers(&[("content-length", "5")]));
+    fn what_others_rely_on_cannot_be_talked_away() {
+        for name in ["content-length", "host", "forwarded", "x-forwarded-for", "x-forwarded-proto"] {
+            let mut it = headers(&[("connection", name), (name, "5")]);
+            end_hop(&mut it);
+            assert_eq!(it, headers(&[(name, "5")]));
+        }
     }
 
     #[test]

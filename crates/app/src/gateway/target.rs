@@ -17,13 +17,15 @@ pub(super) fn upload(method: &Method, uri: &Uri) -> Option<(ImageId, Becomes)> {
     Some((id, becomes))
 }
 
-/// The image whose bits this request asks for.
+/// The image whose bits this request asks for. With a query it may ask for those of a certain store.
 pub(super) fn download(method: &Method, uri: &Uri) -> Option<ImageId> {
-    (method == Method::GET).then(|| bits(uri, "/file")).flatten()
+    (method == Method::GET && uri.query().is_none()).then(|| bits(uri, "/file")).flatten()
 }
 
+/// To Glance an id in capital letters may be another image's than in small ones.
 fn bits(uri: &Uri, call: &str) -> Option<ImageId> {
-    uri.path().strip_prefix("/v2/images/")?.strip_suffix(call)?.parse().ok()
+    let text = uri.path().strip_prefix("/v2/images/")?.strip_suffix(call)?;
+    text.parse().ok().filter(|id: &ImageId| id.as_str() == text)
 }
 
 /// The image that this request is about, so that all that is asked about it goes to one glance-api: what was staged
@@ -54,10 +56,19 @@ mod tests {
             "/v2/images/a%2fb/file".to_owned(),
             "/v2/images//file".to_owned(),
             format!("/v2/images/{ID}/import"),
+            format!("/v2/images/{}/file", ID.to_uppercase()),
         ] {
             assert!(!is_upload(Method::PUT, &path), "{path}");
         }
         assert!(!is_upload(Method::GET, &format!("/v2/images/{ID}/file")));
+    }
+
+    #[test]
+    fn only_a_plain_download_is_one() {
+        let is_download = |path: String| download(&Method::GET, &path.parse().unwrap()).is_some();
+        assert!(is_download(format!("/v2/images/{ID}/file")));
+        assert!(!is_download(format!("/v2/images/{}/file", ID.to_uppercase())), "it may be another image");
+        assert!(!is_download(format!("/v2/images/{ID}/file?prefer=rbd1")));
     }
 
     #[test]

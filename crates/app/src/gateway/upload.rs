@@ -25,8 +25,8 @@ use crate::config::Ack;
 const REPLICAS: &str = "x-mimeo-replicas";
 /// How long the image service and the ledger may take to say what is to be copied.
 const PREPARING: Duration = Duration::from_secs(3);
-/// How often it is looked whether enough are registered.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether enough are registered: at first, and at the least.
+const LOOK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
 impl Gateway {
     /// The copies never stand in the way of the upload: what cannot be copied now is copied out of band.
@@ -69,21 +69,25 @@ impl Gateway {
     /// Waits for as many registered replicas as the client's answer is to wait for, and no longer than it is to, nor for
     /// what cannot come. Gives how many there are, and how many are wanted; `None` where nobody has looked yet.
     async fn acknowledged(&self, id: &ImageId) -> Option<(usize, usize)> {
-        let deadline = Instant::now() + self.settings.ack_timeout;
+        let (deadline, mut pause) = (Instant::now() + self.settings.ack_timeout, LOOK.0);
+        let mut seen = None;
         loop {
+            let report = tokio::time::timeout_at(deadline, self.engine.known(id)).await;
             // Without its size it is still what it was before the upload.
-            let report = self.engine.image(id).await.ok().flatten().filter(|report| report.size.is_some());
-            let counts = report.as_ref().map(counts);
-            let is_enough = counts.is_some_and(|(registered, wanted)| match self.settings.ack {
+            let report = report.ok().and_then(Result::ok).flatten().filter(|report| report.size.is_some());
+            // A ledger that does not answer in time takes nothing back.
+            seen = report.as_ref().map(counts).or(seen);
+            let is_enough = seen.is_some_and(|(registered, wanted)| match self.settings.ack {
                 Ack::All => registered >= wanted,
                 Ack::Some(least) => registered >= least.min(wanted),
                 Ack::None => true,
             });
             let is_over = self.settings.ack == Ack::None || Instant::now() >= deadline;
             if is_enough || is_over || report.is_some_and(|report| report.is_stuck()) {
-                return counts;
+                return seen;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 5 / 4).min(LOOK.1);
         }
     }
 }

@@ -32,9 +32,12 @@ use super::BUFFER;
 pub(super) type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 const CONNECT: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How often each is asked whether it is well, and how long it has to say so.
 const BEAT: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(3);
+/// As often it may say nothing before it counts as gone.
+const SILENCES: usize = 3;
 /// Shorter than the time after which common servers close an idle connection.
 const IDLE: Duration = Duration::from_secs(4);
 
@@ -48,12 +51,24 @@ struct Upstream {
     /// Without the slash at its end.
     base: String,
     is_well: AtomicBool,
+    /// How often in a row it said nothing in time: one that is busy with uploads is not gone, and has what was staged there.
+    silences: AtomicUsize,
 }
 
 /// It could not be connected to, and has taken nothing.
 struct Unreached;
 
 impl Upstream {
+    /// `None`: it said nothing in time.
+    fn beat(&self, is_well: Option<bool>) {
+        let silences = if is_well.is_none() { self.silences.load(Ordering::Relaxed) + 1 } else { 0 };
+        self.silences.store(silences, Ordering::Relaxed);
+        let Some(is_well) = is_well.or((silences >= SILENCES).then_some(false)) else { return };
+        if self.is_well.swap(is_well, Ordering::Relaxed) != is_well {
+            tracing::info!(upstream = self.base, is_well, "this glance-api changed");
+        }
+    }
+
     fn uri(&self, target: Option<&PathAndQuery>) -> Option<Uri> {
         format!("{}{}", self.base, target.map_or("/", PathAndQuery::as_str)).parse().ok()
     }
@@ -64,6 +79,9 @@ impl Upstreams {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
+        // One that is gone without a word is noticed also where it has the whole request.
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE));
         connector.enforce_http(false);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_native_roots()
@@ -79,7 +97,7 @@ impl Upstreams {
             .build(connector);
         let upstream = |url: &Url| {
             let base = url.as_str().trim_end_matches('/').to_owned();
-            Upstream { base, is_well: AtomicBool::new(true) }
+            Upstream { base, is_well: AtomicBool::new(true), silences: AtomicUsize::new(0) }
         };
         Ok(Self { all: urls.iter().map(upstream).collect(), client, next: AtomicUsize::new(0) })
     }
@@ -156,10 +174,10 @@ impl Upstreams {
         *request.uri_mut() = uri;
         let answer = tokio::time::timeout(PATIENCE, self.client.request(request)).await;
         // Without the middleware for this path any answer will do; with it, 503 says that it is being taken out.
-        let is_well = matches!(answer, Ok(Ok(answer)) if answer.status() != StatusCode::SERVICE_UNAVAILABLE);
-        if upstream.is_well.swap(is_well, Ordering::Relaxed) != is_well {
-            tracing::info!(upstream = upstream.base, is_well, "this glance-api changed");
-        }
+        let is_answer = |answer: Result<Response<Incoming>, _>| {
+            answer.is_ok_and(|answer| answer.status() != StatusCode::SERVICE_UNAVAILABLE)
+        };
+        upstream.beat(answer.ok().map(is_answer));
     }
 }
 
@@ -222,6 +240,21 @@ mod tests {
             }
         });
         (url, told)
+    }
+
+    #[test]
+    fn one_that_is_slow_to_answer_is_not_gone_before_it_was_so_again_and_again() {
+        let upstreams = Upstreams::new(&["http://127.0.0.1:9/".parse().unwrap()]).unwrap();
+        let upstream = &upstreams.all[0];
+        let after = |beats: &[Option<bool>]| {
+            for beat in beats {
+                upstream.beat(*beat);
+            }
+            upstream.is_well.load(Ordering::Relaxed)
+        };
+        assert!(after(&[None, None, Some(true), None, None]), "busy");
+        assert!(!after(&[None]), "for long");
+        assert!(after(&[Some(true)]) && !after(&[Some(false)]), "what it says counts at once");
     }
 
     /// Where nobody listens.

@@ -313,6 +313,15 @@ impl Draft<'_> {
             self.page.proposal(&format!("{key} = {}", quoted(&value)));
         }
         self.page.proposal(&format!("password = {}", reference(&variable(&self.name, "password"))));
+        let interface = self.option("swift_store_endpoint_type").map(|name| name.trim_end_matches("URL").to_owned());
+        let more = [
+            ("region", self.option("swift_store_region")),
+            ("interface", interface.filter(|name| name != "public")),
+            ("ca_file", self.option("swift_store_cacert")),
+        ];
+        for (key, value) in more.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+            self.page.proposal(&format!("{key} = {}", quoted(&value)));
+        }
         let container = self.option("swift_store_container").unwrap_or("glance".into());
         self.page.proposal(&format!("container = {}", quoted(&container)));
     }

@@ -41,8 +41,12 @@ pub(super) struct Asked {
     next: String,
 }
 
-pub(super) async fn page(State(dashboard): State<Arc<Dashboard>>, Query(Asked { next }): Query<Asked>) -> Answer {
-    form(&dashboard, &next, None, None)
+pub(super) async fn page(
+    State(dashboard): State<Arc<Dashboard>>,
+    headers: HeaderMap,
+    Query(Asked { next }): Query<Asked>,
+) -> Answer {
+    form(&dashboard, &headers, &next, None, None)
 }
 
 pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, fields: Fields) -> Answer {
@@ -56,11 +60,13 @@ pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: He
             dashboard.sessions.end_of(&headers);
             let session = dashboard.sessions.begin(bearer);
             let mut response = Redirect::to(local(next)).into_response();
-            response.headers_mut().extend(session_cookie(&session, dashboard.secure).map(|c| (header::SET_COOKIE, c)));
+            response
+                .headers_mut()
+                .extend(session_cookie(&session, dashboard.is_secure(&headers)).map(|c| (header::SET_COOKIE, c)));
             Ok(response)
         }
         Err(problem) => {
-            let mut response = form(&dashboard, next, Some(&problem), Some(&fields))?;
+            let mut response = form(&dashboard, &headers, next, Some(&problem), Some(&fields))?;
             *response.status_mut() = match problem.status() {
                 StatusCode::BAD_REQUEST | StatusCode::SERVICE_UNAVAILABLE => problem.status(),
                 _ => StatusCode::FORBIDDEN,
@@ -70,10 +76,10 @@ pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: He
     }
 }
 
-pub(super) async fn sign_out(State(dashboard): State<Arc<Dashboard>>, posted: Posted) -> Response {
+pub(super) async fn sign_out(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, posted: Posted) -> Response {
     dashboard.sessions.end(&posted.visitor.session);
     let mut response = Redirect::to("/sign-in").into_response();
-    response.headers_mut().extend(no_session_cookie(dashboard.secure).map(|c| (header::SET_COOKIE, c)));
+    response.headers_mut().extend(no_session_cookie(dashboard.is_secure(&headers)).map(|c| (header::SET_COOKIE, c)));
     response
 }
 
@@ -93,7 +99,13 @@ async fn bearer(dashboard: &Dashboard, fields: &Fields) -> Result<String, Proble
     Ok(bearer)
 }
 
-fn form(dashboard: &Dashboard, next: &str, refusal: Option<&Problem>, filled: Option<&Fields>) -> Answer {
+fn form(
+    dashboard: &Dashboard,
+    headers: &HeaderMap,
+    next: &str,
+    refusal: Option<&Problem>,
+    filled: Option<&Fields>,
+) -> Answer {
     let csrf = secret();
     let kept = |name: &str| filled.map_or(String::new(), |fields| fields.get(name).to_owned());
     let page = SignIn {
@@ -106,7 +118,7 @@ fn form(dashboard: &Dashboard, next: &str, refusal: Option<&Problem>, filled: Op
         project: kept("project"),
     };
     let mut response = html(&page)?;
-    let cookie = set_cookie(COOKIE, &csrf, "/sign-in", "; Max-Age=3600", dashboard.secure);
+    let cookie = set_cookie(COOKIE, &csrf, "/sign-in", "; Max-Age=3600", dashboard.is_secure(headers));
     response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
     Ok(response)
 }

@@ -43,6 +43,10 @@ struct Page {
 }
 
 async fn site() -> Site {
+    site_with(true).await
+}
+
+async fn site_with(tls: bool) -> Site {
     let (clock, ledger) = (Arc::new(FakeClock::at(sample::time(0))), Arc::new(MemoryLedger::default()));
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("token"), "own").unwrap();
@@ -52,7 +56,7 @@ async fn site() -> Site {
     let authority = Authority::new(token, Some(Arc::new(FakeIdentity::default())), roles, clock.clone());
     let engine = engine(FakeRegistry::default(), ledger.clone());
     let stop = CancellationToken::new();
-    let dashboard = Dashboard::new(engine, authority, clock.clone(), true, &stop);
+    let dashboard = Dashboard::new(engine, authority, clock.clone(), tls, &stop);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut serving = JoinSet::new();
@@ -212,6 +216,21 @@ async fn cookies_are_for_this_site_alone_and_no_script_reads_them() {
         let cookie = cookie.to_str().unwrap();
         assert!(cookie.contains("; HttpOnly") && cookie.contains("; SameSite=Strict"), "{cookie}");
         assert!(cookie.contains("; Secure"), "under TLS: {cookie}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_cookies_are_for_tls_alone_where_it_says_that_the_browser_came_by_it() {
+    let site = site_with(false).await;
+    for (said, secure) in
+        [(None, false), (Some("http"), false), (Some("http, https"), false), (Some("HTTPS, http"), true)]
+    {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.get(format!("http://{}/sign-in", site.address));
+        let request = said.into_iter().fold(request, |request, scheme| request.header("x-forwarded-proto", scheme));
+        let response = request.send().await.unwrap();
+        let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+        assert_eq!(cookie.contains("; Secure"), secure, "{said:?}: {cookie}");
     }
 }
 

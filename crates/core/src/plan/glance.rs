@@ -64,7 +64,9 @@ pub(super) fn delegated_step(
             plan.ask.push(store);
         } else {
             let tries = waited.saturating_add(1);
-            let next_try = Some(backoff.next(now, tries));
+            // Locations that cannot be put right are tried again ever more seldom too: not at the same moments.
+            let after = if plan.has_locations_to_arrange() { 1 } else { tries };
+            let next_try = Some(backoff.next(now, after));
             let message = "Glance is asked for it when Mimeo's own copies are registered, or take too long";
             replica.failure = Some(Failure { reason: Reason::AfterOthers, message: message.into(), tries, next_try });
             plan.look_again(next_try);

@@ -10,6 +10,11 @@ const DEPTH: usize = 16;
 const OPERATORS: usize = 200;
 /// Loops within loops: each multiplies the work.
 const LOOPS: usize = 2;
+/// A list that is made of another may be longer or have longer texts, and one of that again.
+const MAPS: usize = 1;
+
+/// Regular expressions: each is compiled for every image.
+const PATTERNS: usize = 8;
 
 /// The macros that go through a list.
 const MACROS: [&str; 6] = ["all", "exists", "exists_one", "existsOne", "filter", "map"];
@@ -20,11 +25,14 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
         false => Err(InvalidWhen(format!("too much for one expression: at most {most} {what}"))),
     };
     bound(when.len() <= BYTES, "bytes", BYTES)?;
-    let (mut operators, mut open, mut word, mut last) = (0, Vec::new(), String::new(), None);
+    let (mut operators, mut maps, mut patterns) = (0, 0, 0);
+    let (mut open, mut word, mut last) = (Vec::new(), String::new(), None);
     for letter in code(when).chars() {
         match letter {
             '(' | '[' | '{' => {
                 open.push(letter == '(' && MACROS.contains(&word.as_str()));
+                maps += usize::from(letter == '(' && word == "map");
+                patterns += usize::from(letter == '(' && word == "matches");
                 operators += 1;
             }
             ')' | ']' | '}' => drop(open.pop()),
@@ -51,6 +59,8 @@ pub(super) fn keep(when: &str) -> Result<(), InvalidWhen> {
             OPERATORS,
         )?;
         bound(open.iter().filter(|is_loop| **is_loop).count() <= LOOPS, "loops within loops", LOOPS)?;
+        bound(maps <= MAPS, "`map`", MAPS)?;
+        bound(patterns <= PATTERNS, "`matches`", PATTERNS)?;
     }
     Ok(())
 }
@@ -108,6 +118,7 @@ mod tests {
             &format!("image.name in [{names}]"),
             "image.tags.exists(t, t == 'x') || image.tags.exists(t, t == 'y') || image.tags.exists(t, t == 'z')",
             "image.tags.exists(t, image.tags.exists(u, t + u == 'ab'))",
+            "image.tags.map(t, t.size()).exists(length, length > 20)",
             "image.name.matches('^(a|b|(c|d)){1,5}.*[.]{3}\\'((((((((((((((((((((')",
             &(["image.name == 'x'"; 40].join(" || ")),
         ] {
@@ -134,6 +145,11 @@ mod tests {
         for loops in ["[1].all(a,[1].all(b,[1].all(c,true)))", "[1].map (a, [1].filter( b, [1].exists_one\n(c,true)))"]
         {
             assert!(refused(loops).contains("at most 2 loops within loops"), "{loops}");
+        }
+        assert!(refused(&["image.name.matches('a')"; 9].join(" || ")).contains("at most 8 `matches`"));
+        // Each would double what the one before gave.
+        for maps in ["['a'].map(a,a+a).map(a,a+a).exists(a,true)", "[1].map(a,[a,a]) == [1].map (a,[a,a])"] {
+            assert!(refused(maps).contains("at most 1 `map`"), "{maps}");
         }
     }
 }

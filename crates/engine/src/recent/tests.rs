@@ -233,3 +233,61 @@ async fn an_event_of_our_own_patch_that_ended_late_opens_no_image() {
     recent.note(&private.id, private.snapshot());
     assert_eq!(recent.findings(&private).undone, Undone::default());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_back_is_its_owners_again_from_then_on() {
+    let closed = with(|image| {
+        image.visibility = Private;
+        image.protected = true;
+        image.status = ImageStatus::Deactivated;
+    });
+    for outcome in [Some(Ok(())), Some(Err(Reason::ImageServiceUnreachable)), None] {
+        let recent = Recent::default();
+        match outcome {
+            // Of the process before.
+            None => recent.inherit(&image()),
+            Some(outcome) => {
+                let open = recent.open(&image());
+                recent.close(&open, &outcome.map_err(|reason| mimeo_core::Error::new(reason, "no answer")));
+            }
+        }
+        recent.note(&closed.id, closed.snapshot());
+        let undone = recent.findings(&image()).undone;
+        let all = Undone { visibility: Some(Private), protected: Some(true), deactivated: Some(true) };
+        assert_eq!(undone, all, "{outcome:?}");
+        let open = recent.open(&image());
+        recent.close(&open, &Ok(()));
+        recent.has_put_back(&closed.id, &undone);
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(moment).await;
+        // Our own event; then the owner opens the image again, or that PATCH does.
+        recent.note(&closed.id, closed.snapshot());
+        recent.note(&closed.id, image().snapshot());
+        let findings = recent.findings(&image());
+        assert_eq!(findings.undone, Undone::default(), "{outcome:?}");
+        for told in ["visibility=private", "protected=true", "status=deactivated"] {
+            assert!(findings.reports.iter().any(|report| report == told), "{outcome:?}: {:?}", findings.reports);
+        }
+        assert_eq!(recent.findings(&image()), Findings::default(), "{outcome:?}");
+        // What else a PATCH without an answer undoes is found still.
+        let renamed = with(|image| image.name = Some("after".into()));
+        tokio::time::advance(moment).await;
+        recent.note(&renamed.id, renamed.snapshot());
+        let reports = if outcome == Some(Ok(())) { Vec::new() } else { vec!["name=\"after\"".to_owned()] };
+        assert_eq!(recent.findings(&image()).reports, reports, "{outcome:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_outlived_the_patch_hides_no_other_that_was_undone() {
+    let protected = with(|image| image.protected = true);
+    let deactivated = with(|image| (image.protected, image.status) = (true, ImageStatus::Deactivated));
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    recent.note(&image().id, protected.snapshot());
+    recent.close(&open, &Ok(()));
+    assert_eq!(recent.findings(&protected), Findings::default());
+    // Its event comes when the image was looked at already.
+    recent.note(&image().id, deactivated.snapshot());
+    assert_eq!(recent.findings(&protected).undone, Undone { deactivated: Some(true), ..Undone::default() });
+}

@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// And the share of the transfer's time so far that it may without complaint.
 const PATIENCE_SHARE: u32 = 4;
 /// The same of bits that somebody waits for while they pass, and the most: Glance gives an upload up that stands still for
-/// four seconds.
+/// four seconds, and whoever hands the bits over waits for all stores together no longer than for two.
 const LIVE_SHARE: u32 = 20;
-const LIVE_PATIENCE: Duration = Duration::from_secs(2);
+const LIVE_PATIENCE: Duration = Duration::from_secs(1);
 /// So many new bytes wake those that wait for them, if nothing else does first: to wake somebody for each chunk costs more
 /// than what is done with it.
 const WAKE: usize = 1 << 20;

@@ -1,6 +1,9 @@
 //! Copies that go bad or away: their locations leave the image, and good ones come back.
 
-use std::{num::NonZero, time::Duration};
+use std::{
+    num::{NonZero, NonZeroU64},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mimeo_core::{
@@ -216,6 +219,22 @@ async fn every_copy_is_read_again_within_a_period_and_stays_registered_meanwhile
         }
     }
     assert!(world.registry.arrangements().is_empty() && world.objects() == 90);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scrub_takes_no_more_of_the_line_than_it_may() {
+    let scrub_bandwidth = NonZeroU64::new(20_000);
+    let world = World::start(Options { scrub: Some(PERIOD), scrub_bandwidth, ..Options::default() });
+    let began = Instant::now();
+    let id = world.create(sample::image(1, 200_000));
+    world.registered(&id).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "a new copy is proven at once: {:?}", began.elapsed());
+    let is_read = async || !world.engine.running().is_empty();
+    world.until("it is read again", is_read).await;
+    let began = Instant::now();
+    world.until("it was read", async || !is_read().await).await;
+    let took = began.elapsed().as_secs();
+    assert!((8..=12).contains(&took), "{took} s, and not about ten");
 }
 
 #[tokio::test(start_paused = true)]

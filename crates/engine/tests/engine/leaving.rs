@@ -209,8 +209,13 @@ async fn a_drain_waits_for_a_store_that_is_down() {
     world.registered(&id).await;
     // The other copy is registered, but nobody could read it now.
     world.stores[1].inject(StoreFault::ProbeFails(mimeo_core::Reason::StoreUnreachable));
+    let locations = world.locations(&id);
     drain(&world, "store0").await;
-    tokio::time::sleep(Duration::from_mins(20)).await;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let left = world.locations(&id);
+        assert!(locations.iter().all(|url| left.contains(url)), "the last copy that answers is read: {left:?}");
+    }
     assert_eq!(held(&world), [1, 1], "the last copy that answers stays");
     world.stores[1].heal();
     world.until("it is empty", async || left(&world, "store0").await.is_empty()).await;

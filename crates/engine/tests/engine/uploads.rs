@@ -99,6 +99,57 @@ async fn no_store_is_touched_before_the_image_service_shows_that_it_takes_the_up
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_was_refused_cannot_go_on_to_send_bits_while_another_uploads() {
+    let world = world();
+    let id = queued(&world);
+    for has_begun in [false, true] {
+        let (mut bits, outcome, copying) = begin(&world, &id).await;
+        if has_begun {
+            bits.pass(sample::bits(CHUNK)).await;
+        }
+        // Its turn is over with the answer, however long it keeps its connection.
+        drop(outcome);
+        copying.await.unwrap();
+        set(&world, &id, ImageStatus::Saving);
+        pass(bits).await;
+        assert_eq!((opened(&world), world.ledger_objects(&id).await), (0, 0));
+        set(&world, &id, ImageStatus::Queued);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_glance_took_before_it_was_seen_to_is_copied_all_the_same() {
+    let world = world();
+    let id = queued(&world);
+    let all = sample::bits(CHUNK);
+    let upload = world.engine.upload(&id, Becomes::Image, Some(CHUNK as u64)).await.unwrap().unwrap();
+    let Upload { mut bits, outcome, copying, .. } = upload;
+    #[allow(clippy::disallowed_methods)]
+    let copying = tokio::task::spawn(copying.run());
+    bits.pass(all.clone()).await;
+    drop(bits);
+    // It shows the image as queued when it is asked, and then is done at once.
+    tokio::task::yield_now().await;
+    active(&world, &id, &all);
+    outcome.taken();
+    copying.await.unwrap();
+    world.registered(&id).await;
+    assert_eq!((world.registry.opens(&id), opened(&world)), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_upload_made_of_the_image_is_no_consent() {
+    let world = world();
+    let id = queued(&world);
+    let (mut bits, _outcome, copying) = begin(&world, &id).await;
+    assert!(world.engine.upload(&id, Becomes::Image, None).await.unwrap().is_none(), "it goes on without copies");
+    set(&world, &id, ImageStatus::Saving);
+    bits.pass(sample::bits(CHUNK)).await;
+    copying.await.unwrap();
+    assert_eq!((opened(&world), world.ledger_objects(&id).await), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_is_not_taken_leaves_nothing_anywhere() {
     let world = world();
     let id = queued(&world);
@@ -321,7 +372,7 @@ async fn a_registered_copy_gives_any_part_of_the_image_and_hands_on_when_it_brea
     world.registered(&id).await;
     let before = world.registry.bytes_read(&id);
     let part = async || {
-        let bits = world.engine.read_copy(&id, 1000, 100_000).await.unwrap().unwrap();
+        let bits = world.engine.read_copy(&id, 1000..101_000, SIZE as u64).await.unwrap().unwrap();
         bits.try_fold(Vec::new(), async |mut all, bytes| Ok([all.split_off(0), bytes.to_vec()].concat())).await.unwrap()
     };
     assert_eq!(part().await, sample::bits(SIZE)[1000..101_000]);
@@ -330,5 +381,9 @@ async fn a_registered_copy_gives_any_part_of_the_image_and_hands_on_when_it_brea
         store.inject(StoreFault::ReadFails(mimeo_core::Reason::StoreUnreachable));
     }
     assert_eq!(part().await, sample::bits(SIZE)[1000..101_000]);
-    assert!(world.engine.read_copy(&id, SIZE as u64, 1).await.unwrap().is_none(), "beyond the end");
+    assert!(
+        world.engine.read_copy(&id, SIZE as u64..SIZE as u64 + 1, SIZE as u64).await.unwrap().is_none(),
+        "beyond the end"
+    );
+    assert!(world.engine.read_copy(&id, 0..10, 10).await.unwrap().is_none(), "another image has been granted");
 }

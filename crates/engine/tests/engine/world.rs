@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -69,6 +69,7 @@ pub(crate) struct Options {
     /// Stores that only Glance can write, by their ids there; here they are `glance1` and so on.
     pub(crate) glances: &'static [&'static str],
     pub(crate) scrub: Option<Duration>,
+    pub(crate) scrub_bandwidth: Option<NonZeroU64>,
     /// What images are cut into for resuming.
     pub(crate) chunk: u64,
     /// Bytes of one image in memory.
@@ -91,6 +92,7 @@ impl Default for Options {
             reached: false,
             glances: &[],
             scrub: None,
+            scrub_bandwidth: None,
             chunk: CHUNK,
             window: NonZeroUsize::new(64 << 10).unwrap(),
             rules: &[],
@@ -296,7 +298,7 @@ pub(crate) fn engine(
             max_images: options.max_deletes,
             max_percent: 10,
         },
-        scrub: ScrubSettings { period: options.scrub, bandwidth: None },
+        scrub: ScrubSettings { period: options.scrub, bandwidth: options.scrub_bandwidth },
         observe: options.observe,
     };
     Engine::new(parts, settings)

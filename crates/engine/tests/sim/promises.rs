@@ -1,8 +1,8 @@
 //! "What never happens" (DESIGN.md), a function for each promise, asked at every step.
 
 use mimeo_core::{
-    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, Visibility,
-    bare, is_removed_with_its_bits,
+    Change, ImageId, ImageRow, Location, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState, bare,
+    is_removed_with_its_bits,
     ports::{EventKind, ImageEvent, Store},
 };
 use std::{sync::atomic::Ordering, time::Duration};
@@ -453,9 +453,9 @@ fn what_was_undone_is_put_back(world: &World, step: &Step<'_>) -> Result<(), Str
     watched.retain(|watched| {
         let is_late = watched.since.elapsed() >= PUT_BACK;
         let is_fair = *since <= watched.since && weather.was_well(watched.since);
-        let is_open = world.image(&watched.image).is_some_and(|image| image.visibility == Visibility::Public);
-        if is_late && is_fair && is_open {
-            result = Err(format!("{} was made private, and is public again", watched.image));
+        let is_undone = world.image(&watched.image).is_some_and(|image| !watched.is.holds(&image));
+        if is_late && is_fair && is_undone {
+            result = Err(format!("{} was made {:?}, and is not any more", watched.image, watched.is));
         }
         !is_late && is_fair
     });

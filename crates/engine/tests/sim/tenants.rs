@@ -15,7 +15,7 @@ use crate::{
     dice::Dice,
     ports::registry::changed,
     story::image_id,
-    world::{Truth, Watched, World},
+    world::{Stricter, Truth, Watched, World},
 };
 
 /// Images there may be at most.
@@ -36,11 +36,16 @@ pub(crate) fn act(world: &Arc<World>) {
     // What a PATCH undoes for others is done while it is under way.
     let patched = world.lock().witness.windows.first().cloned().filter(|id| living.contains(id));
     if let Some(patched) = patched.filter(|_| what % 2 == 0) {
-        return open_or_close(world, &patched);
+        return match what % 8 {
+            0 => activate_or_not(world, &patched),
+            2 => protect_or_not(world, &patched),
+            _ => open_or_close(world, &patched),
+        };
     }
     match what {
         0..47 => upload(world, &id),
-        47..54 => rename(world, &id),
+        47..51 => rename(world, &id),
+        51..54 => protect_or_not(world, &id),
         54..62 => open_or_close(world, &id),
         62..68 => activate_or_not(world, &id),
         68..72 => hide_or_show(world, &id),
@@ -147,28 +152,38 @@ fn rename(world: &Arc<World>, id: &ImageId) {
 }
 
 fn open_or_close(world: &Arc<World>, id: &ImageId) {
-    let is_heard = change_openly(world, id, "change the visibility of", |image| {
+    restrict(world, id, "change the visibility of", Stricter::Private, |image| {
         image.visibility = match image.visibility {
             Visibility::Public => Visibility::Private,
             _ => Visibility::Public,
         };
     });
-    let is_private = world.image(id).is_some_and(|image| image.visibility == Visibility::Private);
-    let mut state = world.lock();
-    state.watched.retain(|watched| watched.image != *id);
-    if is_heard && is_private && state.witness.windows.contains(id) {
-        state.watched.push(Watched { image: id.clone(), since: Instant::now() });
-    }
 }
 
 fn activate_or_not(world: &Arc<World>, id: &ImageId) {
-    change(world, id, "deactivate or reactivate", |image| {
+    restrict(world, id, "deactivate or reactivate", Stricter::Deactivated, |image| {
         image.status = match image.status {
             ImageStatus::Active => ImageStatus::Deactivated,
             ImageStatus::Deactivated => ImageStatus::Active,
             other => other,
         };
     });
+}
+
+fn protect_or_not(world: &Arc<World>, id: &ImageId) {
+    restrict(world, id, "change the protection of", Stricter::Protected, |image| image.protected = !image.protected);
+}
+
+/// Or the contrary.
+fn restrict(world: &Arc<World>, id: &ImageId, what: &str, is: Stricter, how: impl FnOnce(&mut Image)) {
+    let is_heard = change_openly(world, id, what, how);
+    let holds = world.image(id).is_some_and(|image| is.holds(&image));
+    let mut state = world.lock();
+    state.watched.retain(|watched| watched.image != *id || watched.is != is);
+    let witness = &state.witness;
+    if is_heard && holds && witness.windows.contains(id) && !witness.orphaned.contains(id) {
+        state.watched.push(Watched { image: id.clone(), since: Instant::now(), is });
+    }
 }
 
 fn hide_or_show(world: &Arc<World>, id: &ImageId) {

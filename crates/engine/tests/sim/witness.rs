@@ -35,6 +35,8 @@ pub(crate) struct Witness {
     pub(crate) confirmed: bool,
     /// The images on which a PATCH is under way.
     pub(crate) windows: Vec<ImageId>,
+    /// Those on which only an engine that died had one under way, and that none has looked at since.
+    pub(crate) orphaned: Vec<ImageId>,
     /// Objects that somebody else put there, under names like Mimeo's.
     pub(crate) planted: BTreeSet<Place>,
     /// Objects of which the bits went bad, or away, behind everybody's back, and since when.
@@ -94,6 +96,7 @@ impl Witness {
     /// What the engine read last, and could not note any more, nobody knows.
     pub(crate) fn dies(&mut self) {
         self.proven.append(&mut self.unnoted);
+        self.orphaned.clone_from(&self.windows);
     }
 
     /// When a copy of the image at this store last went bad by itself.
@@ -162,6 +165,7 @@ impl Witness {
     }
 
     pub(crate) fn showed(&mut self, id: &ImageId, image: Option<&Image>) {
+        self.orphaned.retain(|orphaned| orphaned != id);
         let sight = image.map_or_else(Sight::default, |image| Sight {
             active: image.status == ImageStatus::Active,
             importing: image.importing,

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt;
 use mimeo_core::{
-    Error, Image, ImageId, ImageStatus, ObjectName, ObjectState, Reason, Result, Timestamp, bare,
+    Error, Image, ImageId, ImageStatus, ObjectName, ObjectState, Reason, Result, Timestamp, Visibility, bare,
     ports::{Clock, ImageEvent, Store},
 };
 use mimeo_testkit::{EventSender, FakeRegistry, FakeStore, MemoryLedger, sample};
@@ -69,10 +69,28 @@ pub(crate) struct Truth {
     pub(crate) gone: bool,
 }
 
-/// An image that was made private while a PATCH was under way, of which the engine was told at once.
+/// An image that was made stricter while a PATCH was under way, of which the engine was told at once.
 pub(crate) struct Watched {
     pub(crate) image: ImageId,
     pub(crate) since: Instant,
+    pub(crate) is: Stricter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stricter {
+    Private,
+    Deactivated,
+    Protected,
+}
+
+impl Stricter {
+    pub(crate) fn holds(self, image: &Image) -> bool {
+        match self {
+            Self::Private => image.visibility == Visibility::Private,
+            Self::Deactivated => image.status == ImageStatus::Deactivated,
+            Self::Protected => image.protected,
+        }
+    }
 }
 
 pub(crate) struct Notice {

@@ -32,6 +32,10 @@ use crate::Live;
 /// Messages that the broker hands over before the first of them is acknowledged.
 const PREFETCH: u16 = 256;
 
+/// A message may have any number of frames. The library keeps two buffers of 32 frames for each connection: of the broker's
+/// own 128 KiB these would be 8 MiB.
+const FRAME: u32 = 16 << 10;
+
 /// Glance sends at these priorities; the routing key is `<topic>.<priority>`.
 const PRIORITIES: [&str; 3] = ["info", "warn", "error"];
 
@@ -197,6 +201,7 @@ fn uri(config: &RabbitConfig, broker: &Broker) -> AMQPUri {
         query: AMQPQueryString {
             heartbeat: Some(u16::try_from(config.heartbeat.as_secs()).unwrap_or(u16::MAX)),
             connection_timeout: u64::try_from(SETUP_TIMEOUT.as_millis()).ok(),
+            frame_max: Some(FRAME),
             ..Default::default()
         },
     }

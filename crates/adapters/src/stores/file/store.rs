@@ -125,6 +125,17 @@ impl Disk {
         self.sync_directory().map(|()| was_there)
     }
 
+    /// Whether the object is published. Where the whole directory is away nobody can say.
+    fn has_published(&self) -> Result<bool> {
+        let looked = is_there(std::fs::symlink_metadata(self.published()));
+        let found = looked.map_err(|cause| self.failed("cannot look at", &self.published(), cause))?;
+        if found.is_none() {
+            let directory = std::fs::metadata(&self.directory);
+            directory.map_err(|cause| self.failed("cannot look at", &self.directory, cause))?;
+        }
+        Ok(found.is_some())
+    }
+
     /// What is in the directory, whatever this object is.
     fn list(&self) -> Result<ObjectPage> {
         let failed = |cause| self.failed("cannot list", &self.directory, cause);
@@ -203,11 +214,11 @@ impl Store for FileStore {
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        self.web.read(object, offset).await
+        self.web.read_unless_there(object, offset, "path", self.disk(object).run(Disk::has_published)).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        self.web.probe(object).await
+        self.web.probe_unless_there(object, "path", self.disk(object).run(Disk::has_published)).await
     }
 
     async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {

@@ -117,6 +117,12 @@ impl HttpStore {
         }
     }
 
+    /// Whether the object is where it was written, where that is another place than where it is read.
+    async fn is_there(&self, object: &ObjectName) -> Result<bool> {
+        let url = self.written(object);
+        Ok(url != self.web.location(object) && self.status(&Method::HEAD, &url).await? == Some(StatusCode::OK))
+    }
+
     pub(super) fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {
         unanswered(&format!("{}: {method} {url}", self.config.name), cause)
     }
@@ -168,22 +174,20 @@ impl Store for HttpStore {
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        self.web.read(object, offset).await
+        self.web.read_unless_there(object, offset, "url", self.is_there(object)).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        self.web.probe(object).await
+        self.web.probe_unless_there(object, "url", self.is_there(object)).await
     }
 
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let url = self.written(object);
         let sent = self.request(Method::DELETE, &url).send().await;
         match sent.map_err(|cause| self.failed(&Method::DELETE, &url, cause))?.status() {
-            StatusCode::OK
-            | StatusCode::ACCEPTED
-            | StatusCode::NO_CONTENT
-            | StatusCode::NOT_FOUND
-            | StatusCode::GONE => Ok(()),
+            StatusCode::OK | StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(()),
+            StatusCode::NOT_FOUND | StatusCode::GONE if url == self.web.location(object) => Ok(()),
+            StatusCode::NOT_FOUND | StatusCode::GONE => self.web.shown_gone(object, "url").await,
             status => Err(self.refused(&Method::DELETE, &url, status)),
         }
     }

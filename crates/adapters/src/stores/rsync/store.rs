@@ -88,9 +88,17 @@ impl RsyncStore {
         run(&self.config.get(), &arguments, "", &AtomicU64::new(0)).await.map(drop)
     }
 
+    /// Whether the object is where it was written.
+    async fn is_there(&self, object: &ObjectName) -> Result<bool> {
+        let mut arguments = vec![OsString::from("-s"), "--list-only".into()];
+        arguments.extend([format!("--include=/{object}").into(), "--exclude=*".into(), "--".into()]);
+        let listed = run(&self.config.get(), &arguments, "", &AtomicU64::new(0)).await?;
+        Ok(listed.lines().any(|line| line.ends_with(&format!(" {object}"))))
+    }
+
     /// What the web server tells of an object that was sent.
     async fn published(&self, object: &ObjectName, size: u64) -> Result<Receipt> {
-        let found = match self.probe(object).await? {
+        let found = match self.web.probe(object).await? {
             Some(found) if found == size => return Ok(Receipt { size: Some(size) }),
             Some(found) => format!("has {found} bytes of {size}"),
             None => "is not there".to_owned(),
@@ -145,11 +153,11 @@ impl Store for RsyncStore {
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        self.web.read(object, offset).await
+        self.web.read_unless_there(object, offset, "target", Box::pin(self.is_there(object))).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        self.web.probe(object).await
+        self.web.probe_unless_there(object, "target", Box::pin(self.is_there(object))).await
     }
 
     /// Makes the target like an empty directory, as far as the object's own names are concerned: those under which it

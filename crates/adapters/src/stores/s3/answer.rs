@@ -106,6 +106,9 @@ fn by_code(code: &str) -> Option<(Reason, &'static str)> {
             (Reason::StoreFull, ": it has no room left, or a quota is reached")
         }
         "EntityTooLarge" => (Reason::StoreFull, ": the server takes no objects, or parts, of this size"),
+        "BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch" => {
+            (Reason::StoreError, ": what arrived there is not what was sent; it is sent again")
+        }
         "SlowDown" | "ServiceUnavailable" | "Throttling" | "TooManyRequests" => {
             (Reason::StoreError, ": too many requests for it at present")
         }
@@ -168,6 +171,7 @@ mod tests {
             (301, "PermanentRedirect", Reason::StoreError, "region"),
             (403, "QuotaExceeded", Reason::StoreFull, "quota"),
             (400, "EntityTooLarge", Reason::StoreFull, "size"),
+            (400, "BadDigest", Reason::StoreError, "not what was sent"),
             (503, "SlowDown", Reason::StoreError, "too many"),
             (500, "InternalError", Reason::StoreError, "InternalError (We <b>tried</b>)"),
         ];

@@ -1,6 +1,6 @@
 //! The requests, each signed, sent, and its answer checked.
 
-use std::{iter, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, iter, sync::Arc, time::Duration};
 
 use mimeo_core::{Error, Reason, Result, StoreName};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header, redirect};
@@ -15,6 +15,7 @@ use url::Url;
 use super::{
     S3Credentials, S3StoreConfig,
     answer::{Answer, elements, first, refused},
+    checked,
 };
 use crate::{
     Live,
@@ -25,6 +26,9 @@ use crate::{
 /// How long a signature holds. Servers let clocks differ by as much.
 const VALID: Duration = Duration::from_mins(15);
 
+/// Says which checksum the parts of an upload will have.
+const CHECKSUM_ALGORITHM: &str = "x-amz-checksum-algorithm";
+
 /// A probe answers at once or not at all, as that of any web server.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,6 +38,18 @@ pub(super) struct Api {
     bucket: Bucket,
     credentials: Live<Credentials>,
     client: Client,
+    /// Bodies are sent with their SHA-256.
+    pub(super) checksum: bool,
+}
+
+/// A part that the server has.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) number: u16,
+    pub(super) size: u64,
+    pub(super) etag: String,
+    /// Its SHA-256, where that is known.
+    pub(super) checksum: Option<String>,
 }
 
 /// Where a listing of uploads goes on: a key, and an upload's id.
@@ -50,7 +66,8 @@ impl Api {
         let builder = plain_client().redirect(redirect::Policy::none());
         let client = built(&config.name, builder.tls_certs_merge(config.authorities.clone()))?;
         let credentials = Live::new(signing(&config.credentials));
-        Ok(Self { store: config.name.clone(), bucket: config.bucket.clone(), credentials, client })
+        let (store, bucket, checksum) = (config.name.clone(), config.bucket.clone(), config.checksum);
+        Ok(Self { store, bucket, credentials, client, checksum })
     }
 
     /// For the requests from now on.
@@ -64,8 +81,18 @@ impl Api {
 
     // -- whole objects ---------------------------------------------------------------------------------------------
 
-    pub(super) fn put(&self, key: &str) -> RequestBuilder {
+    pub(super) fn put(&self, key: &str, size: u64) -> RequestBuilder {
+        if self.checksum {
+            return self.put_checked(&self.bucket.object_url(key), size);
+        }
         self.client.put(self.bucket.put_object(Some(&*self.credentials()), key).sign(VALID))
+    }
+
+    /// For a body with its SHA-256.
+    #[expect(clippy::disallowed_methods, reason = "the time of a signature decides nothing")]
+    fn put_checked(&self, url: &Url, size: u64) -> RequestBuilder {
+        let (request, credentials) = (self.client.put(url.clone()), self.credentials());
+        checked::signed(request, url, size, (self.bucket.region(), &credentials), jiff::Timestamp::now())
     }
 
     /// `None`: it is not there.
@@ -145,27 +172,46 @@ impl Api {
 
     /// Begins an upload; its id.
     pub(super) async fn create(&self, key: &str) -> Result<String> {
-        let create = self.client.post(self.bucket.create_multipart_upload(Some(&*self.credentials()), key).sign(VALID));
+        let credentials = self.credentials();
+        let mut action = self.bucket.create_multipart_upload(Some(&*credentials), key);
+        if self.checksum {
+            action.headers_mut().insert(CHECKSUM_ALGORITHM, "SHA256");
+        }
+        let create = self.client.post(action.sign(VALID));
+        let create = if self.checksum { create.header(CHECKSUM_ALGORITHM, "SHA256") } else { create };
         let answer = Answer::to(self.what(&Method::POST, key), create).await?.success()?;
         let created = CreateMultipartUpload::parse_response(&answer.body);
         Ok(created.map_err(|cause| answer.unreadable().caused_by(cause))?.upload_id().to_owned())
     }
 
-    pub(super) fn part(&self, key: &str, upload: &str, number: u16) -> RequestBuilder {
+    pub(super) fn part(&self, key: &str, upload: &str, number: u16, size: u64) -> RequestBuilder {
+        if self.checksum {
+            return self.put_checked(&checked::of_part(self.bucket.object_url(key), upload, number), size);
+        }
         self.client.put(self.bucket.upload_part(Some(&*self.credentials()), key, number, upload).sign(VALID))
     }
 
     /// Makes the object of its parts. The answer may begin as a success before it is one.
-    pub(super) async fn complete(&self, key: &str, upload: &str, etags: &[String]) -> Result<()> {
-        let etags = etags.iter().map(String::as_str);
+    pub(super) async fn complete(&self, key: &str, upload: &str, parts: &[Part]) -> Result<()> {
         let credentials = self.credentials();
+        let etags = parts.iter().map(|part| part.etag.as_str());
         let action = self.bucket.complete_multipart_upload(Some(&*credentials), key, upload, etags);
-        let complete = self.client.post(action.sign(VALID)).body(action.body());
-        let answer = Answer::to(self.what(&Method::POST, key), complete).await?.success()?;
-        match CompleteMultipartUploadResponse::parse(&answer.body) {
-            Ok(_) => Ok(()),
-            Err(_) if answer.code().is_some() => Err(answer.refused()),
-            Err(cause) => Err(answer.unreadable().caused_by(cause)),
+        let url = action.sign(VALID);
+        let body = if self.checksum { completion(parts) } else { action.body() };
+        let answer = Answer::to(self.what(&Method::POST, key), self.client.post(url).body(body)).await?.success()?;
+        if let Err(cause) = CompleteMultipartUploadResponse::parse(&answer.body) {
+            return Err(match answer.code() {
+                Some(_) => answer.refused(),
+                None => answer.unreadable().caused_by(cause),
+            });
+        }
+        let sent = checked::of_parts(parts.iter().map(|part| part.checksum.as_deref()));
+        match (sent, first(&answer.body, "ChecksumSHA256")) {
+            (Some(sent), Some(told)) if sent != told => {
+                let message = format!("{} has the SHA-256 {told} of parts, and {sent} was sent", answer.what);
+                Err(Error::new(Reason::ProofMismatch, message))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -233,7 +279,7 @@ impl Api {
     }
 
     /// The parts that an upload has, in the order of their numbers.
-    pub(super) async fn parts(&self, key: &str, upload: &str) -> Result<Vec<PartsContent>> {
+    pub(super) async fn parts(&self, key: &str, upload: &str) -> Result<Vec<Part>> {
         let (mut found, mut after) = (Vec::new(), 0);
         loop {
             let credentials = self.credentials();
@@ -243,7 +289,13 @@ impl Api {
             let answer = Answer::to(self.what(&Method::GET, key), list).await?.success()?;
             let page = ListParts::parse_response(&answer.body);
             let page = page.map_err(|cause| answer.unreadable().caused_by(cause))?;
-            found.extend(page.parts);
+            let checksums: BTreeMap<&str, &str> = elements(&answer.body, "Part")
+                .filter_map(|part| Some((first(part, "PartNumber")?, first(part, "ChecksumSHA256")?)))
+                .collect();
+            found.extend(page.parts.into_iter().map(|PartsContent { number, size, etag, .. }| {
+                let checksum = checksums.get(number.to_string().as_str()).map(ToString::to_string);
+                Part { number, size, etag, checksum }
+            }));
             match page.next_part_number_marker {
                 Some(next) if next > after => after = next,
                 _ => break,
@@ -257,6 +309,17 @@ impl Api {
     pub(super) fn what(&self, method: &Method, key: &str) -> String {
         format!("{}: {method} {}", self.store, self.bucket.object_url(key))
     }
+}
+
+/// The end of an upload with checksums: rusty-s3's knows none.
+fn completion(parts: &[Part]) -> String {
+    let checksum = |part: &Part| part.checksum.as_ref().map(|sum| format!("<ChecksumSHA256>{sum}</ChecksumSHA256>"));
+    let of = |part: &Part| {
+        let (number, etag) = (part.number, part.etag.replace('&', "&amp;").replace('<', "&lt;"));
+        let checksum = checksum(part).unwrap_or_default();
+        format!("<Part><ETag>{etag}</ETag><PartNumber>{number}</PartNumber>{checksum}</Part>")
+    };
+    format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", parts.iter().map(of).collect::<String>())
 }
 
 /// With what requests are signed.

@@ -10,6 +10,8 @@ pub struct S3StoreConfig {
     pub name: StoreName,
     /// Ends with `/`. Glance's `s3_store_host` must lead to the same server.
     pub endpoint: Url,
+    /// The same as it was written: so Glance compares it with its own.
+    pub written: String,
     /// As [`bucket`] gives it.
     pub bucket: Bucket,
     /// Before each object's name in its key; as [`prefix`] gives it.
@@ -19,6 +21,8 @@ pub struct S3StoreConfig {
     pub authorities: Vec<Certificate>,
     /// Whether locations carry the access and the secret key, for a Glance that reads no others.
     pub location_credentials: bool,
+    /// Whether bodies are sent with their SHA-256, which not all servers know.
+    pub checksum: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -53,18 +57,16 @@ impl S3StoreConfig {
     /// As Glance's driver writes it itself: it takes a location for its own by what it begins with. The scheme `s3`
     /// stands for plain HTTP, and the bucket is in the path, whatever the requests do.
     pub(super) fn location(&self, object: &ObjectName) -> String {
-        let (scheme, server) = match self.endpoint.as_str().split_once("://") {
-            Some(("https", server)) => ("s3+https", server),
-            Some((_, server)) => ("s3", server),
-            None => ("s3", self.endpoint.as_str()),
-        };
+        let scheme = if self.endpoint.scheme() == "https" { "s3+https" } else { "s3" };
+        let server = self.written.split_once("://").map_or(self.written.as_str(), |(_, server)| server);
+        let server = server.trim_end_matches('/');
         let user = match &self.credentials {
             S3Credentials { access_key, secret_key, .. } if self.location_credentials => {
                 format!("{access_key}:{}@", secret_key.expose_secret())
             }
             _ => String::new(),
         };
-        format!("{scheme}://{user}{server}{}/{}", self.bucket.name(), self.key(object))
+        format!("{scheme}://{user}{server}/{}/{}", self.bucket.name(), self.key(object))
     }
 }
 
@@ -116,15 +118,18 @@ mod tests {
     use super::*;
 
     fn location(endpoint: &str, style: UrlStyle, location_credentials: bool) -> String {
+        let written = endpoint.to_owned();
         let endpoint: Url = endpoint.parse().unwrap();
         let config = S3StoreConfig {
             name: "s3".parse().unwrap(),
+            written,
             bucket: bucket(endpoint.clone(), style, "images", "us-east-1").unwrap(),
             endpoint,
             prefix: prefix("mimeo.").unwrap(),
             credentials: S3Credentials { access_key: "AK".into(), secret_key: "a/b+c".into(), session_token: None },
             authorities: Vec::new(),
             location_credentials,
+            checksum: false,
         };
         config.location(&ObjectName::new(&"6f2b8c1e-0a3d-4d57-9d0e-3a1f5b7c9e11".parse().unwrap(), 5))
     }
@@ -136,6 +141,8 @@ mod tests {
         assert_eq!(https, format!("s3+https://s3.example/{key}"));
         let http = location("http://10.0.0.5:7480/s3/", UrlStyle::Path, false);
         assert_eq!(http, format!("s3://10.0.0.5:7480/s3/{key}"));
+        let as_written = location("HTTP://RGW.example:80", UrlStyle::Path, false);
+        assert_eq!(as_written, format!("s3://RGW.example:80/{key}"), "Glance compares it letter by letter");
         let with_keys = location("https://s3.example:8443/", UrlStyle::Path, true);
         assert_eq!(with_keys, format!("s3+https://AK:a/b+c@s3.example:8443/{key}"));
     }

@@ -6,7 +6,11 @@ use mimeo_core::{
 };
 use reqwest::{Method, RequestBuilder, Response, header};
 
-use super::{answer::Answer, api::Api};
+use super::{
+    answer::Answer,
+    api::{Api, Part},
+    checked::{self, Checksum},
+};
 use crate::upload::Upload;
 
 /// As many as one upload may have.
@@ -16,17 +20,37 @@ pub(super) const MOST_PARTS: u64 = 10_000;
 struct Put {
     upload: Upload,
     what: String,
+    size: u64,
     /// How many bytes it still takes.
     left: u64,
+    checksum: Option<Checksum>,
 }
 
 impl Put {
-    fn start(request: RequestBuilder, what: String, size: u64) -> Self {
-        Self { upload: Upload::start(request, what.clone(), Some(size)), what, left: size }
+    fn start(request: RequestBuilder, what: String, size: u64, is_checked: bool) -> Self {
+        let (checksum, length) = match is_checked {
+            true => (Some(Checksum::new()), checked::framed(size)),
+            false => (None, size),
+        };
+        Self { upload: Upload::start(request, what.clone(), Some(length)), what, size, left: size, checksum }
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let is_first = self.left == self.size;
         self.left = self.left.saturating_sub(bytes.len() as u64);
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(&bytes);
+            if is_first {
+                self.send(checked::begin(self.size)).await?;
+            }
+        }
+        self.send(bytes).await
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> Result<()> {
         let Some(response) = self.upload.write(bytes).await? else {
             return Ok(());
         };
@@ -38,12 +62,25 @@ impl Put {
         Err(Answer::of(self.what.clone(), response).await?.refused())
     }
 
-    async fn finish(self) -> Result<Response> {
-        let response = self.upload.finish().await?;
-        if response.status().is_success() {
-            return Ok(response);
+    /// The answer, and the checksum of what was sent.
+    async fn finish(mut self) -> Result<(Response, Option<String>)> {
+        let checksum = self.checksum.take().map(Checksum::value);
+        if let Some(checksum) = checksum.as_ref().filter(|_| self.left == 0) {
+            self.send(checked::end(self.size, checksum)).await?;
         }
-        Err(Answer::of(self.what, response).await?.refused())
+        let response = self.upload.finish().await?;
+        if !response.status().is_success() {
+            return Err(Answer::of(self.what, response).await?.refused());
+        }
+        if checksum.as_ref().is_some_and(|checksum| !checked::is_told(response.headers(), checksum)) {
+            let message = format!(
+                "{} was answered without the SHA-256 that was sent: the server does not know it; remove checksum from the \
+                 store's section",
+                self.what
+            );
+            return Err(Error::new(Reason::StoreRefused, message));
+        }
+        Ok((response, checksum))
     }
 }
 
@@ -52,7 +89,7 @@ pub(super) struct WholeSink(Put);
 
 impl WholeSink {
     pub(super) fn open(api: &Api, key: &str, size: u64) -> Self {
-        Self(Put::start(api.put(key), api.what(&Method::PUT, key), size))
+        Self(Put::start(api.put(key, size), api.what(&Method::PUT, key), size, api.checksum))
     }
 }
 
@@ -76,7 +113,7 @@ pub(super) struct Parts {
     api: Api,
     key: String,
     id: String,
-    etags: Vec<String>,
+    sent: Vec<Part>,
     /// The last part, once its body is complete.
     unanswered: Option<Put>,
 }
@@ -88,13 +125,13 @@ impl Parts {
         Ok(Self::resume(api, key, id, Vec::new()))
     }
 
-    /// Behind the parts that have these `ETag`s.
-    pub(super) fn resume(api: Api, key: String, id: String, etags: Vec<String>) -> Self {
-        Self { api, key, id, etags, unanswered: None }
+    /// Behind these parts.
+    pub(super) fn resume(api: Api, key: String, id: String, sent: Vec<Part>) -> Self {
+        Self { api, key, id, sent, unanswered: None }
     }
 
     fn next(&self, size: u64) -> Result<Put> {
-        let before = self.etags.len() + usize::from(self.unanswered.is_some());
+        let before = self.sent.len() + usize::from(self.unanswered.is_some());
         let number = u16::try_from(before + 1).ok().filter(|number| u64::from(*number) <= MOST_PARTS);
         let what = format!("{} (part {})", self.api.what(&Method::PUT, &self.key), before + 1);
         let Some(number) = number else {
@@ -102,7 +139,7 @@ impl Parts {
                 format!("{what}: an object has {MOST_PARTS} parts at most; this one's size was not known before");
             return Err(Error::new(Reason::StoreFull, message));
         };
-        Ok(Put::start(self.api.part(&self.key, &self.id, number), what, size))
+        Ok(Put::start(self.api.part(&self.key, &self.id, number, size), what, size, self.api.checksum))
     }
 
     /// Takes a part with a complete body, and the answer to the one before it.
@@ -114,11 +151,13 @@ impl Parts {
     }
 
     async fn answered(&mut self, part: Put) -> Result<()> {
-        let what = part.what.clone();
-        let response = part.finish().await?;
+        let (what, size) = (part.what.clone(), part.size);
+        let (response, checksum) = part.finish().await?;
         let etag = response.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
         let missing = || Error::new(Reason::StoreError, format!("{what} was answered without an ETag"));
-        self.etags.push(etag.ok_or_else(missing)?.to_owned());
+        let etag = etag.ok_or_else(missing)?.to_owned();
+        let number = u16::try_from(self.sent.len() + 1).unwrap_or(u16::MAX);
+        self.sent.push(Part { number, size, etag, checksum });
         mimeo_crash::point("s3-part-answered");
         Ok(())
     }
@@ -128,7 +167,7 @@ impl Parts {
             self.answered(last).await?;
         }
         mimeo_crash::point("s3-parts-sent");
-        self.api.complete(&self.key, &self.id, &self.etags).await?;
+        self.api.complete(&self.key, &self.id, &self.sent).await?;
         Ok(Receipt::default())
     }
 }

@@ -5,11 +5,10 @@ use mimeo_core::{
     ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
 use reqwest::{Method, StatusCode};
-use rusty_s3::actions::PartsContent;
 
 use super::{
     S3StoreConfig,
-    api::Api,
+    api::{Api, Part},
     sink::{HeldSink, MOST_PARTS, Parts, PartsSink, WholeSink},
 };
 use crate::{
@@ -56,11 +55,14 @@ impl S3Store {
     }
 
     /// The upload that has the most of this key, with its parts from the first on.
-    async fn upload(&self, key: &str) -> Result<Option<(String, Vec<PartsContent>)>> {
+    async fn upload(&self, key: &str) -> Result<Option<(String, Vec<Part>)>> {
         let mut uploads = Vec::new();
         for id in self.api.uploads(key).await? {
             let parts = without_gap(self.api.parts(key, &id).await?);
-            uploads.push((id, parts));
+            // One that was begun with checksums takes no part without.
+            if self.api.checksum || parts.iter().all(|part| part.checksum.is_none()) {
+                uploads.push((id, parts));
+            }
         }
         Ok(uploads.into_iter().max_by_key(|(_, parts)| size_of(parts)))
     }
@@ -118,7 +120,7 @@ impl Store for S3Store {
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
         let upload = self.upload(&self.config.get().key(object)).await?;
-        let of_use = |parts: &[PartsContent]| parts.first().is_some_and(|part| part.size.is_multiple_of(self.part));
+        let of_use = |parts: &[Part]| parts.first().is_some_and(|part| part.size.is_multiple_of(self.part));
         Ok(upload.map_or(0, |(_, parts)| if of_use(&parts) { size_of(&parts) } else { 0 }))
     }
 
@@ -142,8 +144,7 @@ impl Store for S3Store {
             return Err(self.give_up(object, size, offset).await);
         }
         let sent = size_of(&parts);
-        let etags = parts.into_iter().map(|part| part.etag).collect();
-        let parts = Parts::resume(self.api.clone(), key, id, etags);
+        let parts = Parts::resume(self.api.clone(), key, id, parts);
         Ok(Box::new(PartsSink::new(parts, total, part_size, offset).passing_over(sent - offset)))
     }
 
@@ -186,6 +187,8 @@ impl Store for S3Store {
         let (keys, next) = match upload {
             None => {
                 let (keys, next) = self.api.keys(prefix, after).await?;
+                // One that leads to itself would have no end.
+                let next = next.filter(|next| after != Some(next));
                 (keys, Some(next.unwrap_or_else(|| UPLOADS.into())))
             }
             Some(marker) => {
@@ -210,7 +213,7 @@ impl Store for S3Store {
 }
 
 /// The parts from the first on, as far as none is missing and all are of one size; the last may be shorter.
-pub(super) fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
+pub(super) fn without_gap(parts: Vec<Part>) -> Vec<Part> {
     let (mut found, mut size) = (Vec::new(), None);
     for (number, part) in (1..).zip(parts) {
         let full = *size.get_or_insert(part.size);
@@ -227,7 +230,7 @@ pub(super) fn without_gap(parts: Vec<PartsContent>) -> Vec<PartsContent> {
 }
 
 /// As far as it can be counted: a server may list what it wants.
-pub(super) fn size_of(parts: &[PartsContent]) -> u64 {
+pub(super) fn size_of(parts: &[Part]) -> u64 {
     parts.iter().fold(0, |size, part| size.saturating_add(part.size))
 }
 
@@ -242,7 +245,7 @@ mod tests {
 
     #[test]
     fn sizes_that_no_part_can_have_are_no_crash() {
-        let part = |number| PartsContent { number, etag: String::new(), last_modified: String::new(), size: u64::MAX };
+        let part = |number| Part { number, etag: String::new(), checksum: None, size: u64::MAX };
         assert_eq!(size_of(&[part(1), part(2)]), u64::MAX);
     }
 

@@ -68,6 +68,13 @@ impl SftpStore {
         Connection::new(self.config.get(), self.request).await
     }
 
+    /// Whether the object is where it was written.
+    async fn is_there(&self, object: &ObjectName) -> Result<bool> {
+        let (connection, names) = (self.connect().await?, self.names(object));
+        connection.has_directory().await?;
+        Ok(connection.size(&names.object).await?.is_some())
+    }
+
     fn names(&self, object: &ObjectName) -> Names {
         let config = self.config.get();
         let path = &config.path;
@@ -105,7 +112,11 @@ impl Store for SftpStore {
     }
 
     async fn kept(&self, object: &ObjectName) -> Result<u64> {
-        let size = self.connect().await?.size(&self.names(object).part).await?;
+        let connection = self.connect().await?;
+        let size = connection.size(&self.names(object).part).await?;
+        if size.is_none() {
+            connection.has_directory().await?;
+        }
         Ok(size.unwrap_or_default())
     }
 
@@ -133,11 +144,11 @@ impl Store for SftpStore {
     }
 
     async fn read(&self, object: &ObjectName, offset: u64) -> Result<ByteStream> {
-        self.web.read(object, offset).await
+        self.web.read_unless_there(object, offset, "path", self.is_there(object)).await
     }
 
     async fn probe(&self, object: &ObjectName) -> Result<Option<u64>> {
-        self.web.probe(object).await
+        self.web.probe_unless_there(object, "path", self.is_there(object)).await
     }
 
     async fn list(&self, _after: Option<&Cursor>) -> Result<Option<ObjectPage>> {

@@ -1,10 +1,13 @@
 //! The account that the container is in: tokens, requests, and what their answers mean.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use mimeo_core::{Error, Reason, Result, StoreName};
+use openstack_sdk::config::{Auth, CloudConfig};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header, redirect};
-use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{SwiftCredentials, SwiftStoreConfig};
@@ -31,8 +34,12 @@ pub(super) struct Account {
     container: String,
     session: Session,
     http: Client,
-    /// Full once the container was made, or was there.
-    created: OnceCell<()>,
+    /// It may be made where it is missing.
+    may_create: bool,
+    /// The container was made, or was there.
+    is_created: AtomicBool,
+    /// What a change of clouds.yaml must leave as it is.
+    place: Vec<Option<String>>,
 }
 
 impl Account {
@@ -40,32 +47,62 @@ impl Account {
     pub(super) fn new(config: &SwiftStoreConfig) -> Result<(Self, SwiftCredentials)> {
         let cloud = config.cloud()?;
         let credentials = config.credentials(&cloud)?;
-        let client = trust(plain_client().redirect(redirect::Policy::none()), &cloud)?;
+        let (client, place) = (trust(plain_client().redirect(redirect::Policy::none()), &cloud)?, place(&cloud));
         let http = built(&config.name, client)?;
         let session = Session::new(config.login(cloud, &http));
-        let (store, container) = (config.name.clone(), config.container.clone());
-        Ok((Self { store, container, session, http, created: OnceCell::new() }, credentials))
+        let (store, container, may_create) = (config.name.clone(), config.container.clone(), config.create_container);
+        let is_created = AtomicBool::new(false);
+        Ok((Self { store, container, session, http, may_create, is_created, place }, credentials))
     }
 
     /// Logs in with the credentials of this configuration from now on; gives those that stand in the locations.
     pub(super) fn renew(&self, config: &SwiftStoreConfig) -> Result<SwiftCredentials> {
         let cloud = config.cloud()?;
+        if place(&cloud) != self.place {
+            let message = format!(
+                "[stores.{}]: its cloud leads to another Keystone, project, region or interface now: that needs a restart",
+                self.store
+            );
+            return Err(Error::new(Reason::NotAllowed, message));
+        }
         let credentials = config.credentials(&cloud)?;
         self.session.renew(config.login(cloud, &self.http));
         Ok(credentials)
     }
 
-    /// Makes the container, unless it is there.
+    /// Makes the container, unless it is there, or may not be made.
     pub(super) async fn create_container(&self) -> Result<()> {
-        let create = async || {
-            let put = |put: RequestBuilder| put.header(header::CONTENT_LENGTH, 0).timeout(TIMEOUT);
-            let response = self.send(&Method::PUT, At::Container(""), put).await?;
-            match response.status() {
-                status if status.is_success() => Ok(()),
-                _ => Err(self.refused(&Method::PUT, &response)),
-            }
+        if !self.may_create || self.is_created.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let put = |put: RequestBuilder| put.header(header::CONTENT_LENGTH, 0).timeout(TIMEOUT);
+        let response = self.send(&Method::PUT, At::Container(""), put).await?;
+        if !response.status().is_success() {
+            return Err(self.refused(&Method::PUT, &response));
+        }
+        self.is_created.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// That the container is there: what is not in a container that is away may be there later.
+    pub(super) async fn has_container(&self) -> Result<()> {
+        let response = self.send(&Method::HEAD, At::Container(""), |head| head.timeout(TIMEOUT)).await?;
+        if response.status().is_success() { Ok(()) } else { Err(self.of_container(&Method::HEAD, &response)) }
+    }
+
+    /// What an answer means that is of the container, and not of one object.
+    pub(super) fn of_container(&self, method: &Method, response: &Response) -> Error {
+        if response.status() != StatusCode::NOT_FOUND {
+            return self.refused(method, response);
+        }
+        self.is_created.store(false, Ordering::Relaxed);
+        let cure = match self.may_create {
+            true => "it is made with the next copy",
+            false => "make it, set create_container = true, or correct project, region or interface",
         };
-        self.created.get_or_try_init(create).await.copied()
+        let (store, url, status) = (&self.store, response.url(), response.status());
+        let message = format!("{store}: {method} {url} answered {status}: the container is not there; {cure}");
+        Error::new(Reason::StoreError, message)
     }
 
     /// Sends a request without a body, once more with a new token where the first one is refused.
@@ -132,14 +169,14 @@ impl Account {
     /// An answer that is none of those hoped for.
     pub(super) fn refused(&self, method: &Method, response: &Response) -> Error {
         let status = response.status();
+        if status == StatusCode::NOT_FOUND && *method == Method::PUT {
+            return self.of_container(method, response);
+        }
         let (reason, cure) = match status.as_u16() {
             401 | 403 => (
                 Reason::StoreRefused,
                 ": give the user a role that may write in the project's account, as member, swiftoperator or admin",
             ),
-            404 if *method == Method::PUT => {
-                (Reason::StoreError, ": the container is not there; make it, or set create_container = true")
-            }
             404 => (Reason::ObjectMissing, ": the object is gone"),
             413 => (Reason::StoreFull, ": a quota is used up, or the segment is too large for the server"),
             507 => (Reason::StoreFull, ": it has no room left"),
@@ -189,6 +226,14 @@ impl Account {
         };
         Error::new(reason, format!("{}: {}", self.store, error.message)).caused_by(error)
     }
+}
+
+/// Where a cloud leads to, whoever logs in there.
+fn place(cloud: &CloudConfig) -> Vec<Option<String>> {
+    let auth = cloud.auth.clone().unwrap_or_default();
+    let Auth { auth_url, project_id, project_name, project_domain_id, project_domain_name, .. } = auth;
+    let (region, interface) = (cloud.region_name.clone(), cloud.interface.clone());
+    vec![auth_url, project_id, project_name, project_domain_id, project_domain_name, region, interface]
 }
 
 /// One upload under way, and with which token.

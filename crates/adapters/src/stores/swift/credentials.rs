@@ -77,6 +77,11 @@ impl SwiftCredentials {
         &self.key
     }
 
+    /// Whether Glance's driver, as it writes them itself, would not find its backend by them.
+    pub fn has_slash(&self) -> bool {
+        self.user.contains('/') || self.key.expose_secret().contains('/')
+    }
+
     /// The URL as Glance's driver writes it itself. It shows the key to whoever may see it.
     pub(super) fn location(&self, container: &str, object: &ObjectName) -> String {
         let (scheme, place) = self.auth_url.split_once("://").unwrap_or(("https", &self.auth_url));

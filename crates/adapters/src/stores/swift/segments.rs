@@ -44,7 +44,7 @@ pub(super) struct Listed {
     pub(super) bytes: u64,
 }
 
-/// All segments of the object that the container lists, in their order. None where there is no container.
+/// All segments of the object that the container lists, in their order.
 pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<Segment>> {
     let prefix = prefix(object);
     let (mut segments, mut marker) = (Vec::new(), String::new());
@@ -53,8 +53,8 @@ pub(super) async fn list(account: &Account, object: &ObjectName) -> Result<Vec<S
         let response = account.send(&Method::GET, At::Container(&query), |get| get).await?;
         match response.status().as_u16() {
             200 => {}
-            204 | 404 => return Ok(segments),
-            _ => return Err(account.refused(&Method::GET, &response)),
+            204 => return Ok(segments),
+            _ => return Err(account.of_container(&Method::GET, &response)),
         }
         let unreadable = |cause: reqwest::Error| {
             Error::new(Reason::StoreError, format!("the listing of {prefix} cannot be read"))

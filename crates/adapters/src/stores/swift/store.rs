@@ -38,7 +38,6 @@ pub(super) struct Shared {
     pub(super) name: StoreName,
     pub(super) container: String,
     pub(super) segment_size: u64,
-    create_container: bool,
     /// In the locations.
     credentials: Live<SwiftCredentials>,
     pub(super) account: Account,
@@ -48,9 +47,9 @@ impl SwiftStore {
     /// Reads clouds.yaml where that is named; the login itself happens at the first use.
     pub fn new(config: SwiftStoreConfig) -> Result<Self> {
         let (account, credentials) = Account::new(&config)?;
-        let SwiftStoreConfig { name, container, segment_size, create_container, .. } = config;
+        let SwiftStoreConfig { name, container, segment_size, .. } = config;
         let credentials = Live::new(credentials);
-        Ok(Self(Arc::new(Shared { name, container, segment_size, create_container, credentials, account })))
+        Ok(Self(Arc::new(Shared { name, container, segment_size, credentials, account })))
     }
 }
 
@@ -116,9 +115,7 @@ impl Store for SwiftStore {
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
-        if self.0.create_container {
-            self.0.account.create_container().await?;
-        }
+        self.0.account.create_container().await?;
         Ok(Box::new(SwiftSink::open(Arc::clone(&self.0), object.clone(), size)))
     }
 
@@ -165,6 +162,10 @@ impl Store for SwiftStore {
                 206 if range_start(&response) == Some(offset) => 0,
                 // Nothing from there on: how much there should be is the reader's to know.
                 416 => return Ok(stream::empty().boxed()),
+                404 => {
+                    self.0.account.has_container().await?;
+                    return Err(self.0.account.refused(&Method::GET, &response));
+                }
                 _ => return Err(self.0.account.refused(&Method::GET, &response)),
             };
             let told = content_length(&response).map(|length| length.saturating_add(offset - skip));
@@ -183,7 +184,7 @@ impl Store for SwiftStore {
             let response = self.0.account.send(&Method::HEAD, At::Object(object.as_str()), head).await?;
             match response.status().as_u16() {
                 200 | 204 => {}
-                404 => return Ok(None),
+                404 => return self.0.account.has_container().await.map(|()| None),
                 _ => return Err(self.0.account.refused(&Method::HEAD, &response)),
             }
             let told = content_length(&response);

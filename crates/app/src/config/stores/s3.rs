@@ -21,24 +21,29 @@ pub(super) const KEYS: &[&str] = &[
     "profile",
     "ca_file",
     "location_credentials",
+    "checksum",
 ];
 
 pub(super) fn read(own: &Own<'_>) -> Option<S3StoreConfig> {
     let endpoint = own.url("endpoint", "the server's URL, like \"https://s3.eu-central-1.amazonaws.com\"");
+    let written = own.section.get("endpoint").and_then(|item| item.text());
     let bucket = read_bucket(own, endpoint.as_ref());
     let rule = |text: &str| prefix(text).map_err(|rule| format!("\"{text}\" {rule}"));
     let prefix = own.section.value("prefix", String::new(), |item| item.parse(rule));
     let credentials = credentials(own);
     let authorities = own.section.value("ca_file", Vec::new(), |item| authorities(own, item));
     let location_credentials = location_credentials(own, credentials.as_ref());
+    let checksum = own.section.value("checksum", false, |item| item.choice(&[("sha256", true)]));
     Some(S3StoreConfig {
         name: own.name.clone(),
         endpoint: endpoint?,
+        written: written?,
         bucket: bucket?,
         prefix,
         credentials: credentials?,
         authorities,
         location_credentials: location_credentials?,
+        checksum,
     })
 }
 
@@ -185,7 +190,7 @@ mod tests {
         let store = store(KEYS, &[("S3_SECRET", "s3cret")]);
         assert_eq!(store.bucket.base_url().as_str(), "https://s3.example/images/");
         assert_eq!((store.bucket.region(), store.prefix.as_str()), ("us-east-1", ""));
-        assert!(!store.location_credentials && store.authorities.is_empty());
+        assert!(!store.location_credentials && !store.checksum && store.authorities.is_empty());
         assert_eq!(keys(&store), "AK:s3cret");
         assert!(!format!("{store:?}").contains("s3cret"));
     }
@@ -196,13 +201,13 @@ mod tests {
         fs::write(directory.path().join("secret"), "s3cret\n").unwrap();
         let text = format!(
             "{PLACE}prefix = \"mimeo.\"\nregion = \"eu-central-1\"\nbucket_url_format = \"virtual\"\naccess_key = \"AK\"\n\
-             secret_key = \"file:secret\"\nlocation_credentials = true\n"
+             secret_key = \"file:secret\"\nlocation_credentials = true\nchecksum = \"sha256\"\n"
         );
         let config = Config::parse(&directory.path().join("mimeo.toml"), &text, &|_| None).unwrap();
         let StoreKind::S3(store) = &config.stores[0].kind else { panic!("no S3 store") };
         assert_eq!(store.bucket.base_url().as_str(), "https://images.s3.example/");
         assert_eq!((store.bucket.region(), store.prefix.as_str()), ("eu-central-1", "mimeo."));
-        assert!(store.location_credentials);
+        assert!(store.location_credentials && store.checksum);
         assert_eq!(keys(store), "AK:s3cret");
     }
 
@@ -244,6 +249,7 @@ mod tests {
             ("prefix = \"mimeo-\"\n", "s.prefix: \"mimeo-\" must not end with '-'"),
             ("prefix = \"site1\"\n", "hexadecimal digit (0-9, a-f)"),
             ("prefix = \"CAFE\"\n", "; end it with '.' or '_'"),
+            ("checksum = \"md5\"\n", "s.checksum: unknown value \"md5\"; known: sha256"),
             ("bucket_url_format = \"auto\"\n", "s.bucket_url_format: unknown value \"auto\"; known: path, virtual"),
             ("ca_file = \"nowhere.pem\"\n", "s.ca_file: nowhere.pem cannot be read"),
             ("ca_flie = \"x\"\n", "s.ca_flie: unknown key; did you mean \"ca_file\"?"),

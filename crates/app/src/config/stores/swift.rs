@@ -45,7 +45,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<SwiftStoreConfig> {
     let interfaces = [("public", "public"), ("internal", "internal"), ("admin", "admin")];
     let interface = section.get("interface").and_then(|item| item.choice(&interfaces)).map(str::to_owned);
     let shown = location_credentials(own);
-    let login = login(own);
+    let login = login(own).filter(|login| has_findable_backend(own, login));
     shown?;
     Some(SwiftStoreConfig {
         name: own.name.clone(),
@@ -81,6 +81,24 @@ fn location_credentials(own: &Own<'_>) -> Option<()> {
         },
     }
     None
+}
+
+/// By the credentials in a location Glance finds its backend, where the location does not name it; a '/' in them it writes
+/// otherwise than it reads it.
+fn has_findable_backend(own: &Own<'_>, login: &SwiftLogin) -> bool {
+    let credentials = match login {
+        SwiftLogin::TempAuth(credentials)
+        | SwiftLogin::Keystone { credentials, .. }
+        | SwiftLogin::Cloud { credentials: Some(credentials), .. } => credentials,
+        SwiftLogin::Cloud { credentials: None, .. } => return true,
+    };
+    let is_found = own.section.get("backend").is_some() || !credentials.has_slash();
+    if !is_found {
+        let rule =
+            "Glance finds no backend by a project, user or password with '/': name it, as in Glance's enabled_backends";
+        own.section.missing("backend", &format!("missing; {rule}"));
+    }
+    is_found
 }
 
 fn login(own: &Own<'_>) -> Option<SwiftLogin> {

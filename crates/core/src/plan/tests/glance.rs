@@ -146,6 +146,29 @@ fn slow_copies_hold_up_glance_for_a_bounded_time_although_none_is_registered() {
 }
 
 #[test]
+fn a_location_that_cannot_be_withdrawn_does_not_hold_up_glance_for_ever() {
+    let mut world = both_registered();
+    let name = ObjectName::new(&world.image.id, 7);
+    let url = format!("http://a/{name}");
+    world.image.locations.push(Location { url: url.clone(), metadata: BTreeMap::new() });
+    let store: StoreName = "a".parse().unwrap();
+    world.record.objects.push(Object { store, name, url, state: ObjectState::Doomed, since: world.now });
+    let failure =
+        Failure { reason: Reason::AfterOthers, message: String::new(), tries: 300, next_try: Some(world.now) };
+    let waiting = Replica { failure: Some(failure), ..Replica::wanted("g".parse().unwrap()) };
+    world.record.replicas.insert(waiting.store.clone(), waiting);
+    let plan = world.plan();
+    assert!(plan.ask.is_empty() && !plan.withdraw.is_empty());
+    // It fails, and is tried again as seldom.
+    let next_try = Some(world.policy.backoff.next(world.now, 300));
+    let failure = Failure { reason: Reason::NotWithdrawn, message: String::new(), tries: 300, next_try };
+    world.record.image.trouble = Some(failure);
+    let waiting = replica(&plan, "g").unwrap().clone();
+    assert!(waiting.failure.as_ref().unwrap().next_try < next_try);
+    assert_eq!(names(&world.a_while_later(waiting).plan().ask), ["g"]);
+}
+
+#[test]
 fn mimeos_own_location_in_glances_store_is_no_copy_of_glances() {
     let ours = Location::ours("rbd://fsid/images/x/snap", &"a".parse().unwrap()).of_backend(Some("ceph"));
     let world = both_registered().image(|image| {

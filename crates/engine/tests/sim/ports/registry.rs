@@ -189,6 +189,11 @@ impl Patch {
             world.lock().witness.windows.retain(|open| *open != id);
             return Ok(());
         }
+        let now = world.image(&id).map(|image| image.status);
+        if window.is_some() && now.is_some() {
+            // It is what Glance has loaded that has to be active.
+            world.registry.change(&id, |image| image.status = loaded.status);
+        }
         let (added, locations) = match what {
             What::Add(locations) if meets_another(&world, &loaded, &locations) => {
                 world.tell(|| "  and another has added the same".into());
@@ -201,9 +206,10 @@ impl Patch {
             }
             What::Arrange(keep, remove) => (world.registry.arrange_locations(&id, &keep, &remove).await, keep),
         };
-        if added.is_ok() && window.is_some() && world.image(&id).is_some() {
-            world.registry.change(&id, |image| {
-                *image = Image { locations, ..loaded };
+        if window.is_some() && world.image(&id).is_some() {
+            world.registry.change(&id, |image| match (&added, now) {
+                (Ok(()), _) => *image = Image { locations, ..loaded },
+                (Err(_), now) => image.status = now.unwrap_or(image.status),
             });
         }
         if window.is_some() {

@@ -4,7 +4,7 @@ What is done with a block goes by its language:
 
 - `toml`: a configuration, or a part of one, which Mimeo must accept.
 - `ini`: of glance-api.conf (each option must be one of Glance's) or of a systemd unit.
-- `yaml`: policies of Glance, or a clouds.yaml; the tests of the first day use both.
+- `yaml`: policies of Glance, or a clouds.yaml, which the tests of the first day use; or part of a prometheus.yml.
 - `console`: what is typed behind a `$ ` is run, in the order of the chapters; other lines must come in its output.
 - `nginx`: part of a server that nginx must accept.
 - `text`: what can be run here by nobody. No command of Mimeo's may hide there.

@@ -14,11 +14,12 @@ import requests
 
 from clients import Clients
 from cloud import Cloud
-from cloud.base import eventually, free_port, kill_all, tail
+from cloud.base import eventually, free_port, kill_all, run, tail
 from cloud.fault import FaultyStore
 from cloud.images import Images
 from cloud.nginx import Exporter
 from cloud.rsyncd import Rsyncd
+from cloud.seaweedfs import SeaweedFS
 from cloud.sshd import Agent, Sshd
 from cloud.storage import Storage
 from mimeo import ROOT, Mimeo
@@ -110,9 +111,35 @@ def ssh_agent(request, sshd):
     yield from _of_its_own(request, Agent, sshd)
 
 
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """A CA, a server's certificate for 127.0.0.1 and a client's, each with its key."""
+    directory = tmp_path_factory.mktemp("pki")
+
+    def openssl(*arguments) -> None:
+        run(["/usr/bin/openssl", *arguments])
+
+    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for name in ("ca", "other-ca"):
+        openssl(*new, "-x509", "-days", "2", "-subj", f"/CN={name}", "-keyout", directory / f"{name}.key",
+                "-out", directory / f"{name}.pem")
+    for name, signer in (("server", "ca"), ("client", "ca"), ("stranger", "other-ca")):
+        (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+        openssl(*new, "-subj", f"/CN={name}", "-keyout", directory / f"{name}.key", "-out", directory / "csr")
+        openssl("x509", "-req", "-in", directory / "csr", "-CA", directory / f"{signer}.pem",
+                "-CAkey", directory / f"{signer}.key", "-CAcreateserial", "-days", "2",
+                "-extfile", directory / "names", "-out", directory / f"{name}.pem")
+    return directory
+
+
 @pytest.fixture
 def rsyncd(request):
     yield from _of_its_own(request, Rsyncd)
+
+
+@pytest.fixture
+def seaweedfs(request, pki):
+    yield from _of_its_own(request, SeaweedFS, pki)
 
 
 @pytest.fixture

@@ -124,6 +124,23 @@ class Swift(Place):
     def written(self, image):
         return sum(self.gateway.sizes(image).values())
 
+    def spoil(self, name, data):
+        """A large object keeps its manifest: its segments are filled anew, and those for which nothing is left go.
+        Who takes it away takes the manifest alone, as Swift's own delete does."""
+        swift, container = self.gateway.swift(), self.gateway.container
+        if data is None:
+            swift.delete_object(container, name)
+            return
+        segments, at = self.gateway.sizes(f"{name}-"), 0
+        if not segments:
+            swift.put_object(container, name, data)
+        for segment, size in sorted(segments.items()):
+            if at < len(data):
+                swift.put_object(container, segment, data[at:at + size])
+            else:
+                swift.delete_object(container, segment)
+            at += size
+
 
 def sftp(sshd: Sshd, shown: Exporter, **more) -> Place:
     """By password where the server has one."""

@@ -29,6 +29,7 @@ from places import Directory
 MiB = 1 << 20
 MOST_IMAGES = 60
 FAULT_SECONDS = (1.0, 8.0)
+TIMEOUT = "10s"  # of the stores: longer than any wire holds a request back, see docs/known-limits.md
 SETTLE = 20 * 60  # seconds until all is as it should be: what a store refused to remove is left alone for 15 minutes
 GROWTH = 24 * MiB  # of memory that is no leak: caches, and what the allocator keeps
 FILES = 16  # of open files: idle connections come and go
@@ -87,6 +88,7 @@ class Soak:
         url = broker.transport_url.replace(f":{broker.port}", f":{self.broker_wire.port}")
         self.mimeo.configure(
             openstack={"interface": "admin"}, events={"transport_url": url},
+            store_defaults={"type": "http", "timeout": TIMEOUT},
             scan={"interval": "5s", "full_interval": "1m"}, gc={"max_images": 1_000_000},
         )
         self.mimeo.start()
@@ -200,9 +202,12 @@ class Soak:
 
     def all_registered(self) -> None:
         for image, made in self.images.items():
-            if not made.active:
+            if self.cloud.images.show(image)["status"] == "deactivated":
+                # Mimeo may have closed it again in doubt: what others changed during its PATCH it puts back, and of two
+                # values the stricter one. Its owner opens it then.
+                self.done["closed_in_doubt"] += made.active
                 self.cloud.images.reactivate(image)
-                made.active = True
+            made.active = True
 
         def settled():
             states = Counter(row["State"] for row in self.mimeo.ask("status"))
@@ -210,6 +215,15 @@ class Soak:
             return True
 
         eventually(settled, SETTLE, "every image is registered, and nothing else is known", pause=2)
+
+    def not_registered(self) -> str:
+        """What `status` says of them, and the log."""
+        if not self.mimeo.running():
+            return "serve does not run"
+        rows = [row for row in self.mimeo.ask("status") if row["State"] != "registered"]
+        log = self.mimeo.log_lines()
+        told = [(self.mimeo.status(row["ID"]), [line for line in log if row["ID"] in line][-30:]) for row in rows[:3]]
+        return "\n".join(str(line) for status, lines in told for line in (status, *lines))
 
     def nothing_missing_or_left(self) -> None:
         wanted: dict[str, set[str]] = {store: set() for store in self.mimeo.stores}
@@ -301,6 +315,7 @@ def main() -> int:
             run(soak)
             print(f"Seed {options.seed}, {options.duration:.0f} s.\n{finish(soak)}")
         except BaseException:
+            say(f"not registered: {soak.not_registered()}")
             say(f"failed with seed {options.seed}; serve's last words:\n{tail(soak.mimeo.log, 60)}")
             raise
         finally:

@@ -2,18 +2,23 @@
 and gone on with, refused; and nothing of it left anywhere when the image is deleted."""
 
 import hashlib
+import html
+import json
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlencode
 
 import pytest
+import requests
 
 from cloud.base import eventually
 from cloud.ceph import SECOND_POOL, new_key
 from cloud.conf import write_ini
 from cloud.storage import Storage
-from mimeo import NO_SCAN
+from mimeo import NO_SCAN, ROOT
 from places import S3, Directory, Place, Rbd, Swift
 
 MiB = 1 << 20
@@ -177,19 +182,103 @@ def test_an_image_that_is_looked_at_while_glance_deletes_it(storage, mimeo, imag
     assert not any(place.left() for place in mimeo.stores.values())
 
 
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+API = json.loads((ROOT / "docs/openapi.json").read_text())["paths"]
+EVENTS = "/v1/events"  # which does not end
+DASHBOARD = re.findall(r'\.route\("([^"]+)", get\(', (ROOT / "crates/app/src/ui.rs").read_text())
+
+
 def outputs(mimeo, image: str) -> dict[str, str]:
-    """Everything that Mimeo tells, by where it does."""
-    commands = [("status", image), ("status",), ("stores",), ("gc",), ("plan", image)]
+    """Everything that Mimeo tells, by where it does: its commands, all of its API and of its dashboard, and its log."""
+    of_the_image = [("status", image), ("status", image, "--history"), ("plan", image)]
+    commands = [*of_the_image, ("status",), ("stores",), ("rules",), ("gc",)]
     told = {" ".join(command): "".join(mimeo.run(*command, "-f", "json")[1:]) for command in commands}
-    paths = ["/v1/overview", "/v1/images", f"/v1/images/{image}", "/v1/stores", "/v1/gc", "/v1/limits"]
-    return {**told, **{path: mimeo.api(path).text for path in paths}, "log": mimeo.log.read_text()}
+    return {**told, **answers(mimeo, image), **pages(mimeo, image), "log": mimeo.log.read_text()}
 
 
-def assert_no_secret(mimeo, image: str) -> None:
+def answers(mimeo, image: str) -> dict[str, str]:
+    """The answer to each GET that the API's description has."""
+    is_known = mimeo.api(f"/v1/images/{image}").ok
+    told = {}
+    for path in gets(mimeo, image):
+        with mimeo.api(path, stream=True) as answer:
+            assert answer.status_code == 200 or (answer.status_code == 404 and not is_known), (path, answer.text)
+            told[path] = events(mimeo, answer) if is_stream(answer) else answer.text
+    return told
+
+
+def gets(mimeo, image: str) -> Iterator[str]:
+    """The paths to ask for; where a store is named, of each. A route that must be told something else is a KeyError."""
+    known = {"id": image, "q": image}
+    for path, methods in API.items():
+        if "get" not in methods:
+            continue
+        parameters = methods["get"].get("parameters", [])
+        query = {it["name"]: known[it["name"]] for it in parameters if it["in"] == "query" and it.get("required")}
+        if path == EVENTS:
+            query["after"] = 0
+        for store in mimeo.stores if "{name}" in path else [""]:
+            yield path.format(**known, name=store) + (f"?{urlencode(query)}" if query else "")
+
+
+def is_stream(answer: requests.Response) -> bool:
+    return answer.headers["Content-Type"] == "text/event-stream"
+
+
+def events(mimeo, answer: requests.Response) -> str:
+    """From the first to the newest that there is now: the stream itself has no end."""
+    changes = mimeo.api("/v1/changes").json()["changes"]
+    newest = max(change["number"] for change in changes)
+    return until(answer, lambda event: int(event.get("id", 0)) >= newest)
+
+
+def until(answer: requests.Response, is_last) -> str:
+    """What a stream tells up to an event. A lone colon is all that comes while there is nothing to tell."""
+    told, event = [], {}
+    for line in answer.iter_lines(chunk_size=None, decode_unicode=True):
+        told.append(line)
+        assert told.count(":") < 4, f"nothing comes any more: {told}"
+        key, _, value = line.partition(": ")
+        if key == "event":
+            event = {}
+        if value:
+            event[key] = value
+        elif event and is_last(event):
+            return "\n".join(told)
+    raise AssertionError(f"the stream ended: {told}")
+
+
+def pages(mimeo, image: str) -> dict[str, str]:
+    """Each page of the dashboard, and the first that keeps it up to date, for somebody who is signed in."""
+    base = f"http://127.0.0.1:{mimeo.port}"
+    visitor = requests.Session()
+    csrf = re.search(r'name="csrf" value="([^"]+)"', visitor.get(f"{base}/sign-in", timeout=30).text)[1]
+    token = (mimeo.dir / "mimeo.token").read_text().strip()
+    visitor.post(f"{base}/sign-in", data={"csrf": csrf, "token": token}, timeout=30).raise_for_status()
+    is_known = mimeo.api(f"/v1/images/{image}").ok
+
+    def read(path: str) -> str:
+        options = {"cookies": visitor.cookies, "allow_redirects": False, "stream": True, "timeout": 30}
+        with requests.get(base + path, **options) as answer:
+            assert answer.status_code == 200 or (answer.status_code == 404 and not is_known), (path, answer.status_code)
+            return until(answer, lambda event: event["event"] == "change") if is_stream(answer) else answer.text
+
+    # The style, the script and the icon are the same for everybody.
+    paths = [path.format(id=image) for path in DASHBOARD if not path.startswith("/assets/")]
+    # What keeps a page up to date takes its seconds to begin.
+    with ThreadPoolExecutor(len(paths)) as pool:
+        return dict(zip(paths, pool.map(read, paths)))
+
+
+def assert_no_secret(mimeo, image: str, *more: str) -> None:
+    secrets = {place.secret: f"the secret of {store}" for store, place in mimeo.stores.items() if place.secret}
+    secrets |= dict.fromkeys(more, "what nobody may see")
     for source, text in outputs(mimeo, image).items():
-        for store, place in mimeo.stores.items():
-            secret = place.secret
-            assert not secret or secret not in text, f"{source} shows the secret of {store}"
+        # As it stands there, and as it is meant in HTML and in URLs.
+        plain = unquote(html.unescape(text))
+        for secret, whose in secrets.items():
+            assert secret not in text and secret not in plain, f"{source} shows {whose}"
         # The password of Swift, Keystone and all, is a plain word here.
         assert not re.search(r"(?<![\w-])secret(?![\w-])", text), f"{source} shows the password: {text}"
 
@@ -327,9 +416,7 @@ def test_wrong_credentials(mimeo, places, images, tmp_path):
     for store, cure in CURES.items():
         mimeo.wait_reason(image, store, {"store-refused"})
         assert cure in mimeo.replica(image, store)["reason"]["message"], store
-    assert_no_secret(mimeo, image)
-    for source, text in outputs(mimeo, image).items():
-        assert WRONG not in text, source
+    assert_no_secret(mimeo, image, WRONG)
     assert set(images.mimeo_locations(image)) == {"http"}
     mimeo.stop()
     mimeo.configure(store_defaults=quick)

@@ -114,6 +114,8 @@ def test_a_mass_delete_waits_for_an_operator(mimeo, images):
     eventually(lambda: mimeo.overview()["held_deletes"] >= 1, 30, "the deletions are held")
     always(lambda: all(mimeo.objects(s, i) for s in mimeo.stores for i in doomed), 6, "held copies stay")
     assert set(doomed) <= {row["Image"] for row in mimeo.ask("gc")}
+    late = mimeo.api("/v1/gc/confirm", method="POST", headers={"If-Match": '"what was seen before"'})
+    assert late.status_code == 412 and mimeo.overview()["held_deletes"] > 0
     code, _, err = mimeo.run("gc", "--confirm")
     assert code == 0, err
     for store in mimeo.stores:

@@ -91,6 +91,17 @@ def test_wrong_password(cloud, mimeo):
     assert "wrong-password" not in text
 
 
+def test_without_a_login_the_rest_is_tried_all_the_same(cloud, mimeo, images, faulty):
+    mimeo.credentials = {**cloud.keystone.os_env("mimeo"), "OS_PASSWORD": "wrong-password"}
+    closed = faulty()
+    closed.fault("PUT", "status", 405)
+    mimeo.use(cloud.nginx[0], closed)
+    broker = {"transport_url": f"rabbit://guest:guest@127.0.0.1:{free_port()}/"}
+    text = assert_names(mimeo, "http1: write and read", "http2: write", "transport_url", events=broker)
+    assert "everything that was made is removed" in text
+    assert_left_nothing(mimeo, images)
+
+
 def test_no_credentials_at_all(mimeo):
     mimeo.credentials = {}
     code, text = check(mimeo)

@@ -4,12 +4,16 @@ import csv
 import io
 import json
 import os
+import pty
 import stat
+import subprocess
 import threading
 
+import pytest
 import requests
 
 from cloud.base import always, eventually
+from mimeo import BINARY
 
 MiB = 1 << 20
 
@@ -157,6 +161,41 @@ def test_the_api_is_closed_without_the_token(mimeo):
     assert token_file.read_text().strip() == token, "a restart keeps the token"
     for secret in (token, mimeo.credentials["OS_PASSWORD"] + "@", "guest:guest"):
         assert secret not in mimeo.log.read_text()
+
+
+def told(mimeo, *arguments: str, terminal: bool, **env: str) -> str:
+    """All that a command writes, to a terminal or into a pipe. It is told to end when it has written its first line."""
+    ours, its = pty.openpty() if terminal else os.pipe()
+    usual = {name: value for name, value in mimeo.env().items() if not name.startswith(("NO_COLOR", "CLICOLOR"))}
+    process = subprocess.Popen(
+        [BINARY, "--config", mimeo.config_file, *arguments], env={**usual, "TERM": "xterm-256color", **env},
+        cwd=mimeo.dir, stdin=subprocess.DEVNULL, stdout=its, stderr=its, start_new_session=True,
+    )
+    os.close(its)
+    said = b""
+    try:
+        while piece := os.read(ours, 4096):
+            if b"\n" in piece and b"\n" not in said:
+                process.terminate()
+            said += piece
+    except OSError:
+        pass  # a terminal that nobody has open any more
+    finally:
+        os.close(ours)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+    return said.decode()
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["--help"], ["status", "--no-such-option"]], ids=" ".join)
+def test_colours_are_for_a_terminal_and_for_whom_they_please(mimeo, arguments):
+    """The log, the help, and what is said of a mistake: coloured on a terminal, plain with NO_COLOR, and in a pipe."""
+    mimeo.configure(events=None)
+    assert "\x1b[" in told(mimeo, *arguments, terminal=True)
+    for plain in (told(mimeo, *arguments, terminal=True, NO_COLOR="1"), told(mimeo, *arguments, terminal=False)):
+        assert "\n" in plain and "\x1b" not in plain, plain
 
 
 def test_two_serves_on_one_ledger(mimeo, images):

@@ -86,6 +86,15 @@ def test_every_command_tells_the_mistake(mimeo, write, command):
     assert code == 2 and "scan.intervall" in err, err
 
 
+@pytest.mark.parametrize("command", ["serve", "plan"])
+def test_a_login_that_is_nowhere_is_a_mistake_of_the_configuration(mimeo, write, command):
+    write(GOOD)
+    mimeo.credentials = {}
+    code, _, err = mimeo.run(command, timeout=20)
+    assert code == 2 and "OS_CLOUD" in err, err
+    assert not mimeo.ledger.exists()
+
+
 def test_a_missing_file_and_wrong_usage(mimeo):
     code, _, err = mimeo.run("serve", timeout=20)
     assert code == 2 and "mimeo.toml" in err, err

@@ -16,7 +16,7 @@ from mimeo import ROOT
 PROGRAM = Path(os.environ.get("MIMEO_CONFORMANCE", ROOT / "target/debug/examples/conformance"))
 
 
-def conforms(*arguments, timeout: float = 120, **variables: str) -> str:
+def conforms(*arguments, timeout: float = 180, **variables: str) -> str:
     """What the program said."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "MIMEO_", "AWS_"))}
     done = subprocess.run(
@@ -65,6 +65,15 @@ def test_a_bucket_is_a_store(storage):
     keys = {"AWS_ACCESS_KEY_ID": gateway.access_key, "AWS_SECRET_ACCESS_KEY": gateway.secret_key}
     assert "resumes" in conforms("store", "s3", gateway.url, gateway.bucket, "small-parts", **keys)
     assert (gateway.keys(), gateway.uploads()) == ([], [])
+
+
+def test_a_bucket_of_another_server_is_a_store_also_over_https(seaweedfs, pki):
+    keys = {"AWS_ACCESS_KEY_ID": seaweedfs.access_key, "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key}
+    assert "resumes" in conforms("store", "s3", seaweedfs.url, seaweedfs.bucket, **keys)
+    over_tls = (seaweedfs.https_url, seaweedfs.bucket, f"ca_file={pki}/ca.pem")
+    assert "resumes" in conforms("store", "s3", *over_tls, **keys)
+    assert "resumes" in conforms("store", "s3", *over_tls, "checksum", **keys)
+    assert seaweedfs.left() == []
 
 
 def test_a_container_is_a_store(storage):

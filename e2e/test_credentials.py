@@ -3,12 +3,17 @@
 import base64
 import hashlib
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
 from cloud.base import eventually
+from cloud.ceph import CAPS, new_key
+from cloud.conf import write_ini
 from cloud.keystone import PROJECTS
 from cloud.nginx import Nginx
+from mimeo import NO_SCAN
 from test_limits import RELOADED, copying, reload, told
 
 MiB = 1 << 20
@@ -126,3 +131,151 @@ def test_what_is_wrong_or_needs_a_restart_leaves_the_rest_as_it_is(mimeo, images
     assert "[stores.guarded]" in eventually(lambda: told(mimeo, "only after a restart"), 10, "the user is told")[0]
     image = images.create(b"bits")
     mimeo.wait_registered(image)
+
+
+class Key:
+    """What opens one kind of store: the options of its section that lead to it, and how it is exchanged: at the server, then
+    where the options lead."""
+
+    def __init__(self, directory: Path):
+        self.file = directory
+        self.options: dict = {}
+
+    def exchange(self) -> None:
+        raise NotImplementedError
+
+
+class S3Key(Key):
+    def __init__(self, directory, gateway):
+        super().__init__(directory / "s3-secret")
+        self.gateway = gateway
+        self._new()
+
+    def _new(self) -> None:
+        name, secret = f"ROTATED{os.urandom(4).hex().upper()}", os.urandom(8).hex()
+        self.gateway.add_key(name, secret)
+        self.file.write_text(secret)
+        self.options = {"access_key": name, "secret_key": "file:s3-secret"}
+
+    def exchange(self):
+        before = self.options["access_key"]
+        self._new()
+        self.gateway.remove_key(before)
+
+    def end(self) -> None:
+        self.gateway.remove_key(self.options["access_key"])
+
+
+class CephKey(Key):
+    """A user of its own, whose keyring is where ceph.conf says."""
+
+    def __init__(self, _directory, ceph):
+        self.ceph, self.user = ceph, f"rotated-{os.urandom(4).hex()}"
+        super().__init__(ceph.dir / f"ceph.client.{self.user}.keyring")
+        self.options = {"user": self.user}
+        self.exchange()
+
+    def exchange(self):
+        entity = f"client.{self.user}"
+        caps = {f"caps {of}": f'"{cap}"' for of, cap in CAPS["client.mimeo"].items()}
+        new = self.file.with_suffix(".new")
+        write_ini(new, {entity: {"key": new_key(), **caps}})
+        self.ceph.run("ceph", "auth", "import", "-i", new)
+        new.rename(self.file)
+
+    def end(self) -> None:
+        self.ceph.run("ceph", "auth", "del", f"client.{self.user}")
+
+
+class SshKey(Key):
+    def __init__(self, directory, sshd):
+        super().__init__(directory / "ssh-key")
+        self.sshd = sshd
+        self.options = {"key_file": str(self.file), "password": None}
+        shutil.copy(sshd.key, self.file)
+
+    def exchange(self):
+        new = self.file.with_suffix(".new")
+        self.sshd.new_key(new)
+        shutil.copy(new.with_suffix(".new.pub"), self.sshd.dir / "authorized_keys")
+        new.rename(self.file)
+
+
+class RsyncPassword(Key):
+    def __init__(self, directory, rsyncd):
+        super().__init__(directory / "rsync-password")
+        self.rsyncd = rsyncd
+        self.options = {"password": "file:rsync-password"}
+        self.file.write_text(rsyncd.password)
+
+    def exchange(self):
+        self.rsyncd.secrets_file.write_text(f"{self.rsyncd.user}:exchanged\n")
+        self.file.write_text("exchanged")
+
+
+@pytest.fixture
+def keys(mimeo, storage, sshd, rsyncd):
+    made = {
+        "s3": S3Key(mimeo.dir, storage.gateway), "rbd": CephKey(mimeo.dir, storage.ceph),
+        "sftp": SshKey(mimeo.dir, sshd), "rsync": RsyncPassword(mimeo.dir, rsyncd),
+    }
+    yield made
+    made["s3"].end()
+    made["rbd"].end()
+
+
+@pytest.mark.timeout(240)
+def test_keys_change_while_copies_run_to_every_kind_of_store(mimeo, images, places, keys):
+    """S3's keys between two parts, Ceph's keyring, ssh's key and rsync's password: what runs ends in its one object, and what
+    comes then has the new ones."""
+    mimeo.stores = {kind: places[kind] for kind in keys}
+    for kind in keys:
+        places[kind].section.update(keys[kind].options)
+        places[kind].section = {name: value for name, value in places[kind].section.items() if value is not None}
+    mimeo.serve(store_defaults={"bandwidth": "1MiB/s", "timeout": "10s"})
+    data = os.urandom(40 * MiB)
+    image = images.create(data)
+    for kind in ("s3", "rbd", "sftp"):  # rsync has it in its spool first, and logs in when that is complete
+        eventually(lambda kind=kind: places[kind].written(image) > 0, 60, f"something of it is at {kind}")
+    for kind, key in keys.items():
+        key.exchange()
+        places[kind].section.update({name: value for name, value in key.options.items() if value is not None})
+    mimeo.configure(store_defaults={"bandwidth": "100MiB/s", "timeout": "10s"})
+    assert copying(mimeo, image), "the copies still run"
+    reload(mimeo, RELOADED)
+
+    mimeo.wait_registered(image, timeout=120)
+    another = images.create(b"another")
+    mimeo.wait_registered(another)
+    assert len([line for line in told(mimeo, " copying ") if image in line]) == 1, "no copy was begun anew"
+    for made, bits in ((image, data), (another, b"another")):
+        for kind, place in mimeo.stores.items():
+            [name] = [name for name in place.left() if name.startswith(made)]
+            assert place.read(name) == bits, kind
+    assert not told(mimeo, "only after a restart") and not told(mimeo, "not renewed")
+
+
+def test_the_brokers_password_changes(cloud, mimeo, images):
+    """The connection that stands goes on; the next one has the new password."""
+    broker, user = cloud.rabbitmq, f"rotated-{os.urandom(4).hex()}"
+    secret = mimeo.dir / "transport-url"
+
+    def url(password: str) -> str:
+        return f"rabbit://{user}:{password}@127.0.0.1:{broker.port}/"
+
+    broker.control("add_user", user, "0ld-password")
+    broker.control("set_permissions", user, ".*", ".*", ".*")
+    try:
+        secret.write_text(url("0ld-password"))
+        mimeo.serve(events={"transport_url": "file:transport-url"}, **NO_SCAN)
+        broker.control("change_password", user, "n3w-password")
+        secret.write_text(url("n3w-password"))
+        reload(mimeo, RELOADED)
+        mimeo.wait_registered(images.create(b"by the connection that stands"))
+        broker.control("close_all_user_connections", user, "the test wants another")
+        eventually(lambda: told(mimeo, "no connection"), 30, "the log tells that the connection is gone")
+        mimeo.wait_listening()
+        mimeo.wait_registered(images.create(b"by the next one"))
+    finally:
+        broker.control("delete_user", user)
+    assert not any("password" in line for line in mimeo.log_lines())

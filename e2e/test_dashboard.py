@@ -13,7 +13,10 @@ from mimeo import NO_SCAN
 
 MiB = 1 << 20
 LONG = 30_000
-PAGES = ["/", "/transfers", "/stores", "/deletes", "/sign-in"]
+PAGES = ["/", "/transfers", "/stores", "/rules", "/deletes", "/sign-in"]
+
+# One that matches images, and one that is no rule.
+WHAT_IFS = ["/rules?when=&store=http1", "/rules?when=image.siez&store=http1"]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,77 @@ def test_signing_in_by_keystone_and_finding_an_image(mimeo, images, visit, reade
     expect(page.get_by_role("button")).to_have_text("Sign out")
 
 
+def test_the_images_of_one_owner(mimeo, images, visit):
+    """Found by the owner's id; with another id there is none."""
+    mimeo.serve()
+    tenant = images.as_user("alice")
+    images.create(b"an admin's", name="of-admin")
+    tenant.create(b"hers", name="of-alice")
+    page = visit().page
+    for name in ("of-admin", "of-alice"):
+        expect(page.get_by_role("link", name=name)).to_be_visible(timeout=LONG)
+
+    def owned_by(owner: str) -> None:
+        page.get_by_label("Owner").fill(owner)
+        page.get_by_role("button", name="Filter").click()
+        page.wait_for_url(re.compile(f"owner={owner}"))
+        expect(page.get_by_label("Owner")).to_have_value(owner)
+
+    for owner, shown, hidden in (
+        (tenant.project, "of-alice", "of-admin"),
+        (images.project, "of-admin", "of-alice"),
+        ("nobody", None, "of-alice"),
+    ):
+        owned_by(owner)
+        if shown:
+            expect(page.get_by_role("link", name=shown)).to_be_visible()
+        else:
+            expect(page.get_by_text("No image is like that.")).to_be_visible()
+        expect(page.get_by_role("link", name=hidden)).to_have_count(0)
+
+
+def test_what_another_rule_would_do(mimeo, images, visit):
+    """The images that match are named, and where they would be new; or why it is no rule. Nothing is done."""
+    rules = [{"name": "small", "when": "image.size < 100", "stores": ["http1"]}]
+    mimeo.serve(rules=rules)
+    image, large = images.create(b"small", name="a-small-one"), images.create(bytes(1000), name="a-large-one")
+    mimeo.wait_registered(image, stores=["http1"])
+    eventually(lambda: mimeo.status(large)["state"] == "unmanaged", 30, "no rule matches the large one")
+    page = visit().page
+    page.get_by_role("link", name="Rules", exact=True).click()
+    in_force = page.get_by_role("table", name="The rules in force").get_by_role("row").filter(has_text="small")
+    expect(in_force).to_contain_text("image.size < 100")
+    expect(in_force.get_by_role("cell").nth(2)).to_have_text("1")
+
+    def ask(when: str, *stores: str, copies: str = "") -> None:
+        page.get_by_label("When: a CEL expression").fill(when)
+        for store in mimeo.stores:
+            page.get_by_label(store, exact=True).set_checked(store in stores)
+        page.get_by_label("Copies").fill(copies)
+        page.get_by_role("button", name="Try it").click()
+
+    told, matching = page.get_by_role("status"), page.get_by_role("table", name="Images that match")
+    ask("image.size > 2", "http1", "http3")
+    expect(told).to_contain_text("2 of 2 images match")
+    for name, new in (("a-small-one", "http3"), ("a-large-one", "http1, http3")):
+        cells = matching.get_by_role("row").filter(has_text=name).get_by_role("cell")
+        expect(cells).to_have_text(["http1, http3", new])
+    ask('image.name == "a-small-one"', "http1", "http2", copies="1")
+    expect(told).to_contain_text("1 of 2 images match")
+    cells = matching.get_by_role("row").filter(has_text="a-small-one").get_by_role("cell")
+    expect(cells).to_have_text(["http1", "nothing"])
+    ask("image.siez > 2", "http1")
+    expect(page.get_by_role("alert")).to_contain_text("siez")
+    expect(page.get_by_label("When: a CEL expression")).to_have_value("image.siez > 2")
+    ask("true")
+    expect(page.get_by_role("alert")).to_contain_text("choose one at least")
+    page.get_by_role("link", name="Which images match small").click()
+    expect(told).to_contain_text("1 of 2 images match")
+    expect(matching.get_by_role("link", name="a-small-one")).to_be_visible()
+    assert [replica["store"] for replica in mimeo.status(image)["replicas"]] == ["http1"]
+    assert mimeo.status(large)["state"] == "unmanaged" and not any(mimeo.objects(s, large) for s in mimeo.stores)
+
+
 def test_a_transfer_is_watched_until_it_finishes(mimeo, images, visit):
     """Its progress, rate and time left come without a reload; and so does its end."""
     mimeo.serve(**{"stores.http2": {"bandwidth": "256KiB/s"}})
@@ -176,7 +250,9 @@ def test_everybody_can_use_every_page(cloud, mimeo, images, visit, faulty):
     broken = faulty()
     broken.fault("PUT", "status", 507)
     mimeo.use(*cloud.nginx[:2], broken)
-    mimeo.serve(retry={"first": "1h", "max": "1h"}, gc={"interval": "1s", "grace": "5s", "max_images": 1})
+    # One that matches, and one that cannot be answered, which is told in its row.
+    rules = [{"name": "all"}, {"name": "gold", "when": 'image.properties.tier == "gold"'}]
+    mimeo.serve(retry={"first": "1h", "max": "1h"}, gc={"interval": "1s", "grace": "5s", "max_images": 1}, rules=rules)
     failed = images.create(os.urandom(1000), name="failed")
     gone = [images.create(b"gone", name="gone") for _ in range(2)]
     for image in (failed, *gone):
@@ -186,7 +262,7 @@ def test_everybody_can_use_every_page(cloud, mimeo, images, visit, faulty):
     eventually(lambda: mimeo.overview()["held_deletes"] == 2, 30, "the guard holds them")
     for options in ({"color_scheme": "light", "width": 1440}, {"color_scheme": "dark", "width": 390}):
         one = visit(**options)
-        for path in [*PAGES, f"/images/{failed}", "/?state=nothing"]:
+        for path in [*PAGES, f"/images/{failed}", "/?state=nothing", *WHAT_IFS]:
             one.page.goto(path)
             assert not one.violations(), (path, options, one.violations())
             wide = one.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

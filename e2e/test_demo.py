@@ -13,9 +13,18 @@ import requests
 
 from clients import bare
 from cloud.base import eventually, listens
-from mimeo import BINARY
+from mimeo import BINARY, ROOT
 
 ENDPOINT = re.compile(r"--os-endpoint[= ](http://127\.0\.0\.1:(\d+)\S*)")
+
+
+def test_cargo_run_is_mimeo():
+    """README's first command: cargo refuses to choose where a default member has another program."""
+    asked = ["cargo", "metadata", "--no-deps", "--offline", "--format-version", "1"]
+    told = json.loads(subprocess.run(asked, cwd=ROOT, check=True, capture_output=True).stdout)
+    packages = [package for package in told["packages"] if package["id"] in told["workspace_default_members"]]
+    targets = [target for package in packages for target in package["targets"]]
+    assert [target["name"] for target in targets if "bin" in target["kind"]] == ["mimeo"]
 
 
 class Demo:

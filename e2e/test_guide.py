@@ -4,6 +4,8 @@ says. See book.py for what is done with which block of code."""
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import time
 import tomllib
@@ -13,15 +15,21 @@ import pytest
 import requests
 import yaml
 from glance import opts as glance_opts
+from glance_store import multi_backend
 from oslo_config import cfg
 from oslo_messaging import opts as messaging_opts
 
 from book import DOCS, LANGUAGES, all_blocks, anchors, blocks, chapters, file_block, links
-from cloud.base import eventually, run
+from cloud.base import eventually, program, run
 from cloud.uwsgi import VENV
 from mimeo import BINARY, QUICK, ROOT, toml
 
-KOLLA = ROOT / "deploy/kolla"
+DEPLOY = ROOT / "deploy"
+KOLLA = DEPLOY / "kolla"
+# In devstack's local.conf: what comes to Glance's file once devstack has written it, and before Glance is started.
+DEVSTACK = "[[post-config|$GLANCE_API_CONF]]\n"
+# Stores that Glance has beside those that it is told of.
+RESERVED = {"os_glance_staging_store": "file", "os_glance_tasks_store": "file"}
 PAGES = [*(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
          *sorted(DOCS.rglob("*.md")), KOLLA / "README.md"]
 
@@ -85,7 +93,7 @@ def _here(directory: Path, content: str, file: str | None, root: str, path: str)
         return f'"{path}"'
     if file or "." in target.name or target.name.startswith("id_"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(content)
+        target.write_text("s3cret\n" if target.name == "swift.secret" else content)
     else:
         target.mkdir(parents=True, exist_ok=True)
     return f'"{file or ""}{target}"'
@@ -109,23 +117,99 @@ def test_kollas_policies_are_the_guides():
     assert (KOLLA / "config/glance/policy.yaml").read_text() == block_of("security.md", "yaml").text
 
 
-@pytest.mark.parametrize("block", glance_blocks(), ids=str)
-def test_glances_options_are_glances(block, tmp_path):
-    """Each option is one, in its section, and its value is of its type: comments behind values are not."""
-    file = tmp_path / "glance-api.conf"
-    file.write_text(block.text)
+def of_glance(block) -> str:
+    """The lines of glance-api.conf."""
+    return block.text.removeprefix(DEVSTACK)
+
+
+def options_of_glance(text: str, directory: Path) -> cfg.ConfigOpts:
+    """As Glance reads its file: what may be said of a store it knows only when it has read which stores there are."""
+    file = directory / "glance-api.conf"
+    file.write_text(text)
     conf = cfg.ConfigOpts()
     for group, options in [*glance_opts.list_api_opts(), *glance_opts.list_image_import_opts(), *messaging_opts.list_opts()]:
         conf.register_opts(options, group=group if isinstance(group, str) else None)
     conf([], default_config_files=[str(file)])
+    if conf.enabled_backends:
+        multi_backend.register_store_opts(conf, reserved_stores=RESERVED)
+    return conf
+
+
+@pytest.mark.parametrize("block", glance_blocks(), ids=str)
+def test_glances_options_are_glances(block, tmp_path):
+    """Each option is one, in its section, and its value is of its type: comments behind values are not."""
+    conf = options_of_glance(of_glance(block), tmp_path)
     section = "DEFAULT"
-    for line in block.text.splitlines():
+    for line in of_glance(block).splitlines():
         if line.startswith("["):
             section = line.strip("[]")
-        elif "=" in line:
+        elif "=" in line and not line.startswith("#"):
             name = line.split("=")[0].strip()
             holder = conf if section == "DEFAULT" else conf[section]
             assert getattr(holder, name) is not None, f"[{section}] {name}"
+
+
+def test_a_devstack_gets_a_whole_configuration_of_stores(tmp_path):
+    """By itself it names no store, and no default one, without which Glance does not start. Each that writes files has
+    a directory where devstack keeps its own."""
+    [block] = [block for block in blocks(DOCS / "quick-start.md") if block.text.startswith(DEVSTACK)]
+    conf = options_of_glance(of_glance(block), tmp_path)
+    assert "http" in conf.enabled_backends.values(), "whose driver reads the copies"
+    assert conf.enabled_backends.get(conf.glance_store.default_backend) == "file"
+    for store in [name for name, kind in conf.enabled_backends.items() if kind == "file"]:
+        assert conf[store].filesystem_store_datadir.startswith("/opt/stack/data/glance/"), store
+
+
+def test_prometheus_takes_it(tmp_path):
+    """With the alerts beside it, which look for the name that the job has there."""
+    alerts = shutil.copy(DEPLOY / "prometheus/alerts.yml", tmp_path)
+    file = tmp_path / "prometheus.yml"
+    file.write_text(block_of("monitoring.md", "yaml").text)
+    done = run([program("promtool", "prometheus"), "check", "config", file])
+    assert re.search(rf"Checking {alerts}\n +SUCCESS: [1-9]", done.stdout), done.stdout
+    [job] = [each["job_name"] for each in yaml.safe_load(file.read_text())["scrape_configs"]]
+    assert set(re.findall(r'job="([^"]+)"', Path(alerts).read_text())) == {job}
+
+
+CONTAINER = DEPLOY / "container/Containerfile"
+
+
+def instructions(name: str) -> list[str]:
+    """What stands behind each of the Containerfile's instructions of a kind."""
+    text = re.sub(r"^#.*\n", "", CONTAINER.read_text().replace("\\\n", " "), flags=re.MULTILINE)
+    return re.findall(rf"^{name} +(.*)$", text, re.MULTILINE)
+
+
+def test_the_containers_build_has_what_it_copies():
+    [context, built] = instructions("COPY")
+    assert context == ". ."
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    for needed in ("Cargo.toml", "Cargo.lock", "crates/app/Cargo.toml", "docs/openapi.json"):
+        assert (ROOT / needed).exists() and needed.split("/")[0] not in ignored, f"{needed} is not copied"
+    package = tomllib.loads((ROOT / "crates/app/Cargo.toml").read_text())["package"]["name"]
+    assert f"cargo build --release --locked --package {package}" in instructions("RUN")
+    assert built.split()[:2] == ["--from=build", f"{instructions('WORKDIR')[0]}/target/release/{package}"]
+
+
+def test_the_container_is_as_the_guide_and_the_other_packages_have_it():
+    """The program, its configuration, its user, and where that may write."""
+    [installed] = [copied.split()[-1] for copied in instructions("COPY") if copied.startswith("--from")]
+    [entry, command] = [json.loads(instructions(name)[0]) for name in ("ENTRYPOINT", "CMD")]
+    unit = (DEPLOY / "systemd/mimeo.service").read_text()
+    [started] = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
+    assert shlex.split(started) == [*entry[entry.index(installed):], *command]
+    [user], [volume] = instructions("USER"), instructions("VOLUME")
+    ran = " ".join(instructions("RUN"))
+    [(number, *made)] = re.findall(r"useradd --uid (\d+) .*--home-dir (\S+) .*--shell \S+ (\w+)", ran)
+    _, name, _, _, home = shlex.split((DEPLOY / "systemd/mimeo.sysusers").read_text())
+    assert made == [home, name] == [volume, user] and f"User={user}\n" in unit
+    for page in (DOCS / "install.md", KOLLA / "README.md"):
+        said = page.read_text()
+        assert f"the user {number}" in said and re.search(rf":/etc/mimeo:ro -v mimeo:{volume}\s", said), page
+    # The default lies beside the configuration, which cannot be written there.
+    [of_the_guide] = [block.text for block in blocks(DOCS / "install.md") if block.language == "toml"]
+    for text in (of_the_guide, *(path.read_text() for path in (DEPLOY / "mimeo.toml", KOLLA / "mimeo/mimeo.toml"))):
+        assert tomllib.loads(text)["ledger"]["url"] == f"sqlite:{volume}/mimeo.db"
 
 
 @pytest.mark.parametrize("block", [*all_blocks("nginx"), *of_readme("nginx")], ids=str)

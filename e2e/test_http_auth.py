@@ -13,32 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from cloud.apache import MODULES, Apache
-from cloud.base import free_port, run
+from cloud.base import free_port
 from cloud.nginx import Nginx
 from test_conformance import PROGRAM, conforms
 
 USER, PASSWORD, TOKEN = "mimeo", "s3cret/of:the store", "t0ken-of-the-store"
-
-
-def openssl(*arguments) -> None:
-    run(["/usr/bin/openssl", *arguments])
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory):
-    """A CA, a server's certificate for 127.0.0.1 and a client's, each with its key."""
-    directory = tmp_path_factory.mktemp("pki")
-    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for name in ("ca", "other-ca"):
-        openssl(*new, "-x509", "-days", "2", "-subj", f"/CN={name}", "-keyout", directory / f"{name}.key",
-                "-out", directory / f"{name}.pem")
-    for name, signer in (("server", "ca"), ("client", "ca"), ("stranger", "other-ca")):
-        (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", directory / f"{name}.key", "-out", directory / "csr")
-        openssl("x509", "-req", "-in", directory / "csr", "-CA", directory / f"{signer}.pem",
-                "-CAkey", directory / f"{signer}.key", "-CAcreateserial", "-days", "2",
-                "-extfile", directory / "names", "-out", directory / f"{name}.pem")
-    return directory
 
 
 def password_file(path) -> None:

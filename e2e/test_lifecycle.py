@@ -1,10 +1,13 @@
 """An image that changes or goes while it is copied: a clean end, nothing left over."""
 
+import json
 import os
+import subprocess
 
 import pytest
 
 from cloud.base import always, eventually
+from mimeo import BINARY
 
 MiB = 1 << 20
 
@@ -113,3 +116,30 @@ def test_an_upload_that_never_came(mimeo, images):
     images.upload(image, b"late")
     mimeo.wait_registered(image)
     mimeo.assert_complete(image, b"late")
+
+
+def test_whoever_follows_the_events_goes_on_after_a_restart(mimeo, images):
+    """`mimeo events -f` waits for the next `serve`, and misses nothing of what came meanwhile."""
+    mimeo.serve()
+    told, noted = mimeo.dir / "told", mimeo.dir / "noted"
+    follow = [BINARY, "--config", mimeo.config_file, "events", "--follow", "--json"]
+    with told.open("w") as out, noted.open("w") as err:
+        follower = subprocess.Popen(follow, env=mimeo.env(), stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+    try:
+        def registered(image) -> bool:
+            lines = [json.loads(line) for line in told.read_text().splitlines()]
+            return {*mimeo.stores} == {
+                line["store"] for line in lines if line["store"] and (line["image"], line["state"]) == (image, "registered")
+            }
+
+        first = images.create(b"before")
+        eventually(lambda: registered(first), 60, "the first image's copies are told")
+        mimeo.stop()
+        eventually(lambda: "waiting for it" in noted.read_text(), 30, "it says that nobody answers")
+        mimeo.start()
+        second = images.create(b"after")
+        eventually(lambda: registered(second), 60, "the second image's copies are told")
+        assert follower.poll() is None and noted.read_text().count("waiting") == 1
+    finally:
+        follower.kill()
+        follower.wait()

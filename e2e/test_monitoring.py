@@ -1,22 +1,24 @@
 """Metrics as Prometheus reads them, the alerts in its own test; webhooks to a server that has its own troubles, and traces
-as OpenTelemetry's own messages have them."""
+as a real OpenTelemetry collector takes them and passes them on."""
 
 import base64
+import gzip
 import hashlib
 import hmac
 import json
 import re
 import subprocess
 import threading
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import requests
-from google.protobuf.json_format import ParseDict
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from cloud.base import eventually, free_port
+from cloud.collector import Collector
 
 ROOT = Path(__file__).parent.parent
 PROMTOOL = "/usr/bin/promtool"
@@ -34,6 +36,29 @@ def test_the_alerts_fire_in_an_outage_and_are_silent_on_a_quiet_day():
     directory = ROOT / "deploy/prometheus"
     promtool("check", "rules", directory / "alerts.yml")
     promtool("test", "rules", directory / "alerts.test.yml")
+
+
+def expressions(panels: list[dict]) -> list[str]:
+    """What a dashboard's panels ask for, also those that are folded into a row."""
+    own = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    return own + [each for panel in panels for each in expressions(panel.get("panels", []))]
+
+
+def test_the_dashboards_expressions_are_prometheuss(tmp_path):
+    """Each as a rule that records it, with what Grafana puts in for its variables."""
+    board = json.loads((ROOT / "deploy/grafana/mimeo.json").read_text())
+    values = {variable["name"]: ".*" for variable in board["templating"]["list"]} | {"__rate_interval": "2m"}
+    # A variable that is chosen from a question to Prometheus has an expression too.
+    questions = [variable["query"]["query"] for variable in board["templating"]["list"] if variable["type"] == "query"]
+    asked = [re.fullmatch(r"label_values\((.+), \w+\)", question)[1] for question in questions]
+    asked += expressions(board["panels"])
+    assert len(asked) > len(questions), "no panel asks for anything"
+    # One that the dashboard does not have is a KeyError.
+    filled = [re.sub(r"\$\{?(\w+)\}?", lambda found: values[found[1]], expression) for expression in asked]
+    rules = [{"record": f"dashboard:number_{n}", "expr": expression} for n, expression in enumerate(filled)]
+    file = tmp_path / "dashboard.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", file)
 
 
 def samples(mimeo) -> dict[str, float]:
@@ -83,6 +108,33 @@ def test_metrics_tell_of_copies_lags_outages_and_survive_a_restart(cloud, mimeo,
         eventually(lambda: samples(mimeo)["mimeo_oldest_unregistered_seconds"] == 0, 30, "all where they should be")
 
 
+LEVELS = {"ERROR", "WARN", "INFO", "DEBUG", "TRACE"}
+
+
+def test_each_line_of_a_log_in_json_is_an_object(cloud, mimeo, images, faulty):
+    """With its time, level and message: from the start to the end, while copies are made and fail, and when the
+    configuration is read again. A failure names its image and store."""
+    broken = faulty()
+    broken.fault("PUT", "status", 507)
+    mimeo.use(*cloud.nginx[:2], broken)
+    mimeo.serve(log={"format": "json"})
+    image = images.create(b"logged")
+    mimeo.wait_reason(image, "http3", {"store-full"})
+    broken.heal()
+    mimeo.wait_registered(image)
+    before = len(mimeo.log_lines())
+    mimeo.reload()
+    eventually(lambda: len(mimeo.log_lines()) > before, 30, "what came of the reload is logged")
+    mimeo.stop()
+    lines = [json.loads(line) for line in mimeo.log_lines()]
+    for line in lines:
+        assert line["level"] in LEVELS and line["message"], line
+        assert datetime.fromisoformat(line["timestamp"]).tzinfo, line
+    failures = [line for line in lines if line.get("reason") == "store-full"]
+    assert failures and all((line["level"], line["store"]) == ("WARN", "http3") for line in failures), failures
+    assert {line["span"]["id"] for line in failures} == {image}
+
+
 class Receiver:
     """Takes events, or refuses so many first."""
 
@@ -99,7 +151,8 @@ class Receiver:
                     self.send_response(503)
                 else:
                     outer.events.append(sent)
-                    self.send_response(204)
+                    self.send_response(200)
+                self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, *_):
@@ -171,35 +224,23 @@ def test_webhooks_miss_nothing_while_the_other_side_is_away_or_serve_is(cloud, m
 
 
 def traces(receiver) -> list[dict]:
-    """The spans of each trace, by their names and stores, read as a collector does: what is not in its protocol is refused."""
-
-    def binary(value):
-        """In JSON, OpenTelemetry has identifiers in hexadecimal where protobuf's own form is base64."""
-        if isinstance(value, list):
-            return [binary(each) for each in value]
-        if not isinstance(value, dict):
-            return value
-        ids = ("traceId", "spanId", "parentSpanId")
-        return {
-            key: base64.b64encode(bytes.fromhex(each)).decode() if key in ids else binary(each)
-            for key, each in value.items()
-        }
-
+    """The spans of each trace that a collector passed on, by their names and stores."""
     found = []
-    for headers, body in list(receiver.events):
-        assert headers["content-type"] == "application/json"
-        request = ParseDict(binary(json.loads(body)), ExportTraceServiceRequest())
-        (resource,) = request.resource_spans
-        assert {"service.name", "service.version"} == {attribute.key for attribute in resource.resource.attributes}
-        spans = resource.scope_spans[0].spans
-        assert {len(span.trace_id) for span in spans} == {16} and {len(span.span_id) for span in spans} == {8}
-        said = [({it.key: it.value.string_value for it in span.attributes}, span) for span in spans]
-        found.append({(span.name, words.get("mimeo.store", words.get("mimeo.image.id"))): span for words, span in said})
+    for _, body in list(receiver.events):
+        for resource in ExportTraceServiceRequest.FromString(gzip.decompress(body)).resource_spans:
+            assert {"service.name", "service.version"} == {attribute.key for attribute in resource.resource.attributes}
+            (scope,) = resource.scope_spans
+            assert {len(span.trace_id) for span in scope.spans} == {16}
+            assert {len(span.span_id) for span in scope.spans} == {8}
+            said = [({it.key: it.value.string_value for it in span.attributes}, span) for span in scope.spans]
+            found.append({
+                (span.name, words.get("mimeo.store", words.get("mimeo.image.id"))): span for words, span in said
+            })
     return found
 
 
 def test_a_trace_tells_an_images_way_once_its_last_copy_is_registered(cloud, mimeo, images):
-    """A collector that is away, a store that is down for a while, a restart: one trace, with what it waited for."""
+    """A real collector that is away, a store that is down for a while, a restart: one trace, with what it waited for."""
     port = free_port()
     mimeo.serve(traces={"endpoint": f"http://127.0.0.1:{port}"})
     cloud.nginx[2].stop()
@@ -211,12 +252,17 @@ def test_a_trace_tells_an_images_way_once_its_last_copy_is_registered(cloud, mim
     finally:
         cloud.nginx[2].start()
     mimeo.wait_registered(image)
-    with Receiver(refuses=1, port=port) as collector:
-        eventually(lambda: traces(collector), 60, "the trace")
-        quick = images.create(bytes(1000))
-        mimeo.wait_registered(quick)
-        eventually(lambda: len(traces(collector)) == 2, 60, "the second image's trace, and no other")
-        first, second = traces(collector)
+    with Receiver() as receiver:
+        collector = Collector(mimeo.dir, passes_on_to=receiver.url, port=port)
+        collector.start()
+        try:
+            eventually(lambda: traces(receiver), 60, "the trace")
+            quick = images.create(bytes(1000))
+            mimeo.wait_registered(quick)
+            eventually(lambda: len(traces(receiver)) == 2, 60, "the second image's trace, and no other")
+        finally:
+            collector.stop()
+        first, second = traces(receiver)
     root = first["replicate", image]
     assert not root.parent_span_id
     copies = [first["copy", store] for store in ("http1", "http2", "http3")]

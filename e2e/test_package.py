@@ -55,6 +55,7 @@ def test_what_is_in_the_package(unpacked):
         "usr/share/man/man1/mimeo.1.gz", "usr/share/man/man1/mimeo-replicate.1.gz",
         "usr/share/bash-completion/completions/mimeo", "usr/share/zsh/vendor-completions/_mimeo",
         "usr/share/fish/vendor_completions.d/mimeo.fish", "usr/share/doc/mimeo/copyright",
+        "usr/share/doc/mimeo/guide/runbook.md", "usr/share/doc/mimeo/examples/alerts.yml",
     } <= files
     assert {name.split("/")[0] for name in files} == {"usr", "etc"}
     linked = run(["ldd", unpacked / "usr/bin/mimeo"]).stdout

@@ -6,6 +6,7 @@ a reason that fits; no bad copy is ever registered; and when the wire is whole a
 
 import os
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -102,6 +103,68 @@ def test_copies_break_on_their_way(wired, mimeo, images):
     for kind in FITTING:
         for after in PLACES if kind != "late" else [0]:
             break_and_heal(mimeo, images, wired, kind, DOWN if kind == "late" else UP, after)
+
+
+@pytest.fixture
+def shown(cloud, places, wire) -> dict[str, tuple[Place, Wire]]:
+    """The stores whose copies Glance, and so Mimeo, reads from a web server (`read_url`), which is behind a wire."""
+    wired = {}
+    for port, kind in zip(cloud.fault_ports, ("file", "sftp", "rsync")):
+        section = places[kind].section
+        own = urlsplit(section["read_url"]).port
+        wired[kind] = (places[kind], wire(own, port))
+        section["read_url"] = section["read_url"].replace(f":{own}/", f":{port}/")
+    return wired
+
+
+@pytest.mark.timeout(300)
+def test_copies_break_as_they_are_read_from_a_read_url(shown, mimeo, images):
+    mimeo.stores = {kind: place for kind, (place, _) in shown.items()}
+    mimeo.serve(**QUICK)
+    for kind in FITTING.keys() - {"late"}:
+        break_and_heal(mimeo, images, shown, kind, DOWN, MIDDLE)
+
+
+class Bucket(Place):
+    """Of another S3 server than Ceph's, with SHA-256."""
+
+    def __init__(self, server, endpoint: str):
+        self.server = server
+        super().__init__({
+            "type": "s3", "endpoint": endpoint, "bucket": server.bucket, "access_key": server.access_key,
+            "secret_key": server.secret_key, "checksum": "sha256",
+        })
+
+    def read(self, name):
+        return self.server.s3().get_object(Bucket=self.server.bucket, Key=name)["Body"].read()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("size", [SIZE, 20 * MiB], ids=["whole", "in parts"])
+def test_a_server_that_checks_refuses_what_was_changed_on_its_way(cloud, storage, seaweedfs, wire, mimeo, images, size):
+    laid = wire(seaweedfs.ports["s3.port"])
+    place = Bucket(seaweedfs, f"http://127.0.0.1:{laid.port}")
+    options = {name: dict(section) for name, section in cloud.glance.overrides.items()}
+    options["s3_1"].update(
+        s3_store_host=place.section["endpoint"], s3_store_bucket=seaweedfs.bucket,
+        s3_store_access_key=seaweedfs.access_key, s3_store_secret_key=seaweedfs.secret_key,
+    )
+    cloud.glance.reconfigured(options)
+    mimeo.stores = {"s3": place}
+    mimeo.serve(**QUICK)
+    laid.fault("corrupt", UP, MIDDLE)
+    data = os.urandom(size)
+    image = images.create(data)
+
+    def refused() -> bool:
+        reason = mimeo.status(image)["replicas"][0]["reason"]
+        return bool(reason) and "not what was sent" in reason["message"]
+
+    eventually(refused, 60, "the server has refused the bytes")
+    laid.heal()
+    mimeo.wait_registered(image)
+    assert assert_right(mimeo, images, image, data) == {"s3"}
+    eventually(lambda: len(seaweedfs.left()) == 1, 60, "nothing else is left there")
 
 
 @pytest.mark.timeout(300 * len(PLACES))

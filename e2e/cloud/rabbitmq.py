@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kombu import Connection
 
-from .base import Server, free_port, listens
+from .base import Server, free_port, listens, run
 
 SCRIPTS = "/usr/lib/rabbitmq/bin"
 
@@ -83,6 +83,10 @@ class RabbitMQ(Server):
             return True
         except (OSError, ConnectionError):
             return False
+
+    def control(self, *arguments) -> None:
+        """What the broker's administrator does."""
+        run([f"{SCRIPTS}/rabbitmqctl", "--quiet", *arguments], env=self.env())
 
     def connect(self) -> Connection:
         return Connection(self.url, connect_timeout=5)

@@ -69,6 +69,14 @@ class RadosGateway(Server):
         self.s3().create_bucket(Bucket=self.bucket)
         self.swift().put_container(self.container)
 
+    def add_key(self, access_key: str, secret_key: str) -> None:
+        """One more for the user of S3."""
+        self._admin("key", "create", "--key-type", "s3", "--uid", USER,
+                    "--access-key", access_key, "--secret-key", secret_key)
+
+    def remove_key(self, access_key: str) -> None:
+        self._admin("key", "rm", "--key-type", "s3", "--uid", USER, "--access-key", access_key)
+
     def _admin(self, *arguments):
         binary = program("radosgw-admin", "radosgw")
         run([binary, "-c", self.ceph.conf, "--name", "client.radosgw", *arguments])

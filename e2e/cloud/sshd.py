@@ -37,7 +37,7 @@ class Sshd(Server):
     def prepare(self) -> None:
         self.objects.mkdir()
         for key in (self.key, self.dir / "host_key"):
-            self._new_key(key)
+            self.new_key(key)
         shutil.copy(self.key.with_suffix(".pub"), self.dir / "authorized_keys")
         host = (self.dir / "host_key.pub").read_text()
         self.known_hosts.write_text(f"[{self.host}]:{self.port} {host}")
@@ -49,7 +49,7 @@ class Sshd(Server):
             self.askpass.chmod(0o700)
 
     @staticmethod
-    def _new_key(path: Path) -> None:
+    def new_key(path: Path) -> None:
         run([program("ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-N", "", "-C", "mimeo-e2e", "-f", path])
 
     def _conf(self) -> str:

@@ -34,8 +34,9 @@ class SeaweedFS(Server):
     def command(self):
         return [
             Path(sys.executable).with_name("weed"), "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            f"-dir={self.dir}/data", "-filer", "-s3", "-master.telemetry=false", "-s3.port.iceberg=0",
-            "-volume.max=20", "-master.volumeSizeLimitMB=64", *(f"-{name}={port}" for name, port in self.ports.items()),
+            f"-dir={self.dir}/data", "-filer", "-s3", "-master.telemetry=false", "-volume.max=20",
+            "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            *(f"-{name}={port}" for name, port in self.ports.items()),
             f"-s3.config={self.dir}/s3.json", f"-s3.localSocket={self.dir}/s3.sock",
             f"-filer.localSocket={self.dir}/filer.sock",
             f"-s3.cert.file={self.pki}/server.pem", f"-s3.key.file={self.pki}/server.key",

@@ -8,7 +8,7 @@ use mimeo_core::{
 };
 
 use crate::{
-    Engine, guard,
+    Engine, guard, note,
     sabotage::{self, Bug},
 };
 
@@ -21,6 +21,7 @@ pub(crate) struct Look {
 
 /// Reads the image and the ledger, plans, and commits what the plan says of the image.
 pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<StoreName>) -> Result<Look> {
+    note::doubts(engine, id).await?;
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
     let sight = observe(engine, &record).await?;
     if let Sight::Present(image) = &sight {

@@ -1,5 +1,10 @@
 //! Notes in the ledger about one replica: each is one commit.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
 use mimeo_core::{Change, Error, ImageId, Reason, Replica, ReplicaState, Result, StoreName};
 
 use crate::{
@@ -62,14 +67,49 @@ pub(crate) async fn postpone(engine: &Engine, id: &ImageId, store: &StoreName, e
     }
 }
 
+/// Copies that gave other bytes than the image's, of which the ledger does not know yet.
+#[derive(Default)]
+pub(crate) struct Doubts(Mutex<BTreeSet<(ImageId, StoreName)>>);
+
+impl Doubts {
+    fn add(&self, id: &ImageId, store: &StoreName) {
+        self.all().insert((id.clone(), store.clone()));
+    }
+
+    fn of(&self, id: &ImageId) -> Vec<StoreName> {
+        self.all().iter().filter(|(image, _)| image == id).map(|(_, store)| store.clone()).collect()
+    }
+
+    fn remove(&self, id: &ImageId, store: &StoreName) {
+        self.all().remove(&(id.clone(), store.clone()));
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeSet<(ImageId, StoreName)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The copy was read and did not have the image's hash: it is to be proven anew.
 pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
     tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
-    let doubted =
-        update(engine, id, store, |replica, _| Replica { state: ReplicaState::Stored, proof: None, ..replica });
-    if let Err(error) = doubted.await {
-        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt");
+    engine.doubts.add(id, store);
+    if let Err(error) = doubts(engine, id).await {
+        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt; it is told again");
     }
+}
+
+/// Has the ledger take what it is still to know of the image's copies.
+pub(crate) async fn doubts(engine: &Engine, id: &ImageId) -> Result<()> {
+    for store in engine.doubts.of(id) {
+        let record = engine.ledger.load(id).await?;
+        let replica = record.and_then(|mut record| record.replicas.remove(&store)).filter(Replica::is_good);
+        if let Some(replica) = replica {
+            let doubted = Replica { state: ReplicaState::Stored, proof: None, ..replica };
+            engine.ledger.commit(&[Change::Replica(id.clone(), doubted)]).await?;
+        }
+        engine.doubts.remove(id, &store);
+    }
+    Ok(())
 }
 
 /// Changes one replica, and whatever else belongs to the same step, in one commit. If it has failed once more, that is

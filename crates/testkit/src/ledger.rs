@@ -24,13 +24,15 @@ pub struct MemoryLedger {
     full: AtomicBool,
     /// How many commits there may yet be before it is dead; `usize::MAX`: any number.
     left: AtomicUsize,
+    /// Of which store it takes no replica.
+    refused: Mutex<Option<StoreName>>,
     began: Instant,
 }
 
 impl Default for MemoryLedger {
     fn default() -> Self {
-        let (tables, down, full) = Default::default();
-        Self { tables, down, full, left: AtomicUsize::new(usize::MAX), began: Instant::now() }
+        let (tables, down, full, refused) = Default::default();
+        Self { tables, down, full, left: AtomicUsize::new(usize::MAX), refused, began: Instant::now() }
     }
 }
 
@@ -38,6 +40,16 @@ impl MemoryLedger {
     /// From now on the disk is full: what is there can be read, and nothing be written. Or there is room again.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// From now on every commit fails that changes a replica of this store; of none: no more.
+    pub fn refuse(&self, store: Option<&StoreName>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = store.cloned();
+    }
+
+    fn refuses(&self, change: &Change) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(change, Change::Replica(_, replica) if refused.as_ref() == Some(&replica.store))
     }
 
     /// After so many more commits nothing is recorded any more, as after the death of its process, until
@@ -134,6 +146,9 @@ impl Ledger for MemoryLedger {
     async fn commit(&self, changes: &[Change]) -> Result<()> {
         // As a real one, it takes its time: whoever is cancelled now has not written.
         tokio::task::yield_now().await;
+        if changes.iter().any(|change| self.refuses(change)) {
+            return Err(Error::new(Reason::Ledger, "the ledger does not take this"));
+        }
         self.write(|tables| {
             // Only a `Forget` can be refused, and then nothing of the rest stands either.
             let before = changes.iter().any(|change| matches!(change, Change::Forget(_))).then(|| tables.clone());

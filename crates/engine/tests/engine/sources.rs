@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mimeo_core::{ContentHash, HashAlgorithm, Image, Reason, ReplicaState, ports::Store};
-use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
+use mimeo_core::{ContentHash, Error, HashAlgorithm, Image, Reason, ReplicaState, ports::Store};
+use mimeo_testkit::{AddAnswer, RegistryFault, StoreCall, StoreFault, sample};
 use sha2::{Digest as _, Sha512};
 
 use crate::world::{Options, World};
@@ -64,6 +64,29 @@ async fn a_copy_whose_bytes_went_bad_is_found_out_when_it_is_read_and_rebuilt() 
     world.until("the first has them again", async || good_at(0)).await;
     let wrong = world.stores[2].calls().iter().filter(|call| matches!(call, StoreCall::Close(_))).count();
     assert_eq!(wrong, 1, "the bad copy's bytes were never published elsewhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_went_bad_is_not_registered_unread_though_the_ledger_did_not_take_the_doubt() {
+    let world = World::start(Options { stores: 2, ..Options::default() });
+    world.registry.on_add(|_, _, _| AddAnswer::Refuse(Error::new(Reason::ImageServiceError, "not now")));
+    world.stores[1].inject(StoreFault::OpenFails(Reason::StoreUnreachable));
+    let id = world.create(hashed(1));
+    let state = async |store: usize| world.report(&id).await.map(|report| report.replicas[store].state);
+    world.until("the first waits to be registered", async || state(0).await == Some(ReplicaState::Proven)).await;
+    let bad = world.stores[0].objects()[0].clone();
+    world.stores[0].tamper(&bad, Some(Bytes::from(vec![7; SIZE])));
+    world.ledger.refuse(Some(world.stores[0].name()));
+    world.stores[1].heal();
+    let reason = async |store: usize| world.report(&id).await.unwrap().replicas[store].reason.clone().unwrap().code;
+    world.until("the second got other bytes", async || reason(1).await != Reason::StoreUnreachable.code()).await;
+    world.registry.on_add(|_, _, _| AddAnswer::Apply);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let bad = world.stores[0].location(&bad);
+    assert!(!world.registry.image(&id).unwrap().has_location(&bad), "no look goes on without the note");
+    world.ledger.refuse(None);
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 2);
 }
 
 #[tokio::test(start_paused = true)]

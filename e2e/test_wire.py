@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from cloud.base import eventually
-from cloud.wire import DOWN, UP, Wire
+from cloud.wire import DOWN, UP, Wire, detour
 from mimeo import NO_SCAN
-from places import Place
+from places import Place, Rbd
 
 MiB = 1 << 20
 SIZE = 2 * MiB
@@ -123,6 +123,23 @@ def test_copies_break_as_they_are_read_from_a_read_url(shown, mimeo, images):
     mimeo.serve(**QUICK)
     for kind in FITTING.keys() - {"late"}:
         break_and_heal(mimeo, images, shown, kind, DOWN, MIDDLE)
+
+
+@pytest.fixture
+def ceph(storage, wire, mimeo) -> dict[str, tuple[Place, Wire]]:
+    """An RBD pool, whose OSD Mimeo reaches over a wire."""
+    laid = wire(storage.ceph.osd_port())
+    mimeo.extra_env.update(detour(laid, mimeo.dir))
+    return {"rbd": (Rbd(storage), laid)}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("direction", [UP, DOWN], ids=["as they are written", "as they are read back"])
+def test_copies_to_ceph_break(ceph, mimeo, images, direction):
+    mimeo.stores = {kind: place for kind, (place, _) in ceph.items()}
+    mimeo.serve(**QUICK)
+    for kind in FITTING:
+        break_and_heal(mimeo, images, ceph, kind, direction, MIDDLE)
 
 
 class Bucket(Place):

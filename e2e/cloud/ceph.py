@@ -178,6 +178,10 @@ class Ceph:
     def json(self, *arguments):
         return json.loads(self.run("ceph", *arguments, "--format", "json").stdout)
 
+    def osd_port(self) -> int:
+        """Where clients write and read; Ceph has chosen it."""
+        return int(self.json("osd", "dump")["osds"][0]["public_addr"].split("/")[0].rsplit(":", 1)[1])
+
     def rbd(self, *arguments, client: str = "mimeo", **more) -> str:
         """An `rbd` command in the pool, as Mimeo (or as `glance`, or `admin`)."""
         return self.run("rbd", "--pool", POOL, *arguments, client=client, **more).stdout

@@ -16,8 +16,9 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
-from .base import eventually, free_port, listens
+from .base import eventually, free_port, listens, run
 
 UP, DOWN = "up", "down"
 PIECE = 64 * 1024
@@ -148,3 +149,11 @@ def reset(side: asyncio.StreamWriter) -> None:
     if connection is not None and connection.fileno() >= 0:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     side.transport.abort()
+
+
+def detour(wire: Wire, directory: Path) -> dict[str, str]:
+    """The environment in which a program takes the wire where it means the port behind it. For a peer that tells its
+    clients where it is (Ceph), and hangs up on those who looked for it elsewhere."""
+    library = directory / "detour.so"
+    run(["cc", "-shared", "-fPIC", "-o", library, Path(__file__).with_name("detour.c")])
+    return {"LD_PRELOAD": str(library), "DETOUR_FROM": str(wire.target), "DETOUR_TO": str(wire.port)}

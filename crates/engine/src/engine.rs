@@ -159,8 +159,8 @@ pub struct Engine {
     pub(crate) naming: Naming,
     pub(crate) leftovers: Leftovers,
     pub(crate) steady: Steady,
-    /// One question about rules is answered at a time.
-    pub(crate) asked_rules: Semaphore,
+    /// One question that goes through all images is answered at a time.
+    pub(crate) questions: Semaphore,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -206,7 +206,7 @@ impl Engine {
             naming: Naming::default(),
             leftovers: Leftovers::default(),
             steady,
-            asked_rules: Semaphore::new(1),
+            questions: Semaphore::new(1),
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),

@@ -88,10 +88,10 @@ pub(crate) async fn recall(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// Lets what is to go now through, however many they are.
-pub(crate) async fn confirm(engine: &Engine) -> Result<()> {
-    let now = engine.clock.now().to_string();
-    engine.ledger.commit(&[Change::Bookmark(CONFIRMED.into(), now)]).await
+/// Lets through what was to go at that time, however many they are, and nothing that came to it since.
+pub(crate) async fn confirm(engine: &Engine, seen: Timestamp) -> Result<()> {
+    let seen = seen.max(confirmed(engine).await?);
+    engine.ledger.commit(&[Change::Bookmark(CONFIRMED.into(), seen.to_string())]).await
 }
 
 /// When an operator last did so.

@@ -10,7 +10,7 @@ use mimeo_core::{
 };
 
 use crate::{
-    Engine, Running, Traffic,
+    Engine, Refusal, Running, Traffic,
     breaker::Answers,
     guard,
     status::{ChangeReport, EventsReport, GcReport, HistoryReport, ImageReport, Overview, PlannedAction, ReasonReport},
@@ -131,6 +131,7 @@ impl Engine {
                 image.ok_or_else(|| Error::new(Reason::ImageNotVisible, format!("Glance shows no image {id}")))?;
             return self.plan_image(&image).await;
         }
+        let _turn = self.questions.acquire().await;
         let (mut actions, mut walk) = (Vec::new(), Walk::new(self.registry.as_ref(), None));
         while let Some(page) = walk.next().await? {
             for image in &page {
@@ -182,14 +183,19 @@ impl Engine {
     }
 
     pub async fn gc(&self) -> Result<GcReport> {
+        let _turn = self.questions.acquire().await;
         sweep::report(self).await
     }
 
-    /// Lets the deletions that the guard holds now go through.
-    pub async fn confirm_gc(&self) -> Result<()> {
-        guard::confirm(self).await?;
+    /// Lets through what the guard holds of a list that was made at this time ([`GcReport::as_of`]).
+    pub async fn confirm_gc(&self, seen: Timestamp) -> Result<Result<(), Refusal>> {
+        let now = self.clock.now();
+        if seen > now {
+            return Ok(Err(format!("seen: {seen} is yet to come: say which list you saw, by its as_of")));
+        }
+        guard::confirm(self, seen).await?;
         self.sweep.notify_one();
-        Ok(())
+        Ok(Ok(()))
     }
 
     pub(crate) async fn each_record(&self, mut visit: impl FnMut(&Record)) -> Result<()> {

@@ -62,7 +62,7 @@ impl Engine {
         if let Some(copies) = spec.copies.filter(|copies| !(1..=most).contains(copies)) {
             return Ok(Err(format!("copies: {copies} is not from 1 to {most}, which is how many stores are named")));
         }
-        let turn = self.asked_rules.acquire().await;
+        let turn = self.questions.acquire().await;
         let began = Instant::now();
         let rule = match spawn_blocking(|| Rules::compile(vec![spec])).await {
             Ok(Ok(_)) if began.elapsed() > SLOW => {
@@ -103,7 +103,7 @@ impl Engine {
 
     /// How many images were shown, and whether these are all. An expression may be slow: others go on meanwhile.
     async fn each_image(&self, mut visit: impl FnMut(&Image)) -> Result<(u64, bool)> {
-        let _turn = self.asked_rules.acquire().await;
+        let _turn = self.questions.acquire().await;
         let (mut images, mut walk, began) = (0, Walk::new(self.registry.as_ref(), None), Instant::now());
         while let Some(page) = walk.next().await? {
             for image in &page {

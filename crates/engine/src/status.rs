@@ -294,6 +294,8 @@ pub struct GcReport {
     pub held: bool,
     /// Objects that no record knew when their store was listed; they wait for `--confirm` too.
     pub found: u64,
+    /// When the list was made: to confirm it is to confirm what was to go by then.
+    pub as_of: Timestamp,
     pub entries: Vec<GcEntry>,
 }
 
@@ -305,6 +307,8 @@ pub struct GcEntry {
     pub object: String,
     /// When it may be removed.
     pub due: Timestamp,
+    /// True: not before `--confirm`.
+    pub held: bool,
     pub why: String,
 }
 

@@ -72,9 +72,10 @@ impl Engine {
         if let Err(refusal) = self.enabled(store) {
             return Ok(Err(refusal));
         }
-        let mut left = Vec::new();
-        self.each_record(|record| left.extend(self.holdup(record, store))).await?;
+        let _turn = self.questions.acquire().await;
         let since: Option<Timestamp> = self.orders.lock().draining.get(store).copied();
+        let mut left = Vec::new();
+        self.each_record(|record| left.extend(self.holdup(record, store, since.is_some()))).await?;
         Ok(Ok(DrainReport { store: store.clone(), since, left }))
     }
 
@@ -123,7 +124,7 @@ impl Engine {
     }
 
     /// Why something of the image is still at the store, if it is.
-    fn holdup(&self, record: &Record, store: &StoreName) -> Option<DrainEntry> {
+    fn holdup(&self, record: &Record, store: &StoreName, is_drained: bool) -> Option<DrainEntry> {
         let replica = record.replicas.get(store);
         let objects: Vec<_> = record.objects.iter().filter(|object| object.store == *store).collect();
         let is_glances = self.settings.policy.backend(store).is_some()
@@ -139,7 +140,8 @@ impl Engine {
             (Some(why), _) => why,
             (None, _) if is_doomed && trouble.is_none() => told(Reason::NotWanted, "it is being removed".to_owned()),
             (None, Some(failure)) => failure.into(),
-            (None, None) => told(Reason::NotWanted, "it is looked at shortly".to_owned()),
+            (None, None) if is_drained => told(Reason::NotWanted, "it is looked at shortly".to_owned()),
+            (None, None) => told(Reason::NotWanted, "nothing: the store is not drained".to_owned()),
         };
         Some(DrainEntry { image: record.image.id.clone(), name: record.image.name.clone(), reason })
     }

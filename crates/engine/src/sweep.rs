@@ -274,9 +274,11 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 
 /// What the next sweeps are to do.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
+    // Before the first is read: what is not on the list is from later.
+    let as_of = engine.clock.now();
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
     let confirmed = guard::confirmed(engine).await?;
-    let mut found = 0;
+    let (mut found, is_guarded) = (0, engine.health.lock().held_deletes > 0);
     let why = |candidate: &Candidate| {
         let failure = engine.leftovers.why(&candidate.object.store, &candidate.object.name);
         let hindrance = candidate.waits_for.map(|what| format!("waits: {what}"));
@@ -287,6 +289,7 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
         image: record.image.id.clone(),
         name: record.image.name.clone(),
         due: since.saturating_add(engine.settings.gc.grace).unwrap_or(Timestamp::MAX),
+        held: is_guarded && since > confirmed,
         why: replica.failure.as_ref().map(|failure| failure.message.clone()).unwrap_or_default(),
         object: replica.object.as_ref().map(ToString::to_string).unwrap_or_default(),
         store: replica.store.clone(),
@@ -297,18 +300,23 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
                 guard::unwanted(engine, record).into_iter().map(|(replica, since)| waits(record, replica, since)),
             );
         }
-        entries.extend(records.iter().flat_map(|record| {
+        for record in &records {
+            let is_held = |candidate: &Candidate| match candidate.object.state {
+                ObjectState::Kept => is_guarded && record.image.gone_at > Some(confirmed),
+                _ => candidate.waits_for == Some(CONFIRMATION),
+            };
             let candidates = candidates(engine, record, confirmed);
             found += candidates.iter().filter(|candidate| candidate.waits_for == Some(CONFIRMATION)).count() as u64;
-            candidates.into_iter().map(|candidate| GcEntry {
+            entries.extend(candidates.into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),
                 name: record.image.name.clone(),
                 due: candidate.due,
+                held: is_held(&candidate),
                 why: why(&candidate),
                 object: candidate.object.name.to_string(),
                 store: candidate.object.store,
-            })
-        }));
+            }));
+        }
     }
-    Ok(GcReport { held: engine.health.lock().held_deletes > 0, found, entries })
+    Ok(GcReport { held: is_guarded, found, as_of, entries })
 }

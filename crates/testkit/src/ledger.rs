@@ -8,9 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use mimeo_core::{
-    Backlog, Change, Digest, DirtyMark, Due, Error, FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState,
-    HistoryStep, ImageFilter, ImageId, ImageRow, Object, ObjectName, ObjectState, Place, Reason, Record, Replica,
-    ReplicaState, Result, StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
+    Backlog, Change, Digest, DirtyMark, Due, Error, FORGOTTEN, Failure, HISTORY_KEPT, HISTORY_LINES, HistoryLine,
+    HistoryState, HistoryStep, ImageFilter, ImageId, ImageRow, Object, ObjectName, ObjectState, Place, Reason, Record,
+    Replica, ReplicaState, Result, StoreName, Tally, Timestamp, Told, follow, ports::Ledger,
 };
 use tokio::time::Instant;
 
@@ -440,7 +440,10 @@ impl Tables {
     /// Of the image's copies that are wanted, tried and not registered, when the first was so.
     fn unregistered_since(&self, id: &ImageId) -> Option<Timestamp> {
         let record = self.record(id).filter(|record| record.image.gone_at.is_none())?;
-        let is_tried = |replica: &&Replica| replica.failure.as_ref().is_none_or(|failure| failure.next_try.is_some());
+        let is_tried = |replica: &&Replica| {
+            let tries = |failure: &Failure| failure.next_try.is_some() && failure.reason != Reason::OutsideHours;
+            replica.failure.as_ref().is_none_or(tries)
+        };
         let waits = |replica: &&Replica| {
             replica.state != ReplicaState::Registered && record.image.wanted.contains(&replica.store)
         };

@@ -252,9 +252,9 @@ async fn what_one_of_two_addresses_does_not_show_is_not_missing_and_not_gone() {
 }
 
 #[tokio::test]
-async fn a_directory_that_is_not_there_is_made_once_with_those_above_it() {
-    let (asked, there) = (Asked::default(), Arc::new(Mutex::new(BTreeSet::from(["/".to_owned()]))));
-    let seen = Arc::clone(&asked);
+async fn a_directory_that_is_not_there_is_made_once_with_those_above_it_and_again_when_it_has_gone() {
+    let (asked, directories) = (Asked::default(), Arc::new(Mutex::new(BTreeSet::from(["/".to_owned()]))));
+    let (seen, there) = (Arc::clone(&asked), Arc::clone(&directories));
     let answer = async move |method: Method, uri: Uri, body: Body| {
         seen.lock().unwrap().push(format!("{method} {}", uri.path()));
         let parent = |path: &str| path[..=path.trim_end_matches('/').rfind('/').unwrap()].to_owned();
@@ -279,8 +279,16 @@ async fn a_directory_that_is_not_there_is_made_once_with_those_above_it() {
         put(&store.clone(), 1).await.unwrap();
     }
     let put = format!("PUT /a/b/{}", object());
-    let expected = ["HEAD /a/b/", "MKCOL /a/b/", "MKCOL /a/", "MKCOL /a/b/", &put, &put];
-    assert_eq!(*asked.lock().unwrap(), expected);
+    let made = ["HEAD /a/b/", "MKCOL /a/b/", "MKCOL /a/", "MKCOL /a/b/"].map(str::to_owned);
+    let puts = [put.clone(), put.clone()];
+    assert_eq!(*asked.lock().unwrap(), [&made[..], &puts].concat());
+
+    asked.lock().unwrap().clear();
+    directories.lock().unwrap().retain(|directory| directory == "/");
+    let error = self::put(&store.clone(), 1).await.unwrap_err();
+    assert!(error.message.contains("the directory is not there"), "{error}");
+    self::put(&store, 1).await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), [&puts[..1], &made, &puts[..1]].concat());
 }
 
 /// What a server was asked, one line each.

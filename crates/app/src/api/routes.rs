@@ -96,7 +96,10 @@ pub(super) fn router(api: Api, authority: &Arc<Authority>, metrics_are_open: boo
     // What is not there is nobody's business either.
     let admitted = middleware::from_fn_with_state((Arc::clone(authority), Reader), authorize);
     let nothing = any(nothing_here).layer(admitted);
-    router.method_not_allowed_fallback(wrong_method).route("/v1/{*path}", nothing).with_state(api)
+    for path in ["/v1", "/v1/", "/v1/{*path}"] {
+        router = router.route(path, nothing.clone());
+    }
+    router.method_not_allowed_fallback(wrong_method).with_state(api)
 }
 
 /// Lets through who has at least this role.

@@ -144,7 +144,9 @@ async fn each_route_is_open_to_its_role_and_to_no_less() {
         assert_eq!(status == 401, least.is_some(), "{method} {path}: {status}");
         assert!(!body.contains(&api.token()));
     }
-    assert_eq!(api.get("/v1/no-such-path", None).await.0, 401);
+    for path in ["/v1/no-such-path", "/v1/", "/v1"] {
+        assert_eq!(api.get(path, None).await.0, 401, "{path}");
+    }
     assert_eq!(api.get("/v1/overview", Some(&api.token())).await.0, 200);
     let open: Vec<&str> = ROUTES.iter().filter(|route| route.2.is_none()).map(|route| route.1).collect();
     assert_eq!(open, ["/healthz", "/readyz"]);
@@ -183,6 +185,7 @@ async fn errors_are_problems_with_a_code() {
         ("/v1/images/00000000-0000-0000-0000-000000000007", 404, "not-found"),
         ("/v1/images/00000000-0000-0000-0000-000000000007/history", 404, "not-found"),
         ("/v1/no-such-path", 404, "not-found"),
+        ("/v1", 404, "not-found"),
     ];
     for (path, status, code) in cases {
         let (answered, body) = api.get(path, Some(&api.token())).await;

@@ -155,7 +155,7 @@ async fn what_only_a_listing_shows_is_adopted_if_it_is_of_use_and_waits_for_an_o
     assert_eq!(world.objects(), 5);
     let gc = world.engine.gc().await.unwrap();
     assert_eq!(gc.found, 2, "{gc:?}");
-    world.engine.confirm_gc().await.unwrap();
+    world.confirm().await;
     world.until("they are gone", async || world.objects() == 3).await;
     world.assert_good_copies(&id, 3);
 }

@@ -147,8 +147,31 @@ async fn many_deletes_at_once_wait_for_an_operator() {
     assert_eq!(world.objects(), 18);
     assert!(world.engine.gc().await.unwrap().held);
     assert_eq!(world.engine.overview().await.unwrap().held_deletes, 4);
-    world.engine.confirm_gc().await.unwrap();
+    world.confirm().await;
     world.until("the deletes went through", async || world.objects() == 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_was_on_the_list_is_confirmed() {
+    let world = World::start(Options { max_deletes: 2, ..Options::default() });
+    let ids: Vec<_> = (0..8).map(|n| world.create(sample::image(n, 1000))).collect();
+    for id in &ids {
+        world.registered(id).await;
+    }
+    ids[..3].iter().for_each(|id| world.delete(id));
+    let held = async || world.engine.overview().await.unwrap().held_deletes;
+    world.until("three are held", async || held().await == 3).await;
+    let list = world.engine.gc().await.unwrap();
+    assert!(list.entries.len() == 9 && list.entries.iter().all(|entry| entry.held), "{list:?}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ids[3..6].iter().for_each(|id| world.delete(id));
+    world.until("six are held", async || held().await == 6).await;
+    world.engine.confirm_gc(list.as_of).await.unwrap().unwrap();
+    world.until("those of the list are gone", async || world.objects() == 15).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!((world.objects(), held().await), (15, 3), "nobody has seen the others");
+    let ahead = world.now().saturating_add(Duration::from_secs(1)).unwrap();
+    assert!(world.engine.confirm_gc(ahead).await.unwrap().is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,7 +131,7 @@ async fn a_mistyped_rule_removes_no_mass_of_copies_not_even_after_a_restart() {
     world.restart(|_| ()).await;
     tokio::time::sleep(Duration::from_mins(30)).await;
     assert_eq!(held(&world), [6, 6]);
-    world.engine.confirm_gc().await.unwrap();
+    world.confirm().await;
     world.until("they are gone", async || held(&world) == [0, 6]).await;
     for id in &ids {
         world.assert_good_copies(id, 1);

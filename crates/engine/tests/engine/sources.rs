@@ -81,7 +81,7 @@ async fn a_copy_that_went_bad_is_not_registered_unread_though_the_ledger_did_not
     let reason = async |store: usize| world.report(&id).await.unwrap().replicas[store].reason.clone().unwrap().code;
     world.until("the second got other bytes", async || reason(1).await != Reason::StoreUnreachable.code()).await;
     world.registry.on_add(|_, _, _| AddAnswer::Apply);
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    tokio::time::sleep(Duration::from_mins(10)).await;
     let bad = world.stores[0].location(&bad);
     assert!(!world.registry.image(&id).unwrap().has_location(&bad), "no look goes on without the note");
     world.ledger.refuse(None);

@@ -200,6 +200,12 @@ impl World {
         panic!("it never came true that {what}");
     }
 
+    /// Lets go what is on the list of what is to go.
+    pub(crate) async fn confirm(&self) {
+        let seen = self.engine.gc().await.unwrap().as_of;
+        self.engine.confirm_gc(seen).await.unwrap().unwrap();
+    }
+
     /// How many objects all stores hold.
     pub(crate) fn objects(&self) -> usize {
         self.stores.iter().map(|store| store.objects().len()).sum()

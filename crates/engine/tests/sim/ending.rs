@@ -76,11 +76,11 @@ pub(crate) async fn comes_to_rest(story: &mut Story) -> Result<(), Broken> {
 async fn help(story: &mut Story) {
     let Some(serving) = &story.serving else { return };
     let engine = std::sync::Arc::clone(&serving.engine);
-    let found = engine.gc().await.map_or(0, |report| report.found);
-    if found > 0 || engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0) {
+    let is_held = engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0);
+    if let Some(report) = engine.gc().await.ok().filter(|report| report.found > 0 || is_held) {
         story.world.tell(|| "confirm".into());
         story.world.lock().witness.confirm();
-        let _ = engine.confirm_gc().await;
+        let _ = engine.confirm_gc(report.as_of).await;
     }
     // A store refused to remove them.
     for entry in engine.gc().await.map(|report| report.entries).unwrap_or_default() {

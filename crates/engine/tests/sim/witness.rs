@@ -56,6 +56,9 @@ pub(crate) struct Sight {
     pub(crate) backends: BTreeSet<String>,
 }
 
+/// How long the engine waits for a probe before a PATCH.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
 impl Witness {
     /// Whether the copy waits for its image's own sake, or did so a while ago.
     pub(crate) fn is_hopeless(&mut self, copy: &(usize, ImageId), is_now: bool, a_while: Duration) -> bool {
@@ -122,8 +125,8 @@ impl Witness {
     pub(crate) fn probed(&mut self, place: &Place, is_right: Option<bool>) {
         match is_right {
             Some(true) => drop(self.answered.insert(place.clone(), Instant::now())),
-            // Who asked at the same moment, and was answered, cannot know of it.
-            None if self.answered(place) == Some(Instant::now()) => {}
+            // Who asked a moment before, and was answered, cannot know of it: a PATCH waits for the slowest of its probes.
+            None if self.answered(place).is_some_and(|at| at.elapsed() <= PROBE_LIMIT) => {}
             _ => drop(self.answered.remove(place)),
         }
         if is_right == Some(false) {

@@ -121,7 +121,7 @@ async fn tells_what_waits(ledger: &impl Ledger) {
         let lines = ledger.history(&id(n)).await.unwrap();
         Some(lines.iter().find(|line| line.what.state == state).unwrap().since)
     };
-    // An empty image is never tried again, and what is not wanted waits for nothing.
+    // An empty image is never tried again, what is not wanted waits for nothing, and the store's hours are as wished.
     let failure = |reason, next_try| Some(Failure { reason, message: "no".into(), tries: 1, next_try });
     let failed = |n, reason, next_try| {
         let replica = Replica { state: R::Failed, ..Replica::wanted(store("a")) };
@@ -130,6 +130,8 @@ async fn tells_what_waits(ledger: &impl Ledger) {
     let (unwanted, empty) = (replica(1, "b", R::Copying), failed(2, Reason::EmptyImage, None));
     ledger.commit(&[Change::Image(row(1, "x", &["a"])), Change::Image(row(2, "y", &["a"]))]).await.unwrap();
     ledger.commit(&[unwanted, empty, replica(1, "a", R::Registered)]).await.unwrap();
+    assert_eq!(since().await, None);
+    ledger.commit(&[failed(2, Reason::OutsideHours, Some(time(20)))]).await.unwrap();
     assert_eq!(since().await, None);
     ledger.commit(&[failed(2, Reason::StoreFull, Some(time(20)))]).await.unwrap();
     assert_eq!(since().await, first_line(2, "failed").await);

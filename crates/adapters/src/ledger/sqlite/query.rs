@@ -177,6 +177,7 @@ pub(super) async fn backlog(readers: &SqlitePool, now: Timestamp) -> Result<Back
              JOIN history h ON h.image = r.image AND h.store = r.store
          WHERE i.state IN ('pending', 'replicating', 'degraded', 'failed') AND r.state <> 'registered'
              AND (r.failure_reason IS NULL OR r.failure_next_try IS NOT NULL)
+             AND r.failure_reason IS NOT 'outside-hours'
              AND EXISTS (SELECT 1 FROM json_each(i.wanted) WHERE value = r.store)
              AND h.number > coalesce((SELECT max(b.number) FROM history b
                  WHERE b.image = r.image AND b.store = r.store AND b.state = 'registered'), 0)",

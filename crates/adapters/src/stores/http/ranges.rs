@@ -194,7 +194,7 @@ impl RangedSink {
         let url = self.store.written(&self.object);
         let range = content_range(self.position, length, Some(self.size));
         let put = self.store.request(Method::PUT, &url).header(header::CONTENT_RANGE, range);
-        (HttpSink::start(put, self.store.name().clone(), url, Some(length)), length)
+        (HttpSink::start(put, self.store.name().clone(), url, self.store.directory.clone(), Some(length)), length)
     }
 
     async fn end_put(&mut self) -> Result<Receipt> {

@@ -4,23 +4,31 @@ use mimeo_core::{
     Error, Reason, Result, StoreName,
     ports::{Receipt, Sink},
 };
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{RequestBuilder, StatusCode};
 use url::Url;
 
-use crate::{stores::web::refused, upload::Upload};
+use super::store::Directory;
+use crate::upload::Upload;
 
 /// One PUT while its body is sent. No server publishes one that was broken off.
 pub(super) struct HttpSink {
     store: StoreName,
     url: Url,
+    directory: Directory,
     upload: Upload,
 }
 
 impl HttpSink {
-    /// Sends `put`, which is for this URL, with a body of this size.
-    pub(super) fn start(put: RequestBuilder, store: StoreName, url: Url, size: Option<u64>) -> Self {
+    /// Sends `put`, which is for this URL in this directory, with a body of this size.
+    pub(super) fn start(
+        put: RequestBuilder,
+        store: StoreName,
+        url: Url,
+        directory: Directory,
+        size: Option<u64>,
+    ) -> Self {
         let upload = Upload::start(put, format!("{store}: PUT {url}"), size);
-        Self { store, url, upload }
+        Self { store, url, directory, upload }
     }
 
     /// The server answered while bytes were still to come: no copy, whatever it says.
@@ -31,7 +39,7 @@ impl HttpSink {
                 let message = format!("{store}: PUT {url} answered {status} before it had the whole body");
                 Error::new(Reason::StoreError, message)
             }
-            false => refused(store, &Method::PUT, url, status),
+            false => self.directory.refused(store, url, status),
         }
     }
 }
@@ -46,9 +54,10 @@ impl Sink for HttpSink {
     }
 
     async fn close(self: Box<Self>) -> Result<Receipt> {
-        match self.upload.finish().await?.status() {
+        let Self { store, url, directory, upload } = *self;
+        match upload.finish().await?.status() {
             status if is_done(status) => Ok(Receipt::default()),
-            status => Err(refused(&self.store, &Method::PUT, &self.url, status)),
+            status => Err(directory.refused(&store, &url, status)),
         }
     }
 

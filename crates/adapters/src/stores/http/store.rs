@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use mimeo_core::{
@@ -6,7 +9,6 @@ use mimeo_core::{
     ports::{ByteStream, Sink, Store},
 };
 use reqwest::{Client, Method, RequestBuilder, StatusCode, redirect};
-use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
@@ -26,10 +28,23 @@ pub struct HttpStore {
     config: HttpStoreConfig,
     writer: Live<Writer>,
     web: Web,
-    /// Set once the directory was looked for.
-    prepared: Arc<OnceCell<()>>,
+    pub(super) directory: Directory,
     pub(super) ranges: Ranges,
     pub(super) segment: u64,
+}
+
+/// Whether it was looked for since the last PUT that did not find it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Directory(Arc<AtomicBool>);
+
+impl Directory {
+    /// A PUT there was not done.
+    pub(super) fn refused(&self, store: &StoreName, url: &Url, status: StatusCode) -> Error {
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT) {
+            self.0.store(false, Ordering::Relaxed);
+        }
+        refused(store, &Method::PUT, url, status)
+    }
 }
 
 /// For PUT and DELETE, which no redirect may lead elsewhere.
@@ -54,7 +69,7 @@ impl HttpStore {
             None => access.reader_of_the_same(),
         };
         let web = Web::reached_by(reader, config.name.clone(), config.readable().clone())?;
-        Ok(Self { config, writer, web, prepared: Arc::default(), ranges: Ranges::default(), segment: SEGMENT })
+        Ok(Self { config, writer, web, directory: Directory::default(), ranges: Ranges::default(), segment: SEGMENT })
     }
 
     /// From now on requests have the password, the token or the certificate of this configuration; nothing else of it
@@ -76,7 +91,8 @@ impl HttpStore {
     /// The whole object in one request.
     pub(super) fn plain_put(&self, object: &ObjectName, size: Option<u64>) -> HttpSink {
         let url = self.written(object);
-        HttpSink::start(self.request(Method::PUT, &url), self.config.name.clone(), url, size)
+        let put = self.request(Method::PUT, &url);
+        HttpSink::start(put, self.config.name.clone(), url, self.directory.clone(), size)
     }
 
     /// One to where objects are written, with the credentials for it.
@@ -148,7 +164,10 @@ impl Store for HttpStore {
     }
 
     async fn open(&self, object: &ObjectName, size: Option<u64>) -> Result<Box<dyn Sink>> {
-        self.prepared.get_or_try_init(|| self.prepare()).await?;
+        if !self.directory.0.load(Ordering::Relaxed) {
+            self.prepare().await?;
+            self.directory.0.store(true, Ordering::Relaxed);
+        }
         match size {
             Some(size) if size >= 2 * self.segment && !self.ranges.are_not_taken() => {
                 Ok(Box::new(RangedSink::open(self.clone(), object.clone(), size)))

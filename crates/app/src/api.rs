@@ -18,7 +18,7 @@ mod stores;
 pub(crate) mod tests;
 pub(crate) mod token;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::FromRef};
 use mimeo_engine::Engine;
@@ -33,7 +33,11 @@ pub(crate) use self::{
     rules::known_rule,
     stores::known_store,
 };
-use crate::{config::ApiSettings, follow, listener, tls::Tls};
+use crate::{
+    config::{ApiSettings, Config},
+    follow, listener,
+    tls::Tls,
+};
 
 /// Listeners to events at a time.
 const LISTENERS: usize = 64;
@@ -52,6 +56,7 @@ struct Api {
     engine: Arc<Engine>,
     listeners: Arc<Semaphore>,
     told: follow::Board,
+    pace: Pace,
     /// What would go on for ever ends with this.
     stop: CancellationToken,
 }
@@ -68,12 +73,34 @@ impl FromRef<Api> for follow::Board {
     }
 }
 
+impl FromRef<Api> for Pace {
+    fn from_ref(api: &Api) -> Self {
+        api.pace.clone()
+    }
+}
+
 /// For those who watch by `/metrics`.
 pub(crate) struct Watching {
     /// Without a token.
     pub is_open: bool,
     /// How webhooks and traces do.
     pub told: follow::Board,
+    pub pace: Pace,
+}
+
+/// How often the configuration wants things done, so that an alert can tell what is late.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    pub scan: Duration,
+    pub sweep: Duration,
+    /// None: nothing is scrubbed by itself.
+    pub scrub: Option<Duration>,
+}
+
+impl Pace {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { scan: config.scan.interval, sweep: config.gc.interval, scrub: config.scrub.period }
+    }
 }
 
 /// Answers on `listener`, with what is `beside` the API there, until `stop`; then ends the requests under way.
@@ -87,8 +114,8 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let listeners = Arc::new(Semaphore::new(LISTENERS));
-    let Watching { is_open, told } = watching;
-    let api = Api { engine, listeners, told, stop: stop.clone() };
+    let Watching { is_open, told, pace } = watching;
+    let api = Api { engine, listeners, told, pace, stop: stop.clone() };
     listener::serve(listener, tls, routes::router(api, &authority, is_open).merge(beside), stop).await
 }
 

@@ -26,7 +26,7 @@ mod watch;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use mimeo_core::StoreName;
+use mimeo_core::{StoreName, Timestamp};
 
 pub(crate) use self::{
     client::{Client, the_one},
@@ -43,8 +43,8 @@ use crate::{
 
 use self::examples::{
     CHECK_EXAMPLES, DEMO_EXAMPLES, DRAIN_EXAMPLES, EVENTS_EXAMPLES, GC_EXAMPLES, IMPORT_EXAMPLES, LEDGER_EXAMPLES,
-    PLAN_EXAMPLES, REPLICATE_EXAMPLES, RULES_EXAMPLES, SERVE_EXAMPLES, STATUS_EXAMPLES, STORES_EXAMPLES,
-    VERIFY_EXAMPLES,
+    MANUAL_EXAMPLES, PLAN_EXAMPLES, REPLICATE_EXAMPLES, RULES_EXAMPLES, SERVE_EXAMPLES, STATUS_EXAMPLES,
+    STORES_EXAMPLES, VERIFY_EXAMPLES,
 };
 
 const CONFIG_HELP: &str = "The configuration file [default: $MIMEO_CONFIG, ./mimeo.toml, /etc/mimeo/mimeo.toml]";
@@ -174,9 +174,12 @@ enum Command {
     /// Show which copies wait for their removal: of deleted images, or unwanted
     #[command(after_help = GC_EXAMPLES)]
     Gc {
-        /// Let the removals go through that the guard holds
+        /// Let the removals go through that the guard holds, each when its time has come
         #[arg(long)]
         confirm: bool,
+        /// Only those of the list that was made at this time, as `mimeo gc` told
+        #[arg(long, requires = "confirm", value_name = "TIME")]
+        seen: Option<Timestamp>,
         #[command(flatten)]
         style: StyleArguments,
     },
@@ -192,8 +195,8 @@ enum Command {
     /// Show Mimeo at work, with an image service and three stores of its own; needs no file and no cloud
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(demo::Options),
-    /// Write the man pages and shell completions into a directory, laid out as below /usr/share: for packages
-    #[command(hide = true)]
+    /// Write the man pages and shell completions into a directory, laid out as below /usr/share
+    #[command(after_help = MANUAL_EXAMPLES)]
     Manual { directory: PathBuf },
 }
 
@@ -283,8 +286,8 @@ async fn dispatch(Arguments { config, command }: Arguments) -> Outcome {
             let wait = wait.then_some(drain::Wait { timeout });
             drain::drain(&connect()?, &store, wait, &style.into()).await
         }
-        Command::Gc { confirm: true, .. } => gc::confirm(&connect()?).await,
-        Command::Gc { confirm: false, style } => gc::list(&connect()?, &style.into()).await,
+        Command::Gc { confirm: true, seen, .. } => gc::confirm(&connect()?, seen).await,
+        Command::Gc { confirm: false, style, .. } => gc::list(&connect()?, &style.into()).await,
         Command::Ledger { action } => ledger::run(&load()?, action).await,
         Command::ImportConfig(options) => import::import(&options),
         Command::Demo(options) => demo::demo(options).await,

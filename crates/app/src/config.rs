@@ -145,6 +145,8 @@ pub(crate) struct ScrubSettings {
 pub(crate) struct ApiSettings {
     pub listen: SocketAddr,
     pub token_file: PathBuf,
+    /// For those who only read, as Prometheus.
+    pub reader_token_file: Option<PathBuf>,
     /// Which of Keystone's roles may do what.
     pub roles: RoleNames,
     /// Whether `/metrics` needs no token.
@@ -168,6 +170,8 @@ pub(crate) struct WebhookSettings {
     /// It may hold a secret of its own, as many services want it.
     pub url: Url,
     pub secret: String,
+    /// Which Mimeo tells.
+    pub source: String,
     pub only: Only,
 }
 

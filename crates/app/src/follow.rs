@@ -12,12 +12,14 @@ use std::{
 
 use mimeo_core::{Backoff, Result, Timestamp, ports::Clock};
 use mimeo_engine::{Engine, status::ChangeReport};
-use reqwest::{Client, RequestBuilder, redirect};
+use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 
 /// How often the ledger is asked for what is new.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Lines that are read at once; so many may be told twice after a crash.
 const LINES: usize = 50;
+/// How long the other side may refuse one and the same message before it is told the next.
+const REFUSED_FOR: Duration = Duration::from_hours(1);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 const CONNECT: Duration = Duration::from_secs(5);
@@ -48,6 +50,8 @@ pub(crate) struct Board(Arc<Mutex<BTreeMap<Listener, Delivery>>>);
 pub(crate) struct Delivery {
     pub delivered: u64,
     pub failed: u64,
+    /// What was refused for [`REFUSED_FOR`].
+    pub given_up: u64,
     /// Since when nothing is taken, if so.
     pub failing_since: Option<Timestamp>,
 }
@@ -153,10 +157,11 @@ impl<T: Teller> Follower<T> {
         Ok(true)
     }
 
-    /// Tries until it is taken.
+    /// Tries until it is taken, or was refused for so long that it never will be.
     async fn deliver(&self, message: &T::Message) {
+        let mut refused_since: Option<Timestamp> = None;
         for failures in 1.. {
-            let Err(why) = self.send(message).await else { break };
+            let Err(Untaken { why, is_refusal }) = self.send(message).await else { break };
             let now = self.clock.now();
             self.board.update(&self.listener, |delivery| {
                 delivery.failed += 1;
@@ -165,6 +170,12 @@ impl<T: Teller> Follower<T> {
             // Once for each time that it begins.
             if failures == 1 {
                 tracing::warn!(listener = %self.listener, why, "what happened is not taken; it is tried again");
+            }
+            refused_since = refused_since.or(Some(now)).filter(|_| is_refusal);
+            if refused_since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= REFUSED_FOR) {
+                self.board.update(&self.listener, |delivery| delivery.given_up += 1);
+                tracing::error!(listener = %self.listener, why, "this one is refused for good: the next is told");
+                return;
             }
             tokio::time::sleep(BACKOFF.delay(failures)).await;
         }
@@ -177,13 +188,30 @@ impl<T: Teller> Follower<T> {
         }
     }
 
-    async fn send(&self, message: &T::Message) -> Result<(), String> {
+    async fn send(&self, message: &T::Message) -> Result<(), Untaken> {
         let request = self.teller.request(message, self.clock.now());
         // The address is left out: it may be a secret.
-        let answer = request.send().await.map_err(|error| format!("{:#}", anyhow::Error::new(error.without_url())))?;
+        let why = |error: reqwest::Error| format!("{:#}", anyhow::Error::new(error.without_url()));
+        let answer = request.send().await.map_err(|error| Untaken { why: why(error), is_refusal: false })?;
         match answer.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("it answered {status}")),
+            status => Err(Untaken { why: format!("it answered {status}"), is_refusal: refuses(status) }),
         }
     }
+}
+
+struct Untaken {
+    why: String,
+    /// Of this message, whoever sends it, and whenever.
+    is_refusal: bool,
+}
+
+fn refuses(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY
+    )
 }

@@ -44,10 +44,12 @@ use self::{
     headers::Client,
     upstream::{AnyBody, Upstreams},
 };
-use crate::{config::GatewaySettings, tls::Tls};
+use crate::{config::GatewaySettings, listener::while_taken, tls::Tls};
 
 /// How long a client may take to send the head of a request, or stay without one.
 const HEAD: Duration = Duration::from_mins(1);
+/// How long a client may take nothing of what it asked for.
+const STALL: Duration = Duration::from_mins(1);
 /// One that is only to be told that there are too many has less, and at most so many are told at a time: the others are
 /// closed without a word.
 const REFUSED_HEAD: Duration = Duration::from_secs(5);
@@ -133,6 +135,7 @@ impl Gateway {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, is_served: bool, watcher: Watcher) {
         // Small answers are not to wait for more.
         let _ = stream.set_nodelay(true);
+        let stream = while_taken(stream, STALL);
         let patience = if is_served { HEAD } else { REFUSED_HEAD };
         match &self.tls {
             None => self.requests(stream, Client { peer, scheme: "http" }, is_served, watcher).await,

@@ -20,16 +20,22 @@ pub(crate) const MOST_CONCURRENCY: usize = 1024;
 /// Less of one image in memory would make every read a request of its own.
 const LEAST_WINDOW_KIB: usize = 256;
 
+/// A mistake beyond it, and no bound.
+const MOST_MEMORY: usize = 1 << 40;
+
 const KEYS: &[&str] = &["concurrency", "memory", "bandwidth", "hours", "stores"];
 const STORE_KEYS: &[&str] = &["concurrency", "bandwidth", "hours"];
 
 const CONCURRENCY: &str = "a whole number from 1 to 1024";
-const MEMORY: &str = "a number of bytes, as in 33554432";
+const MEMORY: &str = "a number of bytes up to 1 TiB, as in 33554432";
 const BANDWIDTH: &str = "a number of bytes per second, as in 104857600; null is no limit";
 const HOURS: &str = "a list of spans of local time, as in [\"22:00-06:00\"]; null is always";
 
-/// Whether the memory is enough for so many images.
+/// Whether the memory is enough for so many images, and can be meant.
 pub(crate) fn check_memory(limits: &Limits) -> Result<(), String> {
+    if limits.memory.get() > MOST_MEMORY {
+        return Err(format!("{} bytes are more than {MOST_MEMORY}, which is 1 TiB", limits.memory));
+    }
     let least = LEAST_WINDOW_KIB << 10;
     if limits.window() >= least {
         return Ok(());

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,6 +24,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::tls::Tls;
@@ -35,6 +37,8 @@ const OF_ONE: usize = CONNECTIONS / 2;
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a client may take over the body of a request; all of them are small.
 const BODY: Duration = Duration::from_secs(15);
+/// How long a client may take nothing of what it asked for.
+const STALL: Duration = Duration::from_secs(30);
 /// A listener that fails, for want of file descriptors say, is asked again after this.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long requests under way may go on once it was told to stop.
@@ -117,12 +121,20 @@ impl Drop for Admitted {
 async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, router: Router, watcher: Watcher) {
     // Small answers are not to wait for more.
     let _ = stream.set_nodelay(true);
+    let stream = while_taken(stream, STALL);
     let Some(tls) = tls else { return requests(stream, router, watcher).await };
     match tokio::time::timeout(HEAD, tls.current().accept(stream)).await {
         Ok(Ok(stream)) => requests(stream, router, watcher).await,
         Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with this client"),
         Err(_) => {}
     }
+}
+
+/// The connection, which breaks where the other side takes nothing for so long.
+pub(crate) fn while_taken<S: AsyncRead + AsyncWrite>(stream: S, patience: Duration) -> Pin<Box<TimeoutStream<S>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience));
+    Box::pin(stream)
 }
 
 async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, watcher: Watcher) {
@@ -152,6 +164,7 @@ fn in_time(body: Body) -> Body {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use axum::body::to_bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -164,6 +177,23 @@ mod tests {
         assert!(peers.admit(one).is_some(), "when one has ended");
         all.clear();
         assert!(peers.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_not_waited_for_and_who_is_slow_is() {
+        let (ours, mut theirs) = tokio::io::duplex(10);
+        let mut ours = while_taken(ours, STALL);
+        let reading = async {
+            for _ in 0..10 {
+                tokio::time::sleep(STALL / 2).await;
+                theirs.read_exact(&mut [0; 2]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(ours.write_all(&[1; 30]), reading);
+        written.unwrap();
+        let began = Instant::now();
+        let error = ours.write_all(&[1; 30]).await.unwrap_err();
+        assert!(error.kind() == std::io::ErrorKind::TimedOut && began.elapsed() == STALL, "{error}");
     }
 
     #[tokio::test(start_paused = true)]

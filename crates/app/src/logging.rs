@@ -8,9 +8,9 @@ use crate::config::LogFormat;
 
 const VARIABLE: &str = "MIMEO_LOG";
 
-/// Always: the SDK tells of each request as if it were news, and at their most talkative both show what is sent at a
-/// login. What the broker's client meets is told by who uses it.
-const QUIETER: &str = "openstack_sdk=warn,openstack_sdk_core=warn,openstack_sdk_auth_core=warn,lapin=off";
+/// Always: what the SDK and the broker's client meet is told by who uses them, once; and at their most talkative both show
+/// what is sent at a login.
+const QUIETER: &str = "openstack_sdk=off,openstack_sdk_core=off,openstack_sdk_auth_core=off,lapin=off";
 
 /// Sets the process's logger. Calling it again changes nothing.
 pub(crate) fn start(format: LogFormat, default: LevelFilter) {

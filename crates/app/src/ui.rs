@@ -82,7 +82,7 @@ impl Dashboard {
         let mut ticks = tokio::time::interval(samples::TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.samples.take(&self.engine, self.now()).await;
+            self.samples.take(&self.engine).await;
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ impl Teller for Webhook {
     type Message = Event;
 
     async fn message(&self, _: &Engine, number: u64, change: &ChangeReport) -> Result<Option<Event>> {
-        let event = || Event { id: id_of(number, change), body: body(number, change) };
+        let event = || Event { id: id_of(number, change), body: body(&self.settings.source, number, change) };
         Ok(is_wanted(change, self.settings.only).then(event))
     }
 

@@ -1,6 +1,6 @@
 //! Who may call: the one place that turns a token into a caller with a role.
 //!
-//! Mimeo's own token (`[api] token_file`) is an admin. Any other is Keystone's to judge, and the roles that it tells
+//! Mimeo's own token (`[api] token_file`) is an admin, that of `reader_token_file` a reader. Any other is Keystone's to judge, and the roles that it tells
 //! are matched with `[api] admin_roles` and `reader_roles`.
 
 use std::{
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{problem::Problem, token::Token};
-use crate::config::RoleNames;
+use crate::config::{ApiSettings, RoleNames};
 
 /// For so long Keystone is not asked about the same token again: a role that was taken away counts for no longer.
 const REMEMBERED: Duration = Duration::from_secs(30);
@@ -50,8 +50,22 @@ impl Caller {
     }
 }
 
+/// Mimeo's own.
+pub(crate) struct Tokens {
+    pub admin: Token,
+    pub reader: Option<Token>,
+}
+
+impl Tokens {
+    /// From their files, which are made where they are not there.
+    pub(crate) fn load_or_create(api: &ApiSettings) -> anyhow::Result<Self> {
+        let reader = api.reader_token_file.as_deref().map(Token::load_or_create).transpose()?;
+        Ok(Self { admin: Token::load_or_create(&api.token_file)?, reader })
+    }
+}
+
 pub(crate) struct Authority {
-    token: Token,
+    tokens: Tokens,
     identity: Option<Arc<dyn Identity>>,
     roles: RoleNames,
     clock: Arc<dyn Clock>,
@@ -61,16 +75,16 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// Without an `identity`, `token` is the only one that opens.
+    /// Without an `identity`, `tokens` are the only ones that open.
     pub(crate) fn new(
-        token: Token,
+        tokens: Tokens,
         identity: Option<Arc<dyn Identity>>,
         roles: RoleNames,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let is_asked = !roles.admin.is_empty() || !roles.reader.is_empty();
         let identity = identity.filter(|_| is_asked);
-        Arc::new(Self { token, identity, roles, clock, known: Mutex::default(), questions: Semaphore::new(QUESTIONS) })
+        Arc::new(Self { tokens, identity, roles, clock, known: Mutex::default(), questions: Semaphore::new(QUESTIONS) })
     }
 
     /// Whether people can sign in by Keystone.
@@ -81,8 +95,11 @@ impl Authority {
     /// Who calls with this token. A 401 where nobody knows it, a 403 for somebody without a role here, a 503 where
     /// Keystone cannot be asked.
     pub(crate) async fn admit(&self, bearer: &str) -> Result<Caller, Problem> {
-        if self.token.matches(bearer) {
+        if self.tokens.admin.matches(bearer) {
             return Ok(Caller { name: "token_file".into(), role: Role::Admin });
+        }
+        if self.tokens.reader.as_ref().is_some_and(|token| token.matches(bearer)) {
+            return Ok(Caller { name: "reader_token_file".into(), role: Role::Reader });
         }
         let is_token = (1..=LONGEST_TOKEN).contains(&bearer.len());
         let Some(identity) = self.identity.as_ref().filter(|_| is_token) else {
@@ -200,8 +217,10 @@ pub(crate) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         std::fs::write(&path, "own").unwrap();
-        let token = Token::load(&path).unwrap();
-        World { authority: Authority::new(token, Some(identity.clone()), roles, clock.clone()), identity, clock }
+        let (admin, reader) = (Token::load(&path).unwrap(), directory.path().join("reader"));
+        std::fs::write(&reader, "own-reader").unwrap();
+        let tokens = Tokens { admin, reader: Some(Token::load(&reader).unwrap()) };
+        World { authority: Authority::new(tokens, Some(identity.clone()), roles, clock.clone()), identity, clock }
     }
 
     impl World {
@@ -218,7 +237,8 @@ pub(crate) mod tests {
     async fn a_token_is_worth_what_its_owners_roles_are() {
         let world = world();
         assert_eq!(world.role("own").await, Ok(Role::Admin));
-        assert_eq!(world.asked(), 0, "Keystone need not know of Mimeo's own token");
+        assert_eq!(world.role("own-reader").await, Ok(Role::Reader));
+        assert_eq!(world.asked(), 0, "Keystone need not know of Mimeo's own tokens");
         assert_eq!(world.role("admin").await, Ok(Role::Admin));
         assert_eq!(world.role("reader").await, Ok(Role::Reader));
         for nobody in ["member", "unscoped"] {
@@ -261,9 +281,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn without_roles_keystone_is_not_asked() {
         let world = world();
-        let Authority { token, .. } = &*world.authority;
-        let closed =
-            Authority::new(token.clone(), Some(world.identity.clone()), RoleNames::default(), world.clock.clone());
+        let tokens = Tokens { admin: world.authority.tokens.admin.clone(), reader: None };
+        let closed = Authority::new(tokens, Some(world.identity.clone()), RoleNames::default(), world.clock.clone());
         assert!(closed.admit("own").await.is_ok());
         assert_eq!(closed.admit("admin").await.unwrap_err().status().as_u16(), 401);
         assert_eq!(world.asked(), 0);

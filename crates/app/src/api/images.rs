@@ -132,6 +132,9 @@ pub(super) async fn plan(
     State(engine): State<Arc<Engine>>,
     Asked(PlanOf { image }): Asked<PlanOf>,
 ) -> Answer<Vec<PlannedAction>> {
+    if let Some(id) = &image {
+        known(&engine, id).await?;
+    }
     Ok(Json(engine.plan(image.as_ref()).await?))
 }
 

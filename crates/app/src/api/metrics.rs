@@ -13,21 +13,35 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use mimeo_core::{Backlog, StoreName, Tally, Timestamp};
+use mimeo_core::{Backlog, ImageState, ReplicaState, StoreName, Tally, Timestamp};
 use mimeo_engine::{Engine, Measured, Phase};
 use prometheus::{TEXT_FORMAT, TextEncoder, proto::MetricFamily};
 
 use self::family::{counter, gauge, histogram};
-use super::problem::Problem;
+use super::{Pace, problem::Problem};
 use crate::follow::{Board, Delivery, Listener};
 
-pub(super) async fn metrics(State(engine): State<Arc<Engine>>, State(told): State<Board>) -> Result<Response, Problem> {
-    let text = text(&engine.measured().await, &told.deliveries());
+const IMAGE_STATES: [ImageState; 7] = {
+    use ImageState as I;
+    [I::Unmanaged, I::Pending, I::Replicating, I::Registered, I::Degraded, I::Failed, I::Retiring]
+};
+const REPLICA_STATES: [ReplicaState; 9] = {
+    use ReplicaState as R;
+    [R::Wanted, R::Copying, R::Stored, R::Proven, R::Registered, R::Suspect, R::Failed, R::Retiring, R::Gone]
+};
+
+pub(super) async fn metrics(
+    State(engine): State<Arc<Engine>>,
+    State(told): State<Board>,
+    State(pace): State<Pace>,
+) -> Result<Response, Problem> {
+    let text = text(&engine.measured().await, &told.deliveries(), &pace);
     Ok(([(CONTENT_TYPE, TEXT_FORMAT)], text).into_response())
 }
 
-fn text(measured: &Measured, deliveries: &BTreeMap<Listener, Delivery>) -> String {
+fn text(measured: &Measured, deliveries: &BTreeMap<Listener, Delivery>, pace: &Pace) -> String {
     let mut families = service(measured);
+    families.extend(wished(pace));
     families.extend(copies(measured));
     families.extend(stores(measured));
     if let Some((tally, backlog)) = &measured.ledger {
@@ -40,6 +54,23 @@ fn text(measured: &Measured, deliveries: &BTreeMap<Listener, Delivery>) -> Strin
     families.retain(|family| !family.get_metric().is_empty());
     // It fails only for a family that is empty or has no name.
     TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+}
+
+/// What the configuration wants done, and how often.
+fn wished(pace: &Pace) -> Vec<MetricFamily> {
+    let loops = [("scan", pace.scan), ("sweep", pace.sweep)];
+    vec![
+        gauge(
+            "mimeo_loop_interval_seconds",
+            "How often the loop is to do its work.",
+            loops.map(|(name, pace)| (vec![("loop", name)], pace.as_secs_f64())),
+        ),
+        gauge(
+            "mimeo_scrub_period_seconds",
+            "Within which each copy is to be read.",
+            pace.scrub.map(|period| (Vec::<(&str, &str)>::new(), period.as_secs_f64())),
+        ),
+    ]
 }
 
 /// The process and what it talks to.
@@ -124,12 +155,16 @@ fn stores(measured: &Measured) -> Vec<MetricFamily> {
 
 /// What the ledger holds.
 fn holdings(now: Timestamp, tally: &Tally) -> Vec<MetricFamily> {
-    let images: Vec<_> = tally.images.iter().map(|(state, count)| (state.to_string(), number(*count))).collect();
-    let images = images.iter().map(|(state, count)| (vec![("state", state.as_str())], *count));
-    let replicas = tally.replicas.iter().flat_map(|(store, states)| states.iter().map(move |it| (store, it)));
-    let replicas: Vec<_> = replicas.map(|(store, (state, count))| (store, state.to_string(), number(*count))).collect();
-    let replicas =
-        replicas.iter().map(|(store, state, count)| (vec![("store", name(store)), ("state", state.as_str())], *count));
+    // Also those of which there are none: a share of nothing is no zero.
+    let images = IMAGE_STATES.map(|state| {
+        (vec![("state", state.to_string())], number(tally.images.get(&state).copied().unwrap_or_default()))
+    });
+    let replicas = tally.replicas.iter().flat_map(|(store, states)| {
+        REPLICA_STATES.map(|state| {
+            let labels = vec![("store", store.to_string()), ("state", state.to_string())];
+            (labels, number(states.get(&state).copied().unwrap_or_default()))
+        })
+    });
     let proofs = tally.oldest_proofs.iter().map(|(store, at)| (vec![("store", name(store))], age(now, Some(*at))));
     vec![
         gauge("mimeo_images", "Images by their state.", images),
@@ -191,6 +226,11 @@ fn webhook_families(now: Timestamp, deliveries: &BTreeMap<Listener, Delivery>) -
             "mimeo_webhook_failures_total",
             "Deliveries that failed; each is tried again.",
             each(|it, _| number(it.failed)),
+        ),
+        counter(
+            "mimeo_webhook_given_up_total",
+            "Events that the webhook refused for so long that it was told the next.",
+            each(|it, _| number(it.given_up)),
         ),
     ]
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Request, State},
+    http::{HeaderValue, header},
     middleware::{self, Next},
     response::Response,
     routing::{MethodRouter, any, delete, get, patch, post},
@@ -99,7 +100,8 @@ pub(super) fn router(api: Api, authority: &Arc<Authority>, metrics_are_open: boo
     for path in ["/v1", "/v1/", "/v1/{*path}"] {
         router = router.route(path, nothing.clone());
     }
-    router.method_not_allowed_fallback(wrong_method).with_state(api)
+    let router = router.method_not_allowed_fallback(wrong_method).layer(middleware::map_response(private));
+    router.with_state(api)
 }
 
 /// Lets through who has at least this role.
@@ -114,6 +116,15 @@ async fn authorize(
         tracing::info!(caller = caller.name, method = %request.method(), path = request.uri().path(), "told to");
     }
     Ok(next.run(request).await)
+}
+
+/// What is told is for the caller alone, and what it says it is.
+async fn private(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    // A listener's stream says more.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn nothing_here() -> Problem {

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use mimeo_core::{ImageFilter, Limits, StoreName};
+use mimeo_core::{ImageFilter, Limits, StoreName, Timestamp};
 use mimeo_engine::{
     Engine, Refusal,
     status::{DrainReport, GcReport, MoveReport, RenameReport, StoreReport},
@@ -76,9 +76,18 @@ pub(super) async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
     Ok(Json(engine.gc().await?))
 }
 
-pub(super) async fn confirm_gc(State(engine): State<Arc<Engine>>, headers: HeaderMap) -> Result<StatusCode, Problem> {
-    is_as_seen(&headers, engine.gc()).await?;
-    engine.confirm_gc().await?;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seen {
+    /// The list's `as_of`.
+    seen: Timestamp,
+}
+
+pub(super) async fn confirm_gc(
+    State(engine): State<Arc<Engine>>,
+    Asked(Seen { seen }): Asked<Seen>,
+) -> Result<StatusCode, Problem> {
+    engine.confirm_gc(seen).await?.map_err(Problem::bad_request)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -13,10 +13,11 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Watching,
+    Pace, Watching,
     auth::{
         Authority,
         Role::{self, Admin, Reader},
+        Tokens,
         tests::FakeIdentity,
     },
     is_overheard,
@@ -55,12 +56,19 @@ async fn api_with(metrics_are_open: bool) -> Api {
     let names = |name: &str| BTreeSet::from([name.to_owned()]);
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
     let (identity, clock) = (Arc::new(FakeIdentity::default()), Arc::new(FakeClock::default()));
-    let authority = Authority::new(token, Some(identity), roles, clock);
-    let watching = Watching { is_open: metrics_are_open, told: follow::Board::default() };
+    let authority = Authority::new(Tokens { admin: token, reader: None }, Some(identity), roles, clock);
+    let pace = Pace { scan: LONG, sweep: LONG, scrub: None };
+    let watching = Watching { is_open: metrics_are_open, told: follow::Board::default(), pace };
     let (engine, beside) = (engine(registry.clone(), Arc::default()), Router::new());
     serving.spawn(serve(listener, None, engine, authority, watching, beside, CancellationToken::new()));
-    let settings =
-        ApiSettings { listen: address, token_file, roles: RoleNames::default(), metrics_are_open: false, tls: None };
+    let settings = ApiSettings {
+        listen: address,
+        token_file,
+        reader_token_file: None,
+        roles: RoleNames::default(),
+        metrics_are_open: false,
+        tls: None,
+    };
     Api { address, registry, settings, _directory: directory, _serving: serving }
 }
 
@@ -251,8 +259,11 @@ async fn the_commands_find_an_image_by_its_id_and_have_it_looked_at() {
     assert_eq!(client.find("nobody").await.unwrap_err().code, 1);
     assert!(client.overview().await.unwrap().observe);
     assert_eq!(client.stores().await.unwrap().len(), 1);
-    assert!(client.gc().await.unwrap().entries.is_empty());
-    client.confirm_gc().await.unwrap();
+    let list = client.gc().await.unwrap();
+    assert!(list.entries.is_empty());
+    client.confirm_gc(list.as_of).await.unwrap();
+    let ahead = list.as_of.saturating_add(LONG).unwrap();
+    assert!(client.confirm_gc(ahead).await.unwrap_err().message.contains("as_of"));
 }
 
 #[tokio::test]

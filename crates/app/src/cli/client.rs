@@ -88,8 +88,9 @@ impl Client {
         self.ask(Method::GET, &["gc"], &[]).await
     }
 
-    pub(crate) async fn confirm_gc(&self) -> Outcome {
-        self.send(Method::POST, &["gc", "confirm"], &[]).await.map(drop)
+    /// Of the list that was made at this time.
+    pub(crate) async fn confirm_gc(&self, seen: Timestamp) -> Outcome {
+        self.send(Method::POST, &["gc", "confirm"], &[("seen", &seen.to_string())]).await.map(drop)
     }
 
     /// Images that fit, in order of their ids; no more than `limit`.

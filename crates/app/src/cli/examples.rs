@@ -50,9 +50,13 @@ pub(super) const DRAIN_EXAMPLES: &str = "Examples:
   mimeo drain http3 --wait
   mimeo drain http3 --cancel";
 
+pub(super) const MANUAL_EXAMPLES: &str = "Examples:
+  mimeo manual ~/.local/share";
+
 pub(super) const GC_EXAMPLES: &str = "Examples:
   mimeo gc
-  mimeo gc --confirm";
+  mimeo gc --confirm
+  mimeo gc --confirm --seen 2026-01-31T12:00:00Z";
 
 pub(super) const LEDGER_EXAMPLES: &str = "Examples:
   mimeo ledger backup /var/backups/mimeo.db

@@ -9,7 +9,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, Outcome};
 use crate::{
-    api::{self, auth::Authority, token::Token},
+    api::{
+        self,
+        auth::{Authority, Tokens},
+    },
     config::{Config, TlsFiles},
     follow,
     gateway::Gateway,
@@ -35,10 +38,11 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
     let identity = wire::identity(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let (started, gateway) = (std::mem::take(&mut config.written), config.gateway.take());
     let (hooks, traces) = (std::mem::take(&mut config.webhooks), config.traces.take());
+    let pace = api::Pace::of(&config);
     // The ledger first: whoever may not have it must not answer for it either.
     let wire::Service { engine, events, renewals, claim } = wire::service(config).await?;
-    let token = Token::load_or_create(&api.token_file)?;
-    let authority = Authority::new(token, identity, api.roles.clone(), Arc::new(wire::SystemClock));
+    let tokens = Tokens::load_or_create(&api)?;
+    let authority = Authority::new(tokens, identity, api.roles.clone(), Arc::new(wire::SystemClock));
     let tls = certificates(api.tls.as_ref(), gateway.as_ref().and_then(|settings| settings.tls.as_ref()))?;
     let listener = listen_on(api.listen, "[api] listen").await?;
     mimeo_crash::point("serve-listens");
@@ -72,7 +76,7 @@ pub(super) async fn serve(path: &Path, observe: bool) -> Outcome {
         let clock = Arc::new(wire::SystemClock);
         tasks.start("traces", traces::run(engine.clone(), clock, endpoint, told.clone(), stop.clone()));
     }
-    let watching = api::Watching { is_open: api.metrics_are_open, told };
+    let watching = api::Watching { is_open: api.metrics_are_open, told, pace };
     let api = api::serve(listener, tls.api.clone(), engine.clone(), authority, watching, dashboard, stop.clone());
     tasks.start("api", api);
     let reload = Reload::new(path.to_owned(), engine.clone(), renewals, tls, started);

@@ -220,7 +220,9 @@ fn ledger(section: &Section<'_>, directory: &Path) -> PathBuf {
 }
 
 fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
-    section.allow(&["listen", "token_file", "admin_roles", "reader_roles", "metrics", "certificate", "key"]);
+    let keys =
+        ["listen", "token_file", "reader_token_file", "admin_roles", "reader_roles", "metrics", "certificate", "key"];
+    section.allow(&keys);
     let roles = |key, default: &[&str]| -> BTreeSet<String> {
         let default = default.iter().map(|role| (*role).to_owned()).collect();
         section.value(key, default, |item| Some(item.array()?.iter().filter_map(filled).collect()))
@@ -234,6 +236,10 @@ fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
         token_file: section.value("token_file", ledger.with_file_name("mimeo.token"), |item| {
             filled(item).map(|path| directory.join(path))
         }),
+        reader_token_file: section
+            .get("reader_token_file")
+            .and_then(|item| filled(&item))
+            .map(|path| directory.join(path)),
         tls: tls(section, directory),
         // No reader by default: where `admin` implies `member` and that `reader`, every tenant is one.
         roles: RoleNames { admin: roles("admin_roles", &["admin"]), reader: roles("reader_roles", &[]) },

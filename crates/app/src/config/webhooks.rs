@@ -29,7 +29,7 @@ pub(super) fn read(root: &Section<'_>, directory: &Path) -> Vec<WebhookSettings>
 
 /// None where something is missing or wrong.
 fn webhook(at: usize, section: &Section<'_>, directory: &Path) -> Option<WebhookSettings> {
-    section.allow(&["name", "url", "secret", "only"]);
+    section.allow(&["name", "url", "secret", "source", "only"]);
     let name = section.value("name", format!("webhook {}", at + 1), filled);
     let needed = |key, what: &str| {
         let item = section.get(key);
@@ -43,11 +43,12 @@ fn webhook(at: usize, section: &Section<'_>, directory: &Path) -> Option<Webhook
         "secret",
         "missing; what events are signed with: `openssl rand -hex 32 > webhook.secret`, and \"file:webhook.secret\" here",
     );
+    let source = section.value("source", "/mimeo".to_owned(), filled);
     let only =
         section.value("only", Only::Failures, |item| item.choice(&[("failures", Only::Failures), ("all", Only::All)]));
     let url = url.and_then(|item| address(&item, directory));
     let secret = secret.and_then(|item| strong(&item, directory));
-    Some(WebhookSettings { name, url: url?, secret: secret?, only })
+    Some(WebhookSettings { name, url: url?, secret: secret?, source, only })
 }
 
 fn address(item: &Item<'_>, directory: &Path) -> Option<Url> {

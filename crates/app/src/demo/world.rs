@@ -19,7 +19,11 @@ use super::{
     image_service::{self, Probe, Setup},
 };
 use crate::{
-    api::{self, auth::Authority, token::Token},
+    api::{
+        self,
+        auth::{Authority, Tokens},
+        token::Token,
+    },
     config::{ApiSettings, Config, RoleNames},
     follow,
     lifetime::Tasks,
@@ -66,13 +70,14 @@ impl World {
         let path = directory.path().join("mimeo.toml");
         tokio::fs::write(&path, configuration(image_service, &stores, address)).await?;
         let config = Config::load(&path)?;
-        let api = config.api.clone();
+        let (api, pace) = (config.api.clone(), api::Pace::of(&config));
         let wire::Service { engine, claim, .. } = wire::service(config).await?;
         let token = Token::load_or_create(&api.token_file)?;
-        let authority = Authority::new(token.clone(), None, RoleNames::default(), Arc::new(wire::SystemClock));
+        let tokens = Tokens { admin: token.clone(), reader: None };
+        let authority = Authority::new(tokens, None, RoleNames::default(), Arc::new(wire::SystemClock));
         let clock = Arc::new(wire::SystemClock);
         let dashboard = ui::start(tasks, engine.clone(), Arc::clone(&authority), clock, false, stop);
-        let watching = api::Watching { is_open: api.metrics_are_open, told: follow::Board::default() };
+        let watching = api::Watching { is_open: api.metrics_are_open, told: follow::Board::default(), pace };
         tasks.start("api", api::serve(listener, None, engine.clone(), authority, watching, dashboard, stop.clone()));
         let (events, stopped) = (Box::new(ChannelEvents::new(notifications)), stop.clone());
         tasks.start("engine", async move { Ok(engine.serve(Some(events), stopped).await?) });

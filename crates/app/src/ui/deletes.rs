@@ -5,7 +5,6 @@ use std::sync::Arc;
 use askama::Template;
 use axum::{extract::State, response::Redirect};
 use mimeo_engine::status::{GcEntry, GcReport};
-use sha2::{Digest, Sha256};
 
 use super::{
     Dashboard,
@@ -25,8 +24,7 @@ struct Deletes {
     shell: Shell,
     csrf: Option<String>,
     report: GcReport,
-    /// What this list is.
-    digest: String,
+    held: usize,
     rows: Vec<Row>,
 }
 
@@ -36,6 +34,7 @@ struct Row {
     store: String,
     object: String,
     due: Html,
+    held: bool,
     why: String,
 }
 
@@ -47,37 +46,32 @@ pub(super) async fn page(State(dashboard): State<Arc<Dashboard>>, visitor: Visit
         store: entry.store.to_string(),
         object: entry.object.clone(),
         due: Html::time(entry.due, now),
+        held: entry.held,
         why: entry.why.clone(),
     };
     let rows = report.entries.iter().take(ROWS).map(row).collect();
-    let (csrf, digest) = (visitor.may_change(), digest(&report));
-    html(&Deletes { shell: Shell::new(&dashboard, "/deletes", visitor), csrf, report, digest, rows })
+    let (csrf, held) = (visitor.may_change(), report.entries.iter().filter(|entry| entry.held).count());
+    html(&Deletes { shell: Shell::new(&dashboard, "/deletes", visitor), csrf, report, held, rows })
 }
+
+const UNSEEN: &str = "Nothing was confirmed: it is not known which list you saw. Look again.";
 
 /// Lets go what the visitor was shown, and nothing that came to it since.
 pub(super) async fn confirm(
     State(dashboard): State<Arc<Dashboard>>,
     Order(Posted { visitor, fields }): Order,
 ) -> Result<Redirect, Fault> {
-    let report = dashboard.engine.gc().await?;
-    let said = match (fields.get("sure"), fields.get("list") == digest(&report)) {
-        ("yes", true) => {
-            dashboard.engine.confirm_gc().await?;
-            let (copies, by) = (report.entries.len(), &visitor.name);
-            tracing::warn!(copies, by, "deletions confirmed, as the dashboard was told");
-            "Confirmed: these copies are removed now."
-        }
-        ("yes", false) => "Nothing was confirmed: the list has changed since you looked. Look again.",
+    let said = match (fields.get("sure"), fields.get("seen").parse()) {
+        ("yes", Ok(seen)) => match dashboard.engine.confirm_gc(seen).await? {
+            Ok(()) => {
+                tracing::warn!(%seen, by = visitor.name, "deletions confirmed, as the dashboard was told");
+                "Confirmed: what was on the list goes, each copy when it is due."
+            }
+            Err(_) => UNSEEN,
+        },
+        ("yes", Err(_)) => UNSEEN,
         _ => "Nothing was confirmed: say first that you have looked at the list.",
     };
     dashboard.sessions.note(&visitor.session, said);
     Ok(Redirect::to("/deletes"))
-}
-
-fn digest(report: &GcReport) -> String {
-    let mut digest = Sha256::new();
-    for entry in &report.entries {
-        digest.update(format!("{} {}\n", entry.store, entry.object));
-    }
-    format!("{:x}", digest.finalize())
 }

@@ -59,6 +59,12 @@ impl Fault {
         Self::new(StatusCode::BAD_REQUEST, detail, "")
     }
 
+    pub(super) fn unreadable_query() -> Self {
+        let detail =
+            "What the address asks for cannot be read: a word in it stands twice, or has a value that it cannot have.";
+        Self::new(StatusCode::BAD_REQUEST, detail, "Begin anew at the page itself, and search from there.")
+    }
+
     pub(super) fn too_many_pages() -> Self {
         let detail = "As many pages as may be are kept up to date already.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail, "Close some, or load the page anew by hand.")

@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use askama::Template;
-use axum::{
-    extract::{Query, State},
-    response::Response,
-};
+use axum::{extract::State, response::Response};
 use mimeo_core::{ImageState, StoreName, Timestamp};
 use mimeo_engine::status::{ImageReport, Overview};
 
@@ -15,7 +12,7 @@ use super::{
     fault::Fault,
     find::{self, Filter},
     live::{self, Parts},
-    page::{Answer, Shell, html},
+    page::{Answer, Asked, Shell, html},
     session::Visitor,
     show::{self, Html, Problem, Sign},
 };
@@ -82,7 +79,7 @@ struct Cell {
 pub(super) async fn page(
     State(dashboard): State<Arc<Dashboard>>,
     visitor: Visitor,
-    Query(filter): Query<Filter>,
+    Asked(filter): Asked<Filter>,
 ) -> Answer {
     let (tiles, rows) = (tiles(&dashboard).await?, rows(&dashboard, &filter).await?);
     let page = Images {
@@ -99,7 +96,7 @@ pub(super) async fn page(
 pub(super) async fn live(
     State(dashboard): State<Arc<Dashboard>>,
     visitor: Visitor,
-    Query(filter): Query<Filter>,
+    Asked(filter): Asked<Filter>,
 ) -> Result<Response, Fault> {
     live::stream(dashboard, visitor, SLOW, move |dashboard| {
         let filter = filter.clone();

@@ -1,7 +1,12 @@
 //! What all pages share.
 
 use askama::Template;
-use axum::response::{Html as HtmlBody, IntoResponse, Response};
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+    response::{Html as HtmlBody, IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
 
 use super::{Dashboard, fault::Fault, session::Visitor};
 
@@ -36,6 +41,18 @@ impl Shell {
     /// For somebody who is not signed in.
     pub(super) fn outside() -> Self {
         Self { here: "", visitor: None, note: None, live: None }
+    }
+}
+
+/// What the address asks the page for.
+pub(super) struct Asked<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Fault> {
+        let asked = Query::<T>::from_request_parts(parts, state).await;
+        asked.map(|Query(asked)| Self(asked)).map_err(|_| Fault::unreadable_query())
     }
 }
 

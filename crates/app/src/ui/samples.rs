@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{ImageId, StoreName, Timestamp};
+use mimeo_core::{ImageId, StoreName};
 use mimeo_engine::{Engine, Phase, Running, Traffic};
 use tokio::time::Instant;
 
@@ -16,8 +16,6 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 const TICKS: u32 = 10;
 /// Points of a chart: an hour.
 pub(super) const POINTS: usize = 360;
-/// Transfers that ended, of which so many are remembered.
-const FINISHED: usize = 25;
 /// Of a transfer's rate, the part that the last second makes: more, and it jumps; less, and it lags.
 const WEIGHT: f64 = 0.3;
 
@@ -30,7 +28,6 @@ struct State {
     lines: BTreeMap<(ImageId, StoreName), Line>,
     /// Of the images that are in `lines`.
     names: BTreeMap<ImageId, String>,
-    finished: VecDeque<Finished>,
     traffic: BTreeMap<StoreName, Traffic>,
     series: BTreeMap<StoreName, Series>,
     ticks: u32,
@@ -50,13 +47,6 @@ pub(super) struct Measured {
     pub rate: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Finished {
-    pub image: ImageId,
-    pub store: StoreName,
-    pub at: Timestamp,
-}
-
 /// What went to and from one store, in bytes per second, the newest last.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Series {
@@ -69,10 +59,10 @@ pub(super) struct Series {
 
 impl Samples {
     /// One tick.
-    pub(super) async fn take(&self, engine: &Engine, now: Timestamp) {
+    pub(super) async fn take(&self, engine: &Engine) {
         let running = engine.running();
         self.name(engine, &running).await;
-        self.lock().take(&running, &engine.traffic(), now, Instant::now());
+        self.lock().take(&running, &engine.traffic(), Instant::now());
     }
 
     async fn name(&self, engine: &Engine, running: &[Running]) {
@@ -98,11 +88,6 @@ impl Samples {
         running.into_iter().map(measured).collect()
     }
 
-    /// The newest first.
-    pub(super) fn finished(&self) -> Vec<Finished> {
-        self.lock().finished.iter().cloned().collect()
-    }
-
     pub(super) fn series(&self, store: &StoreName) -> Series {
         self.lock().series.get(store).cloned().unwrap_or_default()
     }
@@ -113,22 +98,11 @@ impl Samples {
 }
 
 impl State {
-    fn take(&mut self, running: &[Running], traffic: &BTreeMap<StoreName, Traffic>, now: Timestamp, at: Instant) {
+    fn take(&mut self, running: &[Running], traffic: &BTreeMap<StoreName, Traffic>, at: Instant) {
         let passed = self.at.replace(at).map(|before| (at - before).as_secs_f64()).filter(|passed| *passed > 0.0);
-        self.note_finished(running, now);
         self.lines = running.iter().map(|running| (key(running), self.line(running, passed))).collect();
         self.names.retain(|image, _| running.iter().any(|running| running.image == *image));
         self.note_traffic(traffic, passed);
-    }
-
-    fn note_finished(&mut self, running: &[Running], now: Timestamp) {
-        let still: BTreeSet<_> = running.iter().map(key).collect();
-        for (image, store) in self.lines.keys().filter(|key| !still.contains(key)) {
-            // One line for each copy: it is written and then read back.
-            self.finished.retain(|finished| finished.image != *image || finished.store != *store);
-            self.finished.push_front(Finished { image: image.clone(), store: store.clone(), at: now });
-        }
-        self.finished.truncate(FINISHED);
     }
 
     fn line(&self, running: &Running, passed: Option<f64>) -> Line {
@@ -212,8 +186,7 @@ mod tests {
             self.second += 1;
             let running: Vec<Running> = done.into_iter().map(|(phase, bytes)| running(phase, bytes)).collect();
             let traffic = BTreeMap::from([(store(), Traffic { written, read: 0 })]);
-            let at = Timestamp::from_second(self.second.into()).unwrap();
-            self.state.take(&running, &traffic, at, self.begun + TICK * self.second);
+            self.state.take(&running, &traffic, self.begun + TICK * self.second);
         }
 
         fn rate(&self) -> Option<u64> {
@@ -240,18 +213,6 @@ mod tests {
         assert_eq!(watched.rate(), Some(230));
         watched.tick(Some((Phase::Proving, 50)), 600);
         assert_eq!(watched.rate(), None);
-        assert!(watched.state.finished.is_empty(), "the copy goes on");
-    }
-
-    #[test]
-    fn what_runs_no_longer_has_finished_once() {
-        let mut watched = Watched::new();
-        for _ in 0..2 {
-            watched.tick(Some((Phase::Copying, 100)), 0);
-            watched.tick(None, 0);
-        }
-        let at = Timestamp::from_second(4).unwrap();
-        assert_eq!(watched.state.finished, [Finished { image: ImageId::nil(), store: store(), at }]);
     }
 
     #[test]

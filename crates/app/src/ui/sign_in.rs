@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{
     Dashboard,
     fault::Fault,
-    page::{Answer, Shell, html},
+    page::{Answer, Asked, Shell, html},
     posted::{Fields, Posted},
     session::{cookie, no_session_cookie, secret, session_cookie, set_cookie},
 };
@@ -36,7 +36,7 @@ struct SignIn {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Asked {
+pub(super) struct Next {
     #[serde(default)]
     next: String,
 }
@@ -44,7 +44,7 @@ pub(super) struct Asked {
 pub(super) async fn page(
     State(dashboard): State<Arc<Dashboard>>,
     headers: HeaderMap,
-    Query(Asked { next }): Query<Asked>,
+    Asked(Next { next }): Asked<Next>,
 ) -> Answer {
     form(&dashboard, &headers, &next, None, None)
 }
@@ -56,7 +56,8 @@ pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: He
     }
     let next = fields.get("next");
     match bearer(&dashboard, &fields).await {
-        Ok(bearer) => {
+        Ok((bearer, who)) => {
+            tracing::info!(who, "signed in to the dashboard");
             dashboard.sessions.end_of(&headers);
             let session = dashboard.sessions.begin(bearer);
             let mut response = Redirect::to(local(next)).into_response();
@@ -66,6 +67,7 @@ pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: He
             Ok(response)
         }
         Err(problem) => {
+            tracing::warn!(who = fields.get("user"), why = problem.detail(), "not signed in to the dashboard");
             let mut response = form(&dashboard, &headers, next, Some(&problem), Some(&fields))?;
             *response.status_mut() = match problem.status() {
                 StatusCode::BAD_REQUEST | StatusCode::SERVICE_UNAVAILABLE => problem.status(),
@@ -83,8 +85,8 @@ pub(super) async fn sign_out(State(dashboard): State<Arc<Dashboard>>, headers: H
     response
 }
 
-/// A token that opens.
-async fn bearer(dashboard: &Dashboard, fields: &Fields) -> Result<String, Problem> {
+/// A token that opens, and whose it is.
+async fn bearer(dashboard: &Dashboard, fields: &Fields) -> Result<(String, String), Problem> {
     let text = |name: &str| fields.get(name).trim().to_owned();
     let bearer = match text("user") {
         user if user.is_empty() => text("token"),
@@ -95,8 +97,8 @@ async fn bearer(dashboard: &Dashboard, fields: &Fields) -> Result<String, Proble
             dashboard.authority.sign_in(&credentials).await?
         }
     };
-    dashboard.authority.admit(&bearer).await?;
-    Ok(bearer)
+    let caller = dashboard.authority.admit(&bearer).await?;
+    Ok((bearer, caller.name))
 }
 
 fn form(

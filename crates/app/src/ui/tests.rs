@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Dashboard, router};
 use crate::{
     api::{
-        auth::{Authority, tests::FakeIdentity},
+        auth::{Authority, Tokens, tests::FakeIdentity},
         tests::engine,
         token::Token,
     },
@@ -53,7 +53,12 @@ async fn site_with(tls: bool) -> Site {
     let token = Token::load(&directory.path().join("token")).unwrap();
     let names = |name: &str| BTreeSet::from([name.to_owned()]);
     let roles = RoleNames { admin: names("admin"), reader: names("auditor") };
-    let authority = Authority::new(token, Some(Arc::new(FakeIdentity::default())), roles, clock.clone());
+    let authority = Authority::new(
+        Tokens { admin: token, reader: None },
+        Some(Arc::new(FakeIdentity::default())),
+        roles,
+        clock.clone(),
+    );
     let engine = engine(FakeRegistry::default(), ledger.clone());
     let stop = CancellationToken::new();
     let dashboard = Dashboard::new(engine, authority, clock.clone(), tls, &stop);
@@ -347,6 +352,34 @@ async fn the_matrix_is_filtered_and_has_pages() {
 }
 
 #[tokio::test]
+async fn what_an_address_asks_wrongly_is_told_on_a_page() {
+    let site = site().await;
+    let mut admin = site.browser_of("own").await;
+    for path in ["/?q=a&q=b", "/sign-in?next=a&next=b"] {
+        let page = site.get(&mut admin, path).await;
+        assert!(
+            page.status == 400 && page.body.contains("stands twice") && page.body.contains("<html"),
+            "{}",
+            page.body
+        );
+    }
+}
+
+#[tokio::test]
+async fn copies_that_ended_are_shown_however_quick_they_were() {
+    let site = site().await;
+    let mut admin = site.browser_of("own").await;
+    assert!(site.get(&mut admin, "/transfers").await.body.contains("Nothing lately"));
+    let image = Change::Image(ImageRow { name: Some("quick".into()), ..ImageRow::new(sample::id(1)) });
+    let copy = |state| Change::Replica(sample::id(1), Replica { state, ..Replica::wanted("http1".parse().unwrap()) });
+    for change in [image, copy(ReplicaState::Copying), copy(ReplicaState::Proven), copy(ReplicaState::Registered)] {
+        site.ledger.commit(&[change]).await.unwrap();
+    }
+    let page = site.get(&mut admin, "/transfers").await.body;
+    assert_eq!((page.matches("id=\"f-").count(), page.contains(">quick</a>")), (1, true), "{page}");
+}
+
+#[tokio::test]
 async fn deletions_are_confirmed_as_they_were_shown() {
     let site = site().await;
     site.with_an_image("a-name").await;
@@ -355,8 +388,11 @@ async fn deletions_are_confirmed_as_they_were_shown() {
     let confirmed = async || site.ledger.bookmark("deletes-confirmed").await.unwrap().is_some();
     let page = site.get(&mut admin, "/deletes").await;
     assert!(page.body.contains("a-name"), "{}", page.body);
-    for (list, sure) in [("", "yes"), ("stale", "yes"), ("stale", "")] {
-        site.post(&mut admin, "/deletes", &[("csrf", &csrf), ("list", list), ("sure", sure)]).await;
-        assert!(!confirmed().await);
+    let (seen, ahead) = (sample::time(0).to_string(), sample::time(86_400).to_string());
+    for (seen, sure) in [("", "yes"), ("then", "yes"), (&*ahead, "yes"), (&*seen, "")] {
+        site.post(&mut admin, "/deletes", &[("csrf", &csrf), ("seen", seen), ("sure", sure)]).await;
+        assert!(!confirmed().await, "{seen} {sure}");
     }
+    site.post(&mut admin, "/deletes", &[("csrf", &csrf), ("seen", &seen), ("sure", "yes")]).await;
+    assert!(confirmed().await);
 }

@@ -1,14 +1,11 @@
 //! What is copied and read back now, how fast, and how long it will take.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use mimeo_core::ImageId;
-use mimeo_engine::status::ImageReport;
+use mimeo_engine::status::ChangeReport;
 
 use super::{
     Dashboard, FAST,
@@ -16,10 +13,14 @@ use super::{
     images::name,
     live::{self, Parts},
     page::{Answer, Shell, html},
-    samples::{Finished, Measured},
+    samples::Measured,
     session::Visitor,
     show::{self, Html, Sign},
 };
+
+/// Lines of the history that are looked through for copies that have ended, and how many of these are shown.
+const LOOKED_AT: u64 = 200;
+const SHOWN: usize = 25;
 
 #[derive(Template)]
 #[template(path = "transfers.html")]
@@ -102,18 +103,26 @@ fn line(measured: Measured) -> Line {
     }
 }
 
+/// The newest ends of copies, from the history: what was proven, and what failed. The newest first, each copy once.
 async fn finished(dashboard: &Dashboard) -> Result<Html, Fault> {
-    let (finished, now) = (dashboard.samples.finished(), dashboard.now());
-    let mut images: BTreeMap<ImageId, ImageReport> = BTreeMap::new();
-    for id in finished.iter().map(|finished| &finished.image).collect::<BTreeSet<_>>() {
+    let (engine, now) = (&dashboard.engine, dashboard.now());
+    let newest = engine.last_told().await?;
+    let told = engine.told(newest.saturating_sub(LOOKED_AT), usize::try_from(LOOKED_AT).unwrap_or_default()).await?;
+    let (mut lines, mut shown) = (Vec::new(), BTreeSet::new());
+    for (_, ChangeReport { image: id, line, .. }) in told.into_iter().rev() {
+        let Some(store) = line.store.as_ref().filter(|_| line.state == "proven" || line.is_a_failure()) else {
+            continue;
+        };
+        if lines.len() == SHOWN || !shown.insert((id.clone(), store.clone())) {
+            continue;
+        }
         // Of one that is gone there is nothing to show.
-        images.extend(dashboard.engine.image(id).await?.map(|image| (id.clone(), image)));
+        let image = engine.known(&id).await?;
+        let copy = image.as_ref().and_then(|image| image.replicas.iter().find(|copy| copy.store == *store));
+        if let Some((image, copy)) = image.as_ref().zip(copy) {
+            let (name, store, state) = (name(image), store.to_string(), copy.state.into());
+            lines.push(FinishedLine { id, name, store, state, ended: Html::time(line.at, now) });
+        }
     }
-    let line = |finished: Finished| {
-        let image = images.get(&finished.image)?;
-        let copy = image.replicas.iter().find(|copy| copy.store == finished.store)?;
-        let (state, store) = (copy.state.into(), finished.store.to_string());
-        Some(FinishedLine { name: name(image), id: finished.image, store, state, ended: Html::time(finished.at, now) })
-    };
-    Ok(Html::made(&FinishedLines { lines: finished.into_iter().filter_map(line).collect() })?)
+    Ok(Html::made(&FinishedLines { lines })?)
 }

@@ -10,7 +10,7 @@ pub(super) fn id_of(number: u64, change: &ChangeReport) -> String {
     format!("{number}-{}", change.line.at.as_millisecond())
 }
 
-pub(super) fn body(number: u64, change: &ChangeReport) -> String {
+pub(super) fn body(source: &str, number: u64, change: &ChangeReport) -> String {
     let (line, image) = (&change.line, &change.image);
     let (kind, subject) = match &line.store {
         Some(store) => (format!("mimeo.copy.{}", line.state), format!("{image}/{store}")),
@@ -19,7 +19,7 @@ pub(super) fn body(number: u64, change: &ChangeReport) -> String {
     let event = json!({
         "specversion": "1.0",
         "id": id_of(number, change),
-        "source": "/mimeo",
+        "source": source,
         "type": kind,
         "subject": subject,
         "time": line.at,

@@ -43,6 +43,7 @@ struct Receiver {
     sent: mpsc::UnboundedSender<Sent>,
     /// So many are refused before one is taken.
     refuses: Arc<Mutex<u32>>,
+    refusal: StatusCode,
 }
 
 async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
@@ -55,7 +56,7 @@ async fn take(State(receiver): State<Receiver>, headers: HeaderMap, body: String
         return StatusCode::NO_CONTENT;
     }
     *refuses -= 1;
-    StatusCode::INTERNAL_SERVER_ERROR
+    receiver.refusal
 }
 
 struct World {
@@ -63,28 +64,35 @@ struct World {
     address: SocketAddr,
     received: mpsc::UnboundedReceiver<Sent>,
     board: Board,
+    clock: Arc<FakeClock>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
 }
 
 async fn world(refuses: u32) -> World {
+    world_that_answers(StatusCode::INTERNAL_SERVER_ERROR, refuses).await
+}
+
+async fn world_that_answers(refusal: StatusCode, refuses: u32) -> World {
     let (sent, received) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let endpoint = Receiver { sent, refuses: Arc::new(Mutex::new(refuses)) };
+    let endpoint = Receiver { sent, refuses: Arc::new(Mutex::new(refuses)), refusal };
     let router = Router::new().route("/hook", post(take)).with_state(endpoint);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
     let (ledger, stop) = (Arc::new(MemoryLedger::default()), CancellationToken::new());
-    World { ledger, address, received, board: Board::default(), tasks, stop }
+    let clock = Arc::new(FakeClock::at(sample::time(1000)));
+    World { ledger, address, received, board: Board::default(), clock, tasks, stop }
 }
 
 impl World {
     fn start(&mut self, only: Only) {
         let engine = engine(FakeRegistry::default(), self.ledger.clone());
         let url = format!("http://{}/hook", self.address).parse().unwrap();
-        let settings = WebhookSettings { name: "pager".into(), url, secret: SECRET.into(), only };
-        let clock = Arc::new(FakeClock::at(sample::time(1000)));
+        let settings =
+            WebhookSettings { name: "pager".into(), url, secret: SECRET.into(), source: "/region-one".into(), only };
+        let clock = self.clock.clone();
         let (board, stop) = (self.board.clone(), self.stop.clone());
         self.tasks.spawn(async move { run(engine, clock, vec![settings], board, stop).await.unwrap() });
     }
@@ -105,6 +113,25 @@ impl World {
     async fn next(&mut self) -> Sent {
         self.received.recv().await.unwrap()
     }
+}
+
+#[tokio::test]
+async fn what_is_refused_for_an_hour_is_given_up_and_the_next_is_told() {
+    let mut world = world_that_answers(StatusCode::BAD_REQUEST, 2).await;
+    world.start(Only::All);
+    world.begun().await;
+    world.note(1, ReplicaState::Failed, Some(Reason::StoreFull)).await;
+    world.note(2, ReplicaState::Failed, Some(Reason::StoreFull)).await;
+    let first = world.next().await;
+    while world.board.deliveries().values().all(|delivery| delivery.failed == 0) {
+        tokio::task::yield_now().await;
+    }
+    world.clock.set(sample::time(1000 + 3600));
+    let (again, next) = (world.next().await, world.next().await);
+    assert_eq!(first.id, again.id);
+    assert!(next.id != first.id && next.event()["subject"] != first.event()["subject"]);
+    let delivery = world.board.deliveries().pop_first().unwrap().1;
+    assert_eq!((delivery.given_up, delivery.failed), (1, 2));
 }
 
 #[tokio::test]
@@ -140,7 +167,7 @@ async fn it_goes_on_where_it_was_and_the_board_tells_how_it_does() {
     while world.ledger.bookmark("heard by webhook pager").await.unwrap().as_deref() != Some("1") {
         tokio::task::yield_now().await;
     }
-    let delivery = Delivery { delivered: 1, failed: 0, failing_since: None };
+    let delivery = Delivery { delivered: 1, ..Delivery::default() };
     assert_eq!(world.board.deliveries(), [(Listener::Webhook("pager".into()), delivery)].into());
     // A restart: what was taken is not told again, what came meanwhile is.
     world.stop.cancel();
@@ -162,12 +189,14 @@ fn an_event_has_no_more_than_the_history_and_a_secret_is_not_shown() {
         message: None,
     };
     let change = ChangeReport { image: ImageId::nil(), image_state: None, line };
-    let event: Value = serde_json::from_str(&body(7, &change)).unwrap();
+    let event: Value = serde_json::from_str(&body("/region-one", 7, &change)).unwrap();
     assert_eq!((&event["type"], &event["id"]), (&json!("mimeo.image.active"), &json!(id_of(7, &change))));
+    assert_eq!(event["source"], "/region-one");
     assert_eq!(event["data"], serde_json::to_value(&change).unwrap());
     assert!(is_wanted(&change, Only::All) && !is_wanted(&change, Only::Failures));
     let url = "https://example.org/T0KEN".parse().unwrap();
-    let settings = WebhookSettings { name: "pager".into(), url, secret: SECRET.into(), only: Only::All };
+    let settings =
+        WebhookSettings { name: "pager".into(), url, secret: SECRET.into(), source: "/mimeo".into(), only: Only::All };
     let shown = format!("{settings:?}");
     assert!(!shown.contains("T0KEN") && !shown.contains(SECRET), "{shown}");
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use mimeo_core::{ImageState, ReplicaState};
 use mimeo_engine::{Counts, LAG_BOUNDS, Lags, Traffic, status::EventsReport};
@@ -54,10 +54,15 @@ fn measured() -> Measured {
     }
 }
 
+fn pace() -> Pace {
+    let (scan, sweep) = (Duration::from_mins(5), Duration::from_mins(1));
+    Pace { scan, sweep, scrub: Some(Duration::from_hours(24)) }
+}
+
 fn whole() -> String {
-    let failing = Delivery { delivered: 4, failed: 2, failing_since: Some(at(95)) };
+    let failing = Delivery { delivered: 4, failed: 2, given_up: 1, failing_since: Some(at(95)) };
     let well = Delivery { delivered: 7, ..Delivery::default() };
-    text(&measured(), &[(Listener::Webhook("pager".into()), failing), (Listener::Traces, well)].into())
+    text(&measured(), &[(Listener::Webhook("pager".into()), failing), (Listener::Traces, well)].into(), &pace())
 }
 
 /// The names of the samples.
@@ -77,6 +82,10 @@ fn what_was_measured_stands_there_with_its_labels() {
     let text = whole();
     for line in [
         "mimeo_images{state=\"registered\"} 7",
+        "mimeo_images{state=\"failed\"} 0",
+        "mimeo_replicas{store=\"http1\",state=\"gone\"} 0",
+        "mimeo_loop_interval_seconds{loop=\"scan\"} 300",
+        "mimeo_scrub_period_seconds 86400",
         "mimeo_replicas{store=\"http1\",state=\"failed\"} 1",
         "mimeo_oldest_proof_age_seconds{store=\"http1\"} 60",
         "mimeo_oldest_unregistered_seconds 30",
@@ -93,6 +102,7 @@ fn what_was_measured_stands_there_with_its_labels() {
         "mimeo_replication_lag_seconds_sum{rule=\"public \\\"images\\\"\",store=\"http1\"} 90007",
         "mimeo_webhook_up{webhook=\"pager\"} 0",
         "mimeo_webhook_failing_seconds{webhook=\"pager\"} 5",
+        "mimeo_webhook_given_up_total{webhook=\"pager\"} 1",
         "mimeo_traces_up 1",
         "mimeo_traces_exported_total 7",
     ] {
@@ -103,7 +113,7 @@ fn what_was_measured_stands_there_with_its_labels() {
 
 #[test]
 fn without_the_ledger_the_rest_is_told() {
-    let text = text(&Measured { ledger: None, ledger_takes: false, ..measured() }, &BTreeMap::new());
+    let text = text(&Measured { ledger: None, ledger_takes: false, ..measured() }, &BTreeMap::new(), &pace());
     assert!(text.contains("\nmimeo_ledger_up 0\n") && text.contains("\nmimeo_store_up{"));
     assert!(!text.contains("mimeo_images") && !text.contains("mimeo_queue"));
 }
@@ -125,7 +135,7 @@ fn alerts_dashboard_and_guide_name_only_what_there_is_and_the_guide_names_all() 
 fn every_alert_has_its_place_in_the_runbook() {
     let alerts = ALERTS.lines().filter(|line| line.trim().starts_with("- alert: ")).count();
     let links: Vec<&str> =
-        ALERTS.lines().filter_map(|line| line.trim().strip_prefix("runbook: docs/runbook.md#")).collect();
+        ALERTS.lines().filter_map(|line| line.split_once("/runbook.md#")).map(|(_, place)| place).collect();
     assert!(alerts > 0 && links.len() == alerts);
     let anchor = |heading: &str| heading.to_lowercase().replace(' ', "-").replace(':', "");
     let anchors: Vec<String> = RUNBOOK.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();

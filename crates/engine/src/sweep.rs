@@ -79,11 +79,16 @@ async fn sweep(engine: &Engine) -> Result<()> {
             engine.ledger.commit(&changes).await?;
             mimeo_crash::point("sweep-forgot");
         }
-        for record in records.iter().filter(|record| has_ripe(engine, record, now)) {
+        for record in records.iter().filter(|record| has_ripe(engine, record, now) || was_cut_off(record)) {
             look_again(engine, &record.image.id).await?;
         }
     }
     Ok(())
+}
+
+/// Whether something of an image that is gone was being written when the process ended that was to give it up.
+fn was_cut_off(record: &Record) -> bool {
+    record.image.gone_at.is_some() && record.objects.iter().any(|object| object.state == ObjectState::Open)
 }
 
 /// Whether an unwanted copy of the image may go, as far as the ledger knows: the look decides.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mimeo_core::{
-    Change, ImageId, ImageState, ImageStatus, Location, Object, ObjectState, Reason, ReplicaState, ports::Ledger,
+    Change, ImageId, ImageRow, ImageState, ImageStatus, Location, Object, ObjectName, ObjectState, Reason, Replica,
+    ReplicaState,
+    ports::{Ledger, Store},
 };
 use mimeo_testkit::{RegistryFault, StoreCall, StoreFault, sample};
 
@@ -129,6 +131,30 @@ async fn a_tenant_who_names_anothers_copy_and_deletes_their_image_removes_nothin
     world.until("only those are gone", async || world.objects() == 3).await;
     tokio::time::sleep(Duration::from_mins(10)).await;
     world.assert_good_copies(&victim, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_being_written_of_a_deleted_image_goes_though_serve_died_before_it_gave_it_up() {
+    let mut world = World::start(Options::default());
+    world.stop().await;
+    let (id, store, now) = (sample::id(1), &world.stores[0], world.now());
+    let name = ObjectName::new(&id, 1);
+    let object = Object {
+        store: store.name().clone(),
+        name: name.clone(),
+        url: store.location(&name),
+        state: ObjectState::Open,
+        since: now,
+    };
+    let copying = Replica { state: ReplicaState::Copying, object: Some(name), ..Replica::wanted(store.name().clone()) };
+    let image = ImageRow { gone_at: Some(now), ..ImageRow::new(id.clone()) };
+    world
+        .ledger
+        .commit(&[Change::Image(image), Change::Object(object), Change::Replica(id.clone(), copying)])
+        .await
+        .unwrap();
+    world.serve();
+    world.until("the ledger has nothing more of it", async || world.ledger_objects(&id).await == 0).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -82,9 +82,12 @@ pub(crate) async fn decide(story: &mut Story) {
 /// The ledger is lost, or becomes again what it was once.
 async fn lose_the_ledger(story: &mut Story) {
     story.halt().await;
-    // What was sent has its effect before anybody puts a ledger back.
-    while !story.world.has_no_ghosts() {
+    // What was sent has its effect before anybody puts a ledger back; and nobody is so quick that the clock stands still.
+    loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
+        if story.world.has_no_ghosts() {
+            break;
+        }
     }
     let is_old = story.dice(|dice| dice.falls(5000));
     story.world.tell(|| format!("the ledger is lost; an old one comes back: {is_old}"));

@@ -3,6 +3,7 @@ stopped, upgraded, removed and purged; and what `serve` tells a service manager.
 
 import json
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -62,6 +63,14 @@ def test_what_is_in_the_package(unpacked):
     assert "not found" not in linked
     for library in ("librados", "librbd", "libssl", "libsqlite3"):
         assert library not in linked, "loaded when a store wants it, or not at all"
+
+
+def test_the_guide_in_the_package_leads_nowhere_that_is_not_there(unpacked):
+    guide = unpacked / "usr/share/doc/mimeo/guide"
+    for page in guide.glob("*.md"):
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if "://" not in link:
+                assert (page.parent / link).is_file(), f"{page.name}: {link}"
 
 
 def test_man_pages_and_completions_know_every_command(unpacked):

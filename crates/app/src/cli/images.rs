@@ -48,6 +48,9 @@ pub(super) struct Which {
     /// Only images that this rule of the configuration matches
     #[arg(long, conflicts_with = "image")]
     rule: Option<String>,
+    /// Only images of this project, by Glance's id of it
+    #[arg(long, conflicts_with = "image", value_name = "ID")]
+    owner: Option<String>,
     /// Only images with this in their name
     #[arg(long, conflicts_with = "image", value_name = "TEXT")]
     name: Option<String>,
@@ -70,7 +73,7 @@ pub(super) async fn list(client: &Client, which: &Which, style: &Style) -> Outco
         let left = overview.images.saturating_sub(images.len() as u64);
         print(&listing(&images).render(style)?)?;
         if images.len() == limit && left > 0 {
-            note("There may be more: --state, --store, --rule, --name and --limit say which, -f csv gives all.");
+            note("There may be more: --state, --store, --rule, --owner, --name and --limit say which, -f csv gives all.");
         }
         return Ok(());
     }
@@ -96,6 +99,7 @@ impl Which {
             ("store", self.store.as_ref().map(ToString::to_string)),
             ("replica", self.replica.map(|state| state.to_string())),
             ("rule", self.rule.clone()),
+            ("owner", self.owner.clone()),
             ("name", self.name.clone()),
         ];
         words.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()

@@ -73,7 +73,9 @@ pub(super) async fn list(client: &Client, which: &Which, style: &Style) -> Outco
         let left = overview.images.saturating_sub(images.len() as u64);
         print(&listing(&images).render(style)?)?;
         if images.len() == limit && left > 0 {
-            note("There may be more: --state, --store, --rule, --owner, --name and --limit say which, -f csv gives all.");
+            note(
+                "There may be more: --state, --store, --rule, --owner, --name and --limit say which, -f csv gives all.",
+            );
         }
         return Ok(());
     }

@@ -98,8 +98,8 @@ pub struct Backlog {
     /// Images whose mark comes due later.
     pub later: u64,
     /// Since when the copy that waits the longest is wanted and not registered: from the first line after its last
-    /// registration, as far back as its history goes. A copy that is not tried by itself, or waits for its
-    /// store's hours, does not count.
+    /// registration, or after it last waited for its store's hours, as far back as its history goes. A copy that is not
+    /// tried by itself, or waits for those hours, does not count.
     pub unregistered_since: Option<Timestamp>,
 }
 

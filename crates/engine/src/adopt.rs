@@ -150,6 +150,7 @@ async fn list(engine: &Engine, part: &StorePart) -> Result<()> {
 
 /// The next look at each image says what becomes of its objects.
 async fn enter(engine: &Engine, part: &StorePart, objects: Vec<ObjectName>) -> Result<()> {
+    let concluding = engine.concluding.read().await;
     let now = engine.clock.now();
     let changes = objects.into_iter().flat_map(|name| {
         let mark = DirtyMark { image: name.image(), due: now };
@@ -157,6 +158,7 @@ async fn enter(engine: &Engine, part: &StorePart, objects: Vec<ObjectName>) -> R
         [Change::Object(Object { store, name, url, state: ObjectState::Found, since: now }), Change::Dirty(mark)]
     });
     engine.ledger.commit(&changes.collect::<Vec<_>>()).await?;
+    drop(concluding);
     mimeo_crash::point("found-entered");
     engine.wake.notify_one();
     Ok(())

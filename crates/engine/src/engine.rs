@@ -11,7 +11,7 @@ use mimeo_core::{
     ports::{Clock, Events, Ledger, Registry, Store, Undone},
 };
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, RwLock, Semaphore, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -159,8 +159,11 @@ pub struct Engine {
     pub(crate) naming: Naming,
     pub(crate) leftovers: Leftovers,
     pub(crate) steady: Steady,
-    /// One question that goes through all images is answered at a time.
+    /// One question that goes through all of Glance's images is answered at a time, and one through the whole ledger.
     pub(crate) questions: Semaphore,
+    pub(crate) lists: Semaphore,
+    /// Held to read from the time that a look gives to what it concludes until that is in the ledger.
+    pub(crate) concluding: RwLock<()>,
     /// How often an image of which nothing is known could not be seen while the token sees less than it should. The next
     /// scan that sees everything is a full one.
     pub(crate) missed: AtomicU64,
@@ -207,6 +210,8 @@ impl Engine {
             leftovers: Leftovers::default(),
             steady,
             questions: Semaphore::new(1),
+            lists: Semaphore::new(1),
+            concluding: RwLock::default(),
             missed: AtomicU64::default(),
             last_attempt: Mutex::default(),
             wake: Notify::new(),

@@ -30,6 +30,7 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
         }
         engine.put_back_undone(image).await;
     }
+    let concluding = engine.concluding.read().await;
     let mut plan = engine.plan_for(&record, &sight, running);
     let forgets = plan.changes.iter().any(|change| matches!(change, Change::Forget(_)));
     let has_gone = forgets && guard::has_gone(&record, guard::confirmed(engine).await?);
@@ -38,6 +39,7 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     }
     mimeo_crash::point("look-planned");
     engine.ledger.commit(&plan.changes).await?;
+    drop(concluding);
     mimeo_crash::point("look-noted");
     // What was just committed is part of what comes next: a replica that the plan moved on, say.
     let before = record;

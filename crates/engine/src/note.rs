@@ -102,8 +102,9 @@ pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
 pub(crate) async fn doubts(engine: &Engine, id: &ImageId) -> Result<()> {
     for store in engine.doubts.of(id) {
         let record = engine.ledger.load(id).await?;
-        let replica = record.and_then(|mut record| record.replicas.remove(&store)).filter(Replica::is_good);
-        if let Some(replica) = replica {
+        let replica = record.and_then(|mut record| record.replicas.remove(&store));
+        // Whatever became of it meanwhile, its proof counts no more. Without one it is proven anew in any case.
+        if let Some(replica) = replica.filter(|replica| replica.proof.is_some()) {
             let doubted = Replica { state: ReplicaState::Stored, proof: None, ..replica };
             engine.ledger.commit(&[Change::Replica(id.clone(), doubted)]).await?;
         }

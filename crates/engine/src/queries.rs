@@ -183,7 +183,7 @@ impl Engine {
     }
 
     pub async fn gc(&self) -> Result<GcReport> {
-        let _turn = self.questions.acquire().await;
+        let _turn = self.lists.acquire().await;
         sweep::report(self).await
     }
 

@@ -72,7 +72,7 @@ impl Engine {
         if let Err(refusal) = self.enabled(store) {
             return Ok(Err(refusal));
         }
-        let _turn = self.questions.acquire().await;
+        let _turn = self.lists.acquire().await;
         let since: Option<Timestamp> = self.orders.lock().draining.get(store).copied();
         let mut left = Vec::new();
         self.each_record(|record| left.extend(self.holdup(record, store, since.is_some()))).await?;

@@ -279,8 +279,10 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 
 /// What the next sweeps are to do.
 pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
-    // Before the first is read: what is not on the list is from later.
+    // Before the first is read, and between looks: what is not on the list is from later.
+    let concluded = engine.concluding.write().await;
     let as_of = engine.clock.now();
+    drop(concluded);
     let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
     let confirmed = guard::confirmed(engine).await?;
     let (mut found, is_guarded) = (0, engine.health.lock().held_deletes > 0);
@@ -306,17 +308,14 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
             );
         }
         for record in &records {
-            let is_held = |candidate: &Candidate| match candidate.object.state {
-                ObjectState::Kept => is_guarded && record.image.gone_at > Some(confirmed),
-                _ => candidate.waits_for == Some(CONFIRMATION),
-            };
+            let is_held = is_guarded && record.image.gone_at > Some(confirmed);
             let candidates = candidates(engine, record, confirmed);
             found += candidates.iter().filter(|candidate| candidate.waits_for == Some(CONFIRMATION)).count() as u64;
             entries.extend(candidates.into_iter().map(|candidate| GcEntry {
                 image: record.image.id.clone(),
                 name: record.image.name.clone(),
                 due: candidate.due,
-                held: is_held(&candidate),
+                held: is_held || candidate.waits_for == Some(CONFIRMATION),
                 why: why(&candidate),
                 object: candidate.object.name.to_string(),
                 store: candidate.object.store,

@@ -450,7 +450,9 @@ impl Tables {
         let since = |replica: &Replica| {
             let lines = self.history.get(id)?.iter().map(|(_, line)| line);
             let of_store = lines.rev().filter(|line| line.what.store.as_ref() == Some(&replica.store));
-            of_store.take_while(|line| line.what.state != "registered").map(|line| line.since).min()
+            let was_as_wished =
+                |line: &&HistoryLine| line.what.state == "registered" || line.what.reason == Some(Reason::OutsideHours);
+            of_store.take_while(|line| !was_as_wished(line)).map(|line| line.since).min()
         };
         record.replicas.values().filter(is_tried).filter(waits).filter_map(since).min()
     }

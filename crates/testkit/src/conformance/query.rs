@@ -133,8 +133,10 @@ async fn tells_what_waits(ledger: &impl Ledger) {
     assert_eq!(since().await, None);
     ledger.commit(&[failed(2, Reason::OutsideHours, Some(time(20)))]).await.unwrap();
     assert_eq!(since().await, None);
+    ledger.commit(&[replica(2, "a", R::Copying)]).await.unwrap();
+    assert_eq!(since().await, first_line(2, "copying").await, "from when it might be copied");
     ledger.commit(&[failed(2, Reason::StoreFull, Some(time(20)))]).await.unwrap();
-    assert_eq!(since().await, first_line(2, "failed").await);
+    assert_eq!(since().await, first_line(2, "copying").await);
     ledger.commit(&[replica(2, "a", R::Registered)]).await.unwrap();
     assert_eq!(since().await, None);
     // Only what came after the last registration counts.

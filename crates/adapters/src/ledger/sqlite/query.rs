@@ -180,7 +180,8 @@ pub(super) async fn backlog(readers: &SqlitePool, now: Timestamp) -> Result<Back
              AND r.failure_reason IS NOT 'outside-hours'
              AND EXISTS (SELECT 1 FROM json_each(i.wanted) WHERE value = r.store)
              AND h.number > coalesce((SELECT max(b.number) FROM history b
-                 WHERE b.image = r.image AND b.store = r.store AND b.state = 'registered'), 0)",
+                 WHERE b.image = r.image AND b.store = r.store
+                     AND (b.state = 'registered' OR b.reason = 'outside-hours')), 0)",
     )
     .fetch_one(&mut *snapshot)
     .await

@@ -48,8 +48,8 @@ use crate::{config::GatewaySettings, listener::while_taken, tls::Tls};
 
 /// How long a client may take to send the head of a request, or stay without one.
 const HEAD: Duration = Duration::from_mins(1);
-/// How long a client may take nothing of what it asked for.
-const STALL: Duration = Duration::from_mins(1);
+/// How long a client may take nothing of what it asked for, as in glance-api.
+const STALL: Duration = Duration::from_mins(15);
 /// One that is only to be told that there are too many has less, and at most so many are told at a time: the others are
 /// closed without a word.
 const REFUSED_HEAD: Duration = Duration::from_secs(5);

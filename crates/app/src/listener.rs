@@ -37,8 +37,9 @@ const OF_ONE: usize = CONNECTIONS / 2;
 const HEAD: Duration = Duration::from_secs(30);
 /// How long a client may take over the body of a request; all of them are small.
 const BODY: Duration = Duration::from_secs(15);
-/// How long a client may take nothing of what it asked for.
-const STALL: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what it asked for. The system tells of room only when a third of what it buffers
+/// has gone: from one that takes 10 kB/s that can be minutes.
+const STALL: Duration = Duration::from_mins(5);
 /// A listener that fails, for want of file descriptors say, is asked again after this.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long requests under way may go on once it was told to stop.

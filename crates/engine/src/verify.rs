@@ -108,8 +108,8 @@ async fn keep(
     }
     let (now, backoff) = (engine.clock.now(), engine.settings.policy.backoff);
     update(engine, id, store, |replica, changes| match outcome {
-        // It is another copy by now.
-        _ if replica.object.as_ref() != Some(object) => replica,
+        // It is another copy by now, or given up.
+        _ if replica.object.as_ref() != Some(object) || replica.state == ReplicaState::Failed => replica,
         Ok(proof) => {
             let failure = replica.failure.filter(|failure| !failure.reason.is_the_stores());
             Replica { proof: Some(*proof), failure, ..replica }

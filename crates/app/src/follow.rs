@@ -172,8 +172,11 @@ impl<T: Teller> Follower<T> {
                 tracing::warn!(listener = %self.listener, why, "what happened is not taken; it is tried again");
             }
             refused_since = refused_since.or(Some(now)).filter(|_| is_refusal);
-            if refused_since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= REFUSED_FOR) {
-                self.board.update(&self.listener, |delivery| delivery.given_up += 1);
+            if refused_since.is_some_and(|since| now >= since.saturating_add(REFUSED_FOR).unwrap_or(Timestamp::MAX)) {
+                self.board.update(&self.listener, |delivery| {
+                    delivery.given_up += 1;
+                    delivery.failing_since = None;
+                });
                 tracing::error!(listener = %self.listener, why, "this one is refused for good: the next is told");
                 return;
             }

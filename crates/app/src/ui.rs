@@ -36,7 +36,7 @@ use mimeo_engine::Engine;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use self::{fault::Fault, live::Streams, samples::Samples, session::Sessions};
+use self::{fault::Fault, live::Streams, samples::Samples, session::Sessions, transfers::Ends};
 use crate::{api::auth::Authority, lifetime::Tasks};
 
 /// What the pages are made from.
@@ -46,6 +46,7 @@ struct Dashboard {
     clock: Arc<dyn Clock>,
     sessions: Sessions,
     samples: Samples,
+    ends: Ends,
     streams: Streams,
     /// Mimeo itself has the certificate.
     has_tls: bool,
@@ -74,7 +75,7 @@ impl Dashboard {
         stop: &CancellationToken,
     ) -> Self {
         let (sessions, samples, streams) = (Sessions::default(), Samples::default(), Streams::new(stop.clone()));
-        Self { engine, authority, clock, sessions, samples, streams, has_tls }
+        Self { engine, authority, clock, sessions, samples, ends: Ends::default(), streams, has_tls }
     }
 
     /// Only whoever looks all the time can tell how fast something goes.

@@ -59,8 +59,14 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// From their files, which are made where they are not there.
     pub(crate) fn load_or_create(api: &ApiSettings) -> anyhow::Result<Self> {
+        let admin = Token::load_or_create(&api.token_file)?;
         let reader = api.reader_token_file.as_deref().map(Token::load_or_create).transpose()?;
-        Ok(Self { admin: Token::load_or_create(&api.token_file)?, reader })
+        let is_the_same = reader.as_ref().is_some_and(|reader| admin.matches(reader.reveal()));
+        anyhow::ensure!(
+            !is_the_same,
+            "[api] reader_token_file holds the token of token_file, which is an admin's: name another file, and it is made"
+        );
+        Ok(Self { admin, reader })
     }
 }
 

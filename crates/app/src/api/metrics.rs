@@ -254,6 +254,11 @@ fn trace_families(now: Timestamp, deliveries: &BTreeMap<Listener, Delivery>) -> 
             "Exports that failed; each is tried again.",
             alone(number(delivery.failed)),
         ),
+        counter(
+            "mimeo_traces_given_up_total",
+            "Traces that the collector refused for so long that it was sent the next.",
+            alone(number(delivery.given_up)),
+        ),
     ]
 }
 

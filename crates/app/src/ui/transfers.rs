@@ -1,11 +1,12 @@
 //! What is copied and read back now, how fast, and how long it will take.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use askama::Template;
 use axum::{extract::State, response::Response};
 use mimeo_core::ImageId;
 use mimeo_engine::status::ChangeReport;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     Dashboard, FAST,
@@ -21,6 +22,8 @@ use super::{
 /// Lines of the history that are looked through for copies that have ended, and how many of these are shown.
 const LOOKED_AT: u64 = 200;
 const SHOWN: usize = 25;
+/// How long "10 s ago" may stay.
+const AGES: Duration = Duration::from_secs(5);
 
 #[derive(Template)]
 #[template(path = "transfers.html")]
@@ -103,17 +106,41 @@ fn line(measured: Measured) -> Line {
     }
 }
 
-/// The newest ends of copies, from the history: what was proven, and what failed. The newest first, each copy once.
+/// The ends of copies, as they were shown last: whoever looks sees the same, and the ledger is read once for all of them.
+#[derive(Default)]
+pub(super) struct Ends(Mutex<Option<Shown>>);
+
+#[derive(Clone)]
+struct Shown {
+    newest: u64,
+    made: Instant,
+    lines: Html,
+}
+
+/// Anew where something has happened since, or the ages are no longer true.
 async fn finished(dashboard: &Dashboard) -> Result<Html, Fault> {
+    let mut shown = dashboard.ends.0.lock().await;
+    let newest = dashboard.engine.last_told().await?;
+    if let Some(shown) = shown.as_ref().filter(|shown| shown.newest == newest && shown.made.elapsed() < AGES) {
+        return Ok(shown.lines.clone());
+    }
+    let lines = ends(dashboard, newest).await?;
+    *shown = Some(Shown { newest, made: Instant::now(), lines: lines.clone() });
+    Ok(lines)
+}
+
+/// The newest ends of copies, from the history: what was proven, and what failed. The newest first, each copy once.
+async fn ends(dashboard: &Dashboard, newest: u64) -> Result<Html, Fault> {
     let (engine, now) = (&dashboard.engine, dashboard.now());
-    let newest = engine.last_told().await?;
     let told = engine.told(newest.saturating_sub(LOOKED_AT), usize::try_from(LOOKED_AT).unwrap_or_default()).await?;
-    let (mut lines, mut shown) = (Vec::new(), BTreeSet::new());
+    let (mut lines, mut seen) = (Vec::new(), BTreeSet::new());
     for (_, ChangeReport { image: id, line, .. }) in told.into_iter().rev() {
-        let Some(store) = line.store.as_ref().filter(|_| line.state == "proven" || line.is_a_failure()) else {
-            continue;
-        };
-        if lines.len() == SHOWN || !shown.insert((id.clone(), store.clone())) {
+        let has_ended = line.state == "proven" || line.is_a_failure();
+        let Some(store) = line.store.as_ref().filter(|_| has_ended) else { continue };
+        if lines.len() == SHOWN {
+            break;
+        }
+        if !seen.insert((id.clone(), store.clone())) {
             continue;
         }
         // Of one that is gone there is nothing to show.

@@ -131,7 +131,7 @@ async fn what_is_refused_for_an_hour_is_given_up_and_the_next_is_told() {
     assert_eq!(first.id, again.id);
     assert!(next.id != first.id && next.event()["subject"] != first.event()["subject"]);
     let delivery = world.board.deliveries().pop_first().unwrap().1;
-    assert_eq!((delivery.given_up, delivery.failed), (1, 2));
+    assert_eq!((delivery.given_up, delivery.failed, delivery.failing_since), (1, 2, None));
 }
 
 #[tokio::test]

@@ -165,6 +165,7 @@ def test_prometheus_takes_it(tmp_path):
     alerts = shutil.copy(DEPLOY / "prometheus/alerts.yml", tmp_path)
     file = tmp_path / "prometheus.yml"
     file.write_text(block_of("monitoring.md", "yaml").text)
+    (tmp_path / "mimeo.token").write_text("of a reader\n")
     done = run([program("promtool", "prometheus"), "check", "config", file])
     assert re.search(rf"Checking {alerts}\n +SUCCESS: [1-9]", done.stdout), done.stdout
     [job] = [each["job_name"] for each in yaml.safe_load(file.read_text())["scrape_configs"]]

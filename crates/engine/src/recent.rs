@@ -129,12 +129,8 @@ impl Recent {
     pub(crate) fn findings(&self, now: &Image) -> Findings {
         let mut stories = self.lock();
         let Some(story) = stories.get_mut(&now.id) else { return Findings::default() };
-        let findings = story.findings(&now.snapshot());
-        if findings != Findings::default() {
-            // One without an answer may still undo more, and its event be taken for another's change.
-            story.patches.retain(|patch| patch.ended.is_none());
-        }
-        findings
+        // Each PATCH is remembered as long as events of its time may come: it may have undone more than is known yet.
+        story.findings(&now.snapshot())
     }
 
     fn number(&self) -> u64 {
@@ -243,7 +239,10 @@ struct Doubt(bool);
 impl Findings {
     fn add(&mut self, more: Self) {
         join(&mut self.undone, &more.undone);
+        // Several PATCHes of one time tell the same.
         self.reports.extend(more.reports);
+        self.reports.sort_unstable();
+        self.reports.dedup();
     }
 
     /// In doubt the stricter value wins: an image that its owner made private must not become public again because of

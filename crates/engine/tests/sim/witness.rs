@@ -56,8 +56,8 @@ pub(crate) struct Sight {
     pub(crate) backends: BTreeSet<String>,
 }
 
-/// How long the engine waits for a probe before a PATCH.
-const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// As long as the engine may wait, before a PATCH, for the slowest of its probes, and then look.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
 
 impl Witness {
     /// Whether the copy waits for its image's own sake, or did so a while ago.

@@ -141,7 +141,7 @@ impl Engine {
             (None, _) if is_doomed && trouble.is_none() => told(Reason::NotWanted, "it is being removed".to_owned()),
             (None, Some(failure)) => failure.into(),
             (None, None) if is_drained => told(Reason::NotWanted, "it is looked at shortly".to_owned()),
-            (None, None) => told(Reason::NotWanted, "nothing: the store is not drained".to_owned()),
+            (None, None) => told(Reason::NotWanted, "the store is not drained: it stays".to_owned()),
         };
         Some(DrainEntry { image: record.image.id.clone(), name: record.image.name.clone(), reason })
     }

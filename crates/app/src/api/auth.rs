@@ -1,7 +1,7 @@
 //! Who may call: the one place that turns a token into a caller with a role.
 //!
-//! Mimeo's own token (`[api] token_file`) is an admin, that of `reader_token_file` a reader. Any other is Keystone's to judge, and the roles that it tells
-//! are matched with `[api] admin_roles` and `reader_roles`.
+//! Mimeo's own token (`[api] token_file`) is an admin, that of `reader_token_file` a reader. Any other is Keystone's to
+//! judge, and the roles that it tells are matched with `[api] admin_roles` and `reader_roles`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

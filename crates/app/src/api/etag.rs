@@ -39,14 +39,11 @@ pub(super) async fn tag(request: Request, next: Next) -> Response {
     Response::from_parts(parts, Body::from(bytes))
 }
 
-/// Whether what a GET would answer now is what the caller has seen. It is looked up only if the caller says what that was.
-pub(super) async fn is_as_seen<T: Serialize>(
-    headers: &HeaderMap,
-    now: impl Future<Output = mimeo_core::Result<T>>,
-) -> Result<(), Problem> {
+/// Whether what a GET would answer now is what the caller has seen, if the caller says what that was.
+pub(super) fn is_as_seen(headers: &HeaderMap, now: &impl Serialize) -> Result<(), Problem> {
     let Some(seen) = headers.get(header::IF_MATCH) else { return Ok(()) };
     let is_known =
-        serde_json::to_vec(&now.await?).is_ok_and(|bytes| is_among(&tag_of(&bytes), seen.to_str().unwrap_or_default()));
+        serde_json::to_vec(now).is_ok_and(|bytes| is_among(&tag_of(&bytes), seen.to_str().unwrap_or_default()));
     if is_known { Ok(()) } else { Err(Problem::changed_meanwhile()) }
 }
 

@@ -124,11 +124,13 @@ impl RbdSink {
         Ok(())
     }
 
-    /// Makes room up to `position` where the size is not known, and much at once.
+    /// Makes room up to `position` where the size is not known, and much at once. Nothing else is under way then: a
+    /// request or a note may have librbd read the image's header anew, and put back the size that was there before.
     async fn grow(&mut self) -> io::Result<()> {
         if self.position <= self.capacity {
             return Ok(());
         }
+        self.settle_all().await?;
         let (image, more) = (Arc::clone(&self.image), self.position.clamp(LEAST * self.sizes.request, GROWTH));
         let capacity = self.position + more;
         blocking(move || image.resize(capacity)).await?;

@@ -42,7 +42,7 @@ struct Patch {
     ended: Option<Instant>,
     /// Glance says that it wrote the image: then one of the events is our own.
     is_written: bool,
-    /// Nobody knows whether it was ever sent.
+    /// Nobody knows whether it was ever sent, nor what the image was then.
     is_inherited: bool,
     before: Snapshot,
     outlived: Outlived,
@@ -84,7 +84,7 @@ impl Recent {
         let mut stories = self.lock();
         let is_under_way = stories.get(&image.id).is_some_and(|story| !story.patches.is_empty());
         if self.began.elapsed() < MEMORY && !is_under_way {
-            let patch = Patch { is_inherited: true, ..Patch::new(self.number(), image) };
+            let patch = Patch { is_inherited: true, began: self.began, ..Patch::new(self.number(), image) };
             stories.entry(image.id.clone()).or_default().patches.push(patch);
         }
     }
@@ -115,6 +115,13 @@ impl Recent {
             Err(Reason::ImageServiceError) => patches[at].ended = Some(Instant::now()),
             Err(_) => drop(patches.remove(at)),
         }
+    }
+
+    /// Whether Glance may still finish a PATCH of the image that nobody waits for: what it undoes shows in the image alone
+    /// where its event is lost.
+    pub(crate) fn may_be_written(&self, image: &ImageId) -> bool {
+        let may_end = |patch: &Patch| patch.ended.is_none() && patch.is_open_for_events();
+        self.lock().get(image).is_some_and(|story| story.patches.iter().any(may_end))
     }
 
     /// Remembers an event's snapshot for as long as a PATCH near it may matter.
@@ -203,13 +210,13 @@ impl Patch {
         now: &Snapshot,
         of: impl Fn(&Snapshot) -> T,
     ) -> Option<(T, Doubt)> {
-        let before = of(&self.before);
+        let before = of(if self.is_inherited { now } else { &self.before });
         let until = self.ended.unwrap_or_else(Instant::now);
         let meanwhile: Vec<(Instant, Timestamp, T)> = events
             .iter()
             .filter(|(at, _)| *at >= self.began && Some(*at) > self.told && *at <= until + LATE)
             // One from before was on its way for long: its sender's change is in `before` already.
-            .filter(|(_, event)| event.updated_at >= self.before.updated_at)
+            .filter(|(_, event)| self.is_inherited || event.updated_at >= self.before.updated_at)
             .map(|(at, event)| (*at, event.updated_at, of(event)))
             .collect();
         let last = meanwhile.iter().rposition(|(_, _, value)| *value != before)?;

@@ -218,6 +218,18 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
         recent.note(&private.id, image().snapshot());
         assert_eq!(recent.findings(&image()).undone.visibility, found, "{late:?} after the start");
     }
+    // Closed before the first look: what the image was before it, nobody knows.
+    for events in [vec![private.clone()], vec![private.clone(), image()]] {
+        let recent = Recent::default();
+        recent.note(&private.id, events[0].snapshot());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        recent.inherit(&private);
+        events[1..].iter().for_each(|event| recent.note(&event.id, event.snapshot()));
+        assert!(recent.may_be_written(&private.id));
+        assert_eq!(recent.findings(&image()).undone.visibility, Some(Private), "{} events", events.len());
+        tokio::time::advance(MEMORY).await;
+        assert!(!recent.may_be_written(&private.id));
+    }
     // Whether there was one nobody knows: its owner may have opened the image for a moment.
     let recent = Recent::default();
     recent.inherit(&private);

@@ -253,7 +253,12 @@ fn registered_means_seen(world: &World, step: &Step<'_>) -> Result<(), String> {
     for change in *changes {
         match change {
             Change::Replica(id, replica) if replica.state == ReplicaState::Registered => {
-                is_seen(world, id, replica)?;
+                // One that was merely read again: whether it is registered is for the next look to say, which may be under way.
+                let old = before.and_then(|before| before.replicas.get(&replica.store));
+                let was = old.is_some_and(|old| (old.state, &old.url) == (replica.state, &replica.url));
+                if !was {
+                    is_seen(world, id, replica)?;
+                }
             }
             Change::Image(row) if before.is_none_or(|before| before.image.observed_at != row.observed_at) => {
                 let record = world.ledger.record(&row.id);

@@ -132,6 +132,7 @@ fn note(world: &World, changes: &[Change]) {
 fn image_of(change: &Change) -> Option<ImageId> {
     match change {
         Change::Image(row) => Some(row.id.clone()),
+        Change::Replica(id, replica) if replica.state == mimeo_core::ReplicaState::Registered => Some(id.clone()),
         Change::Doom(_, object, _) => Some(object.image()),
         _ => None,
     }

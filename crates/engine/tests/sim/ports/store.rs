@@ -255,8 +255,9 @@ pub(super) async fn publish(
     let store = &world.stores[place.0];
     let before = store.bits(&place.1);
     let receipt = closing.await;
-    let mood = world.lock().weather.stores[place.0].mood;
-    if let (Mood::Lying(lie), Some(bits)) = (mood, store.bits(&place.1)) {
+    let (mood, bits) = (world.lock().weather.stores[place.0].mood, store.bits(&place.1));
+    // Where the same bits are already nothing is written: a request that was cut off, and is carried out behind the next.
+    if let (Mood::Lying(lie), Some(bits)) = (mood, bits.filter(|bits| before.as_ref() != Some(bits))) {
         store.tamper(&place.1, Some(untrue(&bits, lie)));
     }
     if store.bits(&place.1) != before {

@@ -96,10 +96,20 @@ impl Recent {
         Open { image, number }
     }
 
-    /// What was undone has been put back. From then on it is its owner's: in doubt it is told, and not put back again.
+    /// What was undone has been put back. From then on it is its owner's: in doubt it is told, and not put back again. But
+    /// of several PATCHes without an answer each may undo it, so one of them is made out to have done it.
     pub(crate) fn has_put_back(&self, image: &ImageId, undone: &Undone) {
+        let mut is_made_out = false;
         for patch in self.lock().get_mut(image).into_iter().flat_map(|story| &mut story.patches) {
+            let is_unanswered = patch.ended.is_none() && !patch.is_inherited;
+            if is_unanswered && is_made_out {
+                // What was told of it is what it may do yet.
+                patch.told = None;
+                continue;
+            }
+            let before = patch.put_back.clone();
             join(&mut patch.put_back, undone);
+            is_made_out |= is_unanswered && patch.put_back != before;
         }
     }
 

@@ -304,6 +304,22 @@ async fn what_was_put_back_is_its_owners_again_from_then_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_patch_without_an_answer_may_undo_what_was_put_back() {
+    let private = with(|image| image.visibility = Private);
+    let recent = Recent::default();
+    for _ in 0..2 {
+        let open = recent.open(&image());
+        recent.close(&open, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer")));
+    }
+    recent.note(&private.id, private.snapshot());
+    for put_back in [Some(Private), Some(Private), None] {
+        let undone = recent.findings(&image()).undone;
+        assert_eq!(undone.visibility, put_back);
+        recent.has_put_back(&private.id, &undone);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_that_outlived_the_patch_hides_no_other_that_was_undone() {
     let protected = with(|image| image.protected = true);
     let deactivated = with(|image| (image.protected, image.status) = (true, ImageStatus::Deactivated));

@@ -14,11 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import requests
+import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from book import DOCS, blocks
 from cloud.base import eventually, free_port
 from cloud.collector import Collector
+from cloud.prometheus import Prometheus
 
 ROOT = Path(__file__).parent.parent
 PROMTOOL = "/usr/bin/promtool"
@@ -106,6 +109,56 @@ def test_metrics_tell_of_copies_lags_outages_and_survive_a_restart(cloud, mimeo,
             cloud.nginx[2].start()
         mimeo.wait_registered(late)
         eventually(lambda: samples(mimeo)["mimeo_oldest_unregistered_seconds"] == 0, 30, "all where they should be")
+
+
+def of_the_guide(target: str) -> dict:
+    """The guide's configuration of Prometheus, with another target, and looking every second."""
+    [block] = [block for block in blocks(DOCS / "monitoring.md") if block.language == "yaml"]
+    config = yaml.safe_load(block.text)
+    [job] = config["scrape_configs"]
+    job |= {"scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
+    return {"global": {"evaluation_interval": "1s"}, **config}
+
+
+def at_once(alerts: str) -> str:
+    """The alerts without their patience."""
+    rules = yaml.safe_load(alerts)
+    for rule in rules["groups"][0]["rules"]:
+        rule.pop("for", None)
+    return yaml.safe_dump(rules)
+
+
+def test_a_prometheus_by_the_guide_fires_what_breaks_and_nothing_else(cloud, mimeo, images):
+    """A store is down, then Glance, then Mimeo itself; and all is quiet before, between and after."""
+    token = mimeo.dir / "reader.token"
+    mimeo.serve(api={"listen": f"127.0.0.1:{mimeo.port}", "reader_token_file": str(token)})
+    mimeo.wait_registered(images.create(b"watched"))
+    alerts = (ROOT / "deploy/prometheus/alerts.yml").read_text()
+    files = {"alerts.yml": at_once(alerts), "mimeo.token": token.read_text()}
+    prometheus = Prometheus(mimeo.dir, of_the_guide(f"127.0.0.1:{mimeo.port}"), files)
+    prometheus.start()
+
+    def is_quiet():
+        return prometheus.value('up{job="mimeo"}') == 1 and prometheus.firing() == {}
+
+    def breaks(peer, alert: str, **labels: str):
+        peer.stop()
+        try:
+            eventually(lambda: alert in prometheus.firing(), 60, f"{alert} fires")
+            told = prometheus.firing()
+            assert told[alert].items() >= labels.items(), told
+            assert told.keys() == {alert}, told
+        finally:
+            peer.start()
+        eventually(is_quiet, 60, f"{alert} is over")
+
+    try:
+        eventually(is_quiet, 60, "it reads the metrics")
+        breaks(cloud.nginx[2], "MimeoStoreDown", store="http3")
+        breaks(cloud.glance, "MimeoGlanceDown")
+        breaks(mimeo, "MimeoDown")
+    finally:
+        prometheus.stop()
 
 
 LEVELS = {"ERROR", "WARN", "INFO", "DEBUG", "TRACE"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import uuid
 
 import requests
@@ -102,6 +103,34 @@ def test_a_lost_role_is_no_deletion(cloud, mimeo, images):
     for image, data in {**made, **later}.items():
         mimeo.wait_registered(image)
         mimeo.assert_complete(image, data)
+
+
+def test_a_lost_role_is_noticed_when_no_image_is_known_any_more(cloud, mimeo, images):
+    """The last image is deleted, so nothing that Mimeo knows of is missing from the lists when its user sees none; its
+    roles tell. An image of which Mimeo never heard names one of the copies, and keeps its bits."""
+    mimeo.serve(gc={"grace": "8s"})
+    (image, data), = registered(mimeo, images, size=1000).items()
+    named = images.mimeo_locations(image)["http1"]
+
+    def is_noted():
+        with sqlite3.connect(mimeo.ledger) as database:
+            return database.execute("SELECT 1 FROM bookmarks WHERE value LIKE '%admin%'").fetchone()
+
+    eventually(is_noted, 30, "with which roles all is seen")
+    images.delete(image)
+    eventually(lambda: mimeo.status(image)["state"] == "retiring", 30, "the image's end is concluded")
+    mimeo.stop()
+    other = images.record()
+    images.add_location(other, named)
+    cloud.keystone.demote("mimeo")
+    mimeo.serve(gc={"grace": "8s"}, events=None)
+    eventually(lambda: any("has lost a role" in line for line in mimeo.log_lines()), 60, "why nothing is removed")
+    always(lambda: all(mimeo.objects(store, image) for store in mimeo.stores), 5, "no copy is removed")
+    cloud.keystone.reset_roles()
+    for store in ("http2", "http3"):
+        eventually(lambda s=store: not mimeo.objects(s, image), 60, f"what nobody names goes from {store}")
+    assert mimeo.objects("http1", image)
+    assert images.download(other) == data
 
 
 def test_a_mass_delete_waits_for_an_operator(mimeo, images):

@@ -6,6 +6,7 @@
 //! a transfer may stand still is the engine's to decide.
 
 use std::{
+    collections::BTreeSet,
     pin::Pin,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -46,6 +47,9 @@ pub trait Registry: Send + Sync {
     /// Whether the token in use is shown, now, to see other projects' private images. Only then does a 404 mean
     /// that an image is gone.
     async fn sees_all(&self) -> Result<bool>;
+
+    /// The roles that the token in use has now, as the identity service says; `None` where there is no such service.
+    async fn roles(&self) -> Result<Option<BTreeSet<String>>>;
 
     /// A page of the images changed at or after `since`, over all projects and hidden ones too: the first page, or the
     /// one that `cursor` leads to. The order is one that changes do not disturb, so that a walk misses no image that is

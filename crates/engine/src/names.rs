@@ -8,7 +8,7 @@ use std::{
 };
 
 use mimeo_core::{
-    Error, Image, ImageId, ImageRow, ImageStatus, Location, ObjectName, Reason, Record, Result, Timestamp,
+    Change, Error, Image, ImageId, ImageRow, ImageStatus, Location, ObjectName, Reason, Record, Result, Timestamp,
 };
 use percent_encoding::percent_decode_str;
 use tokio::sync::oneshot;
@@ -21,6 +21,9 @@ use crate::{
 /// Before it is read: Glance's clock need not be ours.
 const LATELY: Duration = Duration::from_mins(5);
 
+/// The bookmark that has the roles with which the token saw all images, each in a line.
+const ROLES: &str = "roles that see all";
+
 /// The images whose locations name one of certain objects.
 #[derive(Clone)]
 pub(crate) struct Names(BTreeMap<String, BTreeSet<ImageId>>);
@@ -29,7 +32,7 @@ impl Names {
     /// Reads every image's locations. An error where they are not all shown: then nothing may be concluded from them.
     pub(crate) async fn read(engine: &Engine, objects: BTreeSet<String>) -> Result<Self> {
         // A role that comes back while the pages are read leaves out what the first of them did not show.
-        let saw_all = engine.registry.sees_all().await?;
+        let before = Token::now(engine).await?;
         let (mut names, mut seen) = (BTreeMap::<String, BTreeSet<ImageId>>::new(), BTreeSet::new());
         // Shown and hidden images have a list each: one that goes from one to the other meanwhile is in neither, and changed.
         let lately = engine.clock.now().saturating_sub(LATELY).unwrap_or(Timestamp::MIN);
@@ -47,9 +50,8 @@ impl Names {
                 }
             }
         }
-        let saw_all = saw_all && engine.registry.sees_all().await?;
-        if !saw_all && !shows_all_that_live(engine, &seen).await? {
-            return Err(blind("images that are known are not among those that Glance shows to Mimeo: a lost role?"));
+        if let Some(why) = before.min(Token::now(engine).await?).hides(engine, &seen).await? {
+            return Err(blind(why));
         }
         Ok(Self(names))
     }
@@ -133,8 +135,56 @@ pub(crate) fn names_in(location: &Location) -> Vec<String> {
     (0..url.len().saturating_sub(ID)).filter_map(name_at).collect()
 }
 
-/// Whether every image that was there at its last look, or that others told of, is shown. In a cloud without other
-/// projects' private images that is the only sign that the token sees what it should.
+/// What shows that Glance hides nothing from the token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Token {
+    /// Nothing, and it has lost a role with which it saw all.
+    HasLostARole,
+    /// Known images alone: in a cloud without other projects' private images nothing else can.
+    IsAsEver,
+    /// It sees other projects' private images.
+    SeesAll,
+}
+
+impl Token {
+    async fn now(engine: &Engine) -> Result<Self> {
+        if engine.registry.sees_all().await? {
+            return Ok(Self::SeesAll);
+        }
+        let Some(noted) = engine.ledger.bookmark(ROLES).await? else { return Ok(Self::IsAsEver) };
+        let roles = engine.registry.roles().await?;
+        let has_all = roles.is_none_or(|roles| noted.lines().all(|role| roles.contains(role)));
+        Ok(if has_all { Self::IsAsEver } else { Self::HasLostARole })
+    }
+
+    /// Why images may have been there that were not seen.
+    async fn hides(self, engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<Option<&'static str>> {
+        Ok(match self {
+            Self::SeesAll => None,
+            Self::HasLostARole => Some(
+                "Mimeo's user has lost a role with which it was shown all images: give it back, or make a private image in \
+                 another project, which shows that it is not needed",
+            ),
+            Self::IsAsEver if shows_all_that_live(engine, seen).await? => None,
+            Self::IsAsEver => {
+                Some("images that are known are not among those that Glance shows to Mimeo: a lost role?")
+            }
+        })
+    }
+}
+
+/// Notes with which roles the token sees all images. True: it need not be noted again.
+pub(crate) async fn note_roles(engine: &Engine) -> Result<bool> {
+    let Some(roles) = engine.registry.roles().await? else { return Ok(true) };
+    if roles.is_empty() {
+        return Ok(false);
+    }
+    let noted = roles.into_iter().collect::<Vec<_>>().join("\n");
+    engine.ledger.commit(&[Change::Bookmark(ROLES.into(), noted)]).await?;
+    Ok(true)
+}
+
+/// Whether every image that was there at its last look, or that others told of, is shown.
 async fn shows_all_that_live(engine: &Engine, seen: &BTreeSet<ImageId>) -> Result<bool> {
     let mut walk = Records::all(engine.ledger.as_ref());
     while let Some(records) = walk.next().await? {

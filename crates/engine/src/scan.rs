@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Engine,
+    Engine, names,
     walk::{Records, Walk},
 };
 
@@ -21,7 +21,7 @@ const OVERLAP: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
     let (mut full_at, mut failures) = (Instant::now(), 0_u32);
-    let mut before = Before { saw_all: true, missed: 0 };
+    let mut before = Before { saw_all: true, is_noted: false, missed: 0 };
     loop {
         let due = Instant::now() >= full_at;
         let scanned = tokio::select! {
@@ -59,6 +59,8 @@ pub(crate) async fn run(engine: Arc<Engine>, stop: CancellationToken) {
 /// What the scans before this one saw.
 struct Before {
     saw_all: bool,
+    /// With which roles all was seen.
+    is_noted: bool,
     /// How many looks had missed an image by then, that a scan has made good.
     missed: u64,
 }
@@ -88,6 +90,7 @@ async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
         mark_unseen(engine, &seen).await?;
     }
     mimeo_crash::point("scan-walked");
+    before.is_noted = sees_all && (before.is_noted || names::note_roles(engine).await?);
     before.saw_all = sees_all;
     if full && sees_all {
         before.missed = missed;

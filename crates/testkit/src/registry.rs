@@ -353,6 +353,11 @@ impl Registry for FakeRegistry {
         Ok(self.lock().sees_all)
     }
 
+    async fn roles(&self) -> Result<Option<BTreeSet<String>>> {
+        let is_lost = self.lock().faults.contains(&RegistryFault::SeesNothing);
+        Ok(Some(if is_lost { BTreeSet::new() } else { BTreeSet::from(["admin".into()]) }))
+    }
+
     async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {
         self.fails(|fault| match fault {
             RegistryFault::ListFails(reason) => Some(reason),

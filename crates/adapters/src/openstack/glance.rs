@@ -1,10 +1,15 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mimeo_core::{
     Error, Image, ImageId, Location, Reason, Result, Timestamp,
+    identity::Identity,
     ports::{Cursor, Page, Registry, Source, Undone},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
@@ -249,6 +254,14 @@ impl Registry for Glance {
             }
         }
         Ok(false)
+    }
+
+    async fn roles(&self) -> Result<Option<BTreeSet<String>>> {
+        let Some(keystone) = self.0.session.keystone()? else { return Ok(None) };
+        let access = self.0.session.access().await?;
+        let token = access.token.as_ref().and_then(|token| token.to_str().ok()).unwrap_or_default();
+        // Keystone knows nothing of a token that it has revoked.
+        Ok(Some(keystone.whose(token).await?.map(|person| person.roles).unwrap_or_default()))
     }
 
     /// Glance keeps hidden images in a list of their own, so there are two to walk, and the cursor says in which of them

@@ -27,10 +27,14 @@ pub struct Keystone {
 impl Keystone {
     /// Where Mimeo itself logs in; `None` for an image service without Keystone.
     pub fn of(config: &OpenstackConfig) -> Result<Option<Self>> {
-        let Login::Keystone { cloud, .. } = config.login()? else { return Ok(None) };
+        Self::of_login(&config.login()?)
+    }
+
+    pub(super) fn of_login(login: &Login) -> Result<Option<Self>> {
+        let Login::Keystone { cloud, .. } = login else { return Ok(None) };
         let Some(url) = cloud.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()) else { return Ok(None) };
         let failed = |cause| Error::new(Reason::NotAllowed, "no HTTP client can be made").caused_by(cause);
-        let http = trust(client(), &cloud)?.timeout(LOGIN_TIMEOUT).build().map_err(failed)?;
+        let http = trust(client(), cloud)?.timeout(LOGIN_TIMEOUT).build().map_err(failed)?;
         Ok(Some(Self { url: versioned(url), http }))
     }
 

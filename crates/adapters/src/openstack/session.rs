@@ -18,7 +18,10 @@ use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::config::{Endpoint, Login, checked};
+use super::{
+    Keystone,
+    config::{Endpoint, Login, checked},
+};
 use crate::{Live, http::CONNECT_TIMEOUT};
 
 pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +65,11 @@ impl Session {
     /// The next request logs in so. What goes on keeps its token.
     pub(crate) fn renew(&self, how: Login) {
         self.how.set(how);
+    }
+
+    /// Where it logs in; `None` for a service without Keystone.
+    pub(super) fn keystone(&self) -> Result<Option<Keystone>> {
+        Keystone::of_login(&self.how.get())
     }
 
     /// Whether a token is asked for at all.

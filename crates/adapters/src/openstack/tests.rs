@@ -1,7 +1,7 @@
 //! The adapter against a small Keystone and a scripted Glance. The real ones are for the end-to-end tests.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -70,7 +70,7 @@ impl TestCloud {
         let cloud = Shared::new(Mutex::new(Cloud { url, ..Default::default() }));
         let router = Router::new()
             .route("/v3/", get(version))
-            .route("/v3/auth/tokens", post(log_in))
+            .route("/v3/auth/tokens", post(log_in).get(answer))
             .fallback(answer)
             .with_state(cloud.clone());
         let mut server = JoinSet::new();
@@ -314,6 +314,21 @@ async fn only_an_image_kept_from_others_shows_that_all_are_seen() {
     }
     cloud.script([html(500, "no")]);
     assert!(cloud.glance.sees_all().await.is_err());
+}
+
+#[tokio::test]
+async fn keystone_tells_which_roles_the_token_has_now() {
+    let cloud = TestCloud::start().await;
+    let of = |roles: &[&str]| {
+        let roles: Vec<Value> = roles.iter().map(|role| json!({"id": role, "name": role})).collect();
+        let (user, expires_at) = (json!({"name": "mimeo"}), "2026-11-22T18:00:00.000000Z");
+        Json(json!({"token": {"user": user, "roles": roles, "expires_at": expires_at}})).into_response()
+    };
+    cloud.script([of(&["admin", "member"]), html(404, "revoked"), html(500, "no")]);
+    let roles = async || cloud.glance.roles().await;
+    assert_eq!(roles().await.unwrap(), Some(BTreeSet::from(["admin".to_owned(), "member".to_owned()])));
+    assert_eq!(roles().await.unwrap(), Some(BTreeSet::new()));
+    assert!(roles().await.is_err());
 }
 
 #[tokio::test]

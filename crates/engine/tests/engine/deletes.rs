@@ -271,6 +271,21 @@ async fn nothing_is_removed_while_the_token_sees_less_than_it_did() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_role_is_noticed_when_no_image_is_known_any_more() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.delete(&id);
+    world.until("it retires", async || world.state(&id).await == Some(ImageState::Retiring)).await;
+    world.registry.set_sees_all(false);
+    world.registry.inject(RegistryFault::SeesNothing);
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    assert_eq!(world.objects(), 3, "an image that was never heard of may name them");
+    world.registry.heal();
+    world.until("its copies are gone", async || world.objects() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_removed_while_glance_shows_no_locations() {
     for status in [ImageStatus::Active, ImageStatus::Deactivated] {
         let world = World::start(Options::default());

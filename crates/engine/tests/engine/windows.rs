@@ -1,6 +1,7 @@
 //! What is between the reader and the stores: a bounded window that no slow store closes for the others.
 
 use std::{
+    collections::BTreeSet,
     num::NonZero,
     sync::{
         Arc,
@@ -162,6 +163,10 @@ impl Registry for SparseRegistry {
 
     async fn sees_all(&self) -> Result<bool> {
         self.0.sees_all().await
+    }
+
+    async fn roles(&self) -> Result<Option<BTreeSet<String>>> {
+        self.0.roles().await
     }
 
     async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {

@@ -76,6 +76,8 @@ async fn tells_what_an_image_is(registry: &dyn Registry, backstage: &impl Backst
         assert_eq!(hash.value, expected);
     }
     assert!(registry.sees_all().await.unwrap(), "another project's private image is there to be seen");
+    let roles = registry.roles().await.unwrap();
+    assert!(roles.is_none_or(|roles| !roles.is_empty()), "the token has no role");
     backstage.hide(&id).await;
     assert!(look(registry, &id).await.hidden);
     backstage.delete(&id).await;

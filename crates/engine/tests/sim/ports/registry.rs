@@ -1,7 +1,7 @@
 //! The image service behind the weather, with a PATCH as Glance does it: it takes its time, and writes the whole record
 //! back as it was loaded.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -97,6 +97,14 @@ impl Registry for SimRegistry {
     async fn sees_all(&self) -> Result<bool> {
         let act = async { Ok(matches!(self.world().lock().weather.blind, Blindness::None | Blindness::Locations)) };
         self.0.call(Part::Service, || "sees all?".into(), act).await
+    }
+
+    async fn roles(&self) -> Result<Option<BTreeSet<String>>> {
+        let act = async {
+            let is_there = matches!(self.world().lock().weather.blind, Blindness::None | Blindness::Locations);
+            Ok(Some(is_there.then(|| "admin".to_owned()).into_iter().collect()))
+        };
+        self.0.call(Part::Service, || "roles".into(), act).await
     }
 
     async fn changed_since(&self, since: Option<Timestamp>, cursor: Option<&Cursor>) -> Result<Page> {

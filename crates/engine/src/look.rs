@@ -25,9 +25,7 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     let record = engine.ledger.load(id).await?.unwrap_or_else(|| Record::new(id.clone()));
     let sight = observe(engine, &record).await?;
     if let Sight::Present(image) = &sight {
-        if !engine.settings.observe && awaits_a_patch(&record) {
-            engine.recent.inherit(image);
-        }
+        engine.recent.inherit(image, !engine.settings.observe && awaits_a_patch(&record));
         engine.put_back_undone(image).await;
     }
     let concluding = engine.concluding.read().await;

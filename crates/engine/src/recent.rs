@@ -5,7 +5,7 @@
 //! it that differs from before the PATCH, and that is gone after it, was undone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -24,6 +24,8 @@ const LATE: Duration = Duration::from_secs(2);
 pub(crate) struct Recent {
     /// When this process began.
     began: Instant,
+    /// In the time after that in which a PATCH from before it may be finished.
+    looked_at: Mutex<BTreeSet<ImageId>>,
     stories: Mutex<BTreeMap<ImageId, Story>>,
     patches: AtomicU64,
 }
@@ -73,19 +75,25 @@ pub(crate) struct Findings {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { began: Instant::now(), stories: Mutex::default(), patches: AtomicU64::default() }
+        Self {
+            began: Instant::now(),
+            looked_at: Mutex::default(),
+            stories: Mutex::default(),
+            patches: AtomicU64::default(),
+        }
     }
 }
 
 impl Recent {
-    /// A copy of the image waits to be registered: the process before this one may have sent a PATCH for it, which Glance is
-    /// still at work on.
-    pub(crate) fn inherit(&self, image: &Image) {
-        let mut stories = self.lock();
-        let is_under_way = stories.get(&image.id).is_some_and(|story| !story.patches.is_empty());
-        if self.began.elapsed() < MEMORY && !is_under_way {
+    /// At this process's first look a copy of the image waits to be registered (or to be withdrawn): the process before this
+    /// one may have sent a PATCH for it, which Glance is still at work on.
+    pub(crate) fn inherit(&self, image: &Image, waits: bool) {
+        let (mut looked_at, is_late) = (lock(&self.looked_at), self.began.elapsed() >= MEMORY);
+        if is_late {
+            looked_at.clear();
+        } else if looked_at.insert(image.id.clone()) && waits {
             let patch = Patch { is_inherited: true, began: self.began, ..Patch::new(self.number(), image) };
-            stories.entry(image.id.clone()).or_default().patches.push(patch);
+            self.lock().entry(image.id.clone()).or_default().patches.push(patch);
         }
     }
 
@@ -97,7 +105,7 @@ impl Recent {
     }
 
     /// What was undone has been put back. From then on it is its owner's: in doubt it is told, and not put back again. But
-    /// of several PATCHes without an answer each may undo it, so one of them is made out to have done it.
+    /// of several that had no answer each PATCH may undo it, so one of them is made out to have done it.
     pub(crate) fn has_put_back(&self, image: &ImageId, undone: &Undone) {
         let mut is_made_out = false;
         for patch in self.lock().get_mut(image).into_iter().flat_map(|story| &mut story.patches) {
@@ -155,8 +163,12 @@ impl Recent {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ImageId, Story>> {
-        self.stories.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stories)
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Story {
@@ -219,7 +231,7 @@ impl Patch {
         is_alone: bool,
         now: &Snapshot,
         of: impl Fn(&Snapshot) -> T,
-    ) -> Option<(T, Doubt)> {
+    ) -> Option<(T, Evidence)> {
         let before = of(if self.is_inherited { now } else { &self.before });
         let until = self.ended.unwrap_or_else(Instant::now);
         let meanwhile: Vec<(Instant, Timestamp, T)> = events
@@ -244,14 +256,24 @@ impl Patch {
         let is_late = meanwhile[last].0 > until;
         // Another PATCH of ours, without an answer, may have written back by now whatever it had loaded.
         let is_sure = is_alone && !self.is_inherited && !is_late && !is_taken_back;
-        let doubt = !is_sure || meanwhile.len() - last > explained;
-        meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, Doubt(doubt)))
+        let evidence = match meanwhile.len() - last {
+            count if self.is_inherited && count > 1 => Evidence::Explained,
+            count if !is_sure || count > explained => Evidence::Doubtful,
+            _ => Evidence::Sure,
+        };
+        meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, evidence))
     }
 }
 
-/// True: the value may also have been changed back on purpose.
+/// What speaks for it that a value was undone by accident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Doubt(bool);
+enum Evidence {
+    Sure,
+    /// It may also have been changed back on purpose.
+    Doubtful,
+    /// An event tells of that, and nobody knows of a PATCH. Only what is stricter than the value now is worth a word.
+    Explained,
+}
 
 impl Findings {
     fn add(&mut self, more: Self) {
@@ -265,20 +287,23 @@ impl Findings {
     /// In doubt the stricter value wins: an image that its owner made private must not become public again because of
     /// Mimeo, while one that stays private for too long can be opened by a word.
     fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], is_alone: bool, now: &Snapshot) {
-        if let Some((visibility, doubt)) = patch.lost(events, is_alone, now, |event| event.visibility)
+        if let Some((visibility, evidence)) = patch.lost(events, is_alone, now, |event| event.visibility)
+            && let is_stricter = openness(visibility) < openness(now.visibility)
+            && (is_stricter || evidence != Evidence::Explained)
             && !patch.outlived.visibility
         {
             let is_first = patch.put_back.visibility != Some(visibility);
-            match is_first && (!doubt.0 || openness(visibility) < openness(now.visibility)) {
+            match is_first && (is_stricter || evidence == Evidence::Sure) {
                 true => self.undone.visibility = Some(visibility),
                 false => self.reports.push(format!("visibility={visibility}")),
             }
         }
-        if let Some((protected, doubt)) = patch.lost(events, is_alone, now, |event| event.protected)
+        if let Some((protected, evidence)) = patch.lost(events, is_alone, now, |event| event.protected)
+            && (protected || evidence != Evidence::Explained)
             && !patch.outlived.protected
         {
             let is_first = patch.put_back.protected != Some(protected);
-            match is_first && (!doubt.0 || protected) {
+            match is_first && (protected || evidence == Evidence::Sure) {
                 true => self.undone.protected = Some(protected),
                 false => self.reports.push(format!("protected={protected}")),
             }
@@ -287,24 +312,31 @@ impl Findings {
         match patch.lost(events, is_alone, now, |event| event.status).filter(|_| !patch.outlived.status) {
             Some((ImageStatus::Deactivated, _)) if is_first => self.undone.deactivated = Some(true),
             // All others are Glance's own way from the upload on, of which an event may come late.
-            Some((status @ (ImageStatus::Active | ImageStatus::Deactivated), _)) => {
+            Some((status @ (ImageStatus::Active | ImageStatus::Deactivated), evidence))
+                if status == ImageStatus::Deactivated || evidence != Evidence::Explained =>
+            {
                 self.reports.push(format!("status={status}"));
             }
             _ => {}
         }
-        if let Some((name, _)) = patch.lost(events, is_alone, now, |event| event.name.clone()) {
+        if let Some(name) = text(patch.lost(events, is_alone, now, |event| event.name.clone())) {
             self.reports.push(format!("name={:?}", name.unwrap_or_default()));
         }
-        if let Some((tags, _)) = patch.lost(events, is_alone, now, |event| event.tags.clone()) {
+        if let Some(tags) = text(patch.lost(events, is_alone, now, |event| event.tags.clone())) {
             self.reports.push(format!("tags={tags:?}"));
         }
-        if let Some((properties, _)) = patch.lost(events, is_alone, now, |event| event.properties.clone()) {
+        if let Some(properties) = text(patch.lost(events, is_alone, now, |event| event.properties.clone())) {
             let changed = properties.iter().filter(|(key, value)| now.properties.get(*key) != Some(*value));
             let removed = now.properties.keys().filter(|key| !properties.contains_key(*key));
             let keys: Vec<&String> = changed.map(|(key, _)| key).chain(removed).collect();
             self.reports.push(format!("the properties {keys:?}"));
         }
     }
+}
+
+/// Where nothing is stricter than anything else.
+fn text<T>(lost: Option<(T, Evidence)>) -> Option<T> {
+    lost.filter(|(_, evidence)| *evidence != Evidence::Explained).map(|(value, _)| value)
 }
 
 /// The later word counts.

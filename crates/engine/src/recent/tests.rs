@@ -212,8 +212,8 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
     for (late, found) in [(Duration::ZERO, Some(Private)), (MEMORY, None)] {
         let recent = Recent::default();
         tokio::time::advance(late).await;
-        recent.inherit(&image());
-        recent.inherit(&private);
+        recent.inherit(&image(), true);
+        recent.inherit(&private, true);
         recent.note(&private.id, private.snapshot());
         recent.note(&private.id, image().snapshot());
         assert_eq!(recent.findings(&image()).undone.visibility, found, "{late:?} after the start");
@@ -223,16 +223,29 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
         let recent = Recent::default();
         recent.note(&private.id, events[0].snapshot());
         tokio::time::advance(Duration::from_secs(1)).await;
-        recent.inherit(&private);
+        recent.inherit(&private, true);
         events[1..].iter().for_each(|event| recent.note(&event.id, event.snapshot()));
         assert!(recent.may_be_written(&private.id));
         assert_eq!(recent.findings(&image()).undone.visibility, Some(Private), "{} events", events.len());
         tokio::time::advance(MEMORY).await;
         assert!(!recent.may_be_written(&private.id));
     }
+    // What an owner changes before the first look is not lost, and hides nothing that is.
+    let recent = Recent::default();
+    recent.note(&private.id, with(|image| image.name = Some("once".into())).snapshot());
+    recent.note(&private.id, private.snapshot());
+    recent.inherit(&private, true);
+    assert_eq!(recent.findings(&private), Findings::default());
+    assert_eq!(recent.findings(&image()).undone.visibility, Some(Private));
+    // One that waits only since this process looked at it has no such PATCH.
+    let recent = Recent::default();
+    recent.inherit(&image(), false);
+    recent.note(&private.id, private.snapshot());
+    recent.inherit(&private, true);
+    assert_eq!(recent.findings(&image()), Findings::default());
     // Whether there was one nobody knows: its owner may have opened the image for a moment.
     let recent = Recent::default();
-    recent.inherit(&private);
+    recent.inherit(&private, true);
     recent.note(&private.id, image().snapshot());
     assert_eq!(recent.findings(&private).undone.visibility, None);
 }
@@ -271,7 +284,7 @@ async fn what_was_put_back_is_its_owners_again_from_then_on() {
         let recent = Recent::default();
         match outcome {
             // Of the process before.
-            None => recent.inherit(&image()),
+            None => recent.inherit(&image(), true),
             Some(outcome) => {
                 let open = recent.open(&image());
                 recent.close(&open, &outcome.map_err(|reason| mimeo_core::Error::new(reason, "no answer")));

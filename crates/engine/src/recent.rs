@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -48,6 +49,8 @@ struct Patch {
     is_inherited: bool,
     before: Snapshot,
     outlived: Outlived,
+    /// There is more to find once its events have come.
+    waits: bool,
     /// What was put back meanwhile: an event that brings it may be our own.
     put_back: Undone,
 }
@@ -71,6 +74,8 @@ pub(crate) struct Open {
 pub(crate) struct Findings {
     pub(crate) undone: Undone,
     pub(crate) reports: Vec<String>,
+    /// There is more to find once its events have come.
+    waits: bool,
 }
 
 impl Default for Recent {
@@ -135,10 +140,10 @@ impl Recent {
         }
     }
 
-    /// Whether Glance may still finish a PATCH of the image that nobody waits for: what it undoes shows in the image alone
-    /// where its event is lost.
-    pub(crate) fn may_be_written(&self, image: &ImageId) -> bool {
-        let may_end = |patch: &Patch| patch.ended.is_none() && patch.is_open_for_events();
+    /// Whether there may be something to find though no event comes: where Glance may still finish a PATCH that nobody waits
+    /// for, or an event is awaited.
+    pub(crate) fn is_unfinished(&self, image: &ImageId) -> bool {
+        let may_end = |patch: &Patch| patch.waits || patch.ended.is_none() && patch.is_open_for_events();
         self.lock().get(image).is_some_and(|story| story.patches.iter().any(may_end))
     }
 
@@ -187,6 +192,7 @@ impl Story {
             let mut found = Findings::default();
             let is_alone = unanswered.iter().all(|number| *number == patch.number);
             found.merge(patch, &self.events, is_alone, now);
+            patch.waits = mem::take(&mut found.waits);
             if found != Findings::default() {
                 patch.told = Some(Instant::now());
                 findings.add(found);
@@ -203,7 +209,18 @@ impl Patch {
     fn new(number: u64, before: &Image) -> Self {
         let (began, before) = (Instant::now(), before.snapshot());
         let (told, ended, outlived, put_back) = (None, None, Outlived::default(), Undone::default());
-        Self { number, began, told, ended, is_written: false, is_inherited: false, before, outlived, put_back }
+        Self {
+            number,
+            began,
+            told,
+            ended,
+            is_written: false,
+            is_inherited: false,
+            before,
+            outlived,
+            waits: false,
+            put_back,
+        }
     }
 
     fn is_open_for_events(&self) -> bool {
@@ -252,14 +269,14 @@ impl Patch {
             let (earlier, saved) = (&meanwhile[..last], meanwhile[last].1);
             earlier.iter().any(|(_, updated_at, value)| *value == before && *updated_at >= saved)
         };
-        let explained = 1 + usize::from(self.is_written);
         let is_late = meanwhile[last].0 > until;
         // Another PATCH of ours, without an answer, may have written back by now whatever it had loaded.
         let is_sure = is_alone && !self.is_inherited && !is_late && !is_taken_back;
         let evidence = match meanwhile.len() - last {
             count if self.is_inherited && count > 1 => Evidence::Explained,
-            count if !is_sure || count > explained => Evidence::Doubtful,
-            _ => Evidence::Sure,
+            1 if self.is_written && self.is_open_for_events() => Evidence::Early,
+            2 if self.is_written && is_sure => Evidence::Sure,
+            _ => Evidence::Doubtful,
         };
         meanwhile.into_iter().nth(last).map(|(_, _, value)| (value, evidence))
     }
@@ -268,14 +285,30 @@ impl Patch {
 /// What speaks for it that a value was undone by accident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Evidence {
+    /// Our own PATCH's event is the only one behind it.
     Sure,
     /// It may also have been changed back on purpose.
     Doubtful,
-    /// An event tells of that, and nobody knows of a PATCH. Only what is stricter than the value now is worth a word.
+    /// An event tells of that, and nobody knows of a PATCH.
     Explained,
+    /// Events are on their way: our own PATCH's at least, perhaps that of whoever changed it back.
+    Early,
+}
+
+impl Evidence {
+    /// In doubt the stricter value wins, at once. What else is put back, or told, is to be more than a guess.
+    fn is_enough(self, is_stricter: bool) -> bool {
+        is_stricter || matches!(self, Self::Sure | Self::Doubtful)
+    }
 }
 
 impl Findings {
+    fn heeds(&mut self, evidence: Evidence, is_stricter: bool) -> bool {
+        let heeds = evidence.is_enough(is_stricter);
+        self.waits |= !heeds && evidence == Evidence::Early;
+        heeds
+    }
+
     fn add(&mut self, more: Self) {
         join(&mut self.undone, &more.undone);
         // Several PATCHes of one time tell the same.
@@ -289,8 +322,8 @@ impl Findings {
     fn merge(&mut self, patch: &Patch, events: &[(Instant, Snapshot)], is_alone: bool, now: &Snapshot) {
         if let Some((visibility, evidence)) = patch.lost(events, is_alone, now, |event| event.visibility)
             && let is_stricter = openness(visibility) < openness(now.visibility)
-            && (is_stricter || evidence != Evidence::Explained)
             && !patch.outlived.visibility
+            && self.heeds(evidence, is_stricter)
         {
             let is_first = patch.put_back.visibility != Some(visibility);
             match is_first && (is_stricter || evidence == Evidence::Sure) {
@@ -299,8 +332,8 @@ impl Findings {
             }
         }
         if let Some((protected, evidence)) = patch.lost(events, is_alone, now, |event| event.protected)
-            && (protected || evidence != Evidence::Explained)
             && !patch.outlived.protected
+            && self.heeds(evidence, protected)
         {
             let is_first = patch.put_back.protected != Some(protected);
             match is_first && (protected || evidence == Evidence::Sure) {
@@ -313,30 +346,31 @@ impl Findings {
             Some((ImageStatus::Deactivated, _)) if is_first => self.undone.deactivated = Some(true),
             // All others are Glance's own way from the upload on, of which an event may come late.
             Some((status @ (ImageStatus::Active | ImageStatus::Deactivated), evidence))
-                if status == ImageStatus::Deactivated || evidence != Evidence::Explained =>
+                if self.heeds(evidence, status == ImageStatus::Deactivated) =>
             {
                 self.reports.push(format!("status={status}"));
             }
             _ => {}
         }
-        if let Some(name) = text(patch.lost(events, is_alone, now, |event| event.name.clone())) {
+        if let Some((name, evidence)) = patch.lost(events, is_alone, now, |event| event.name.clone())
+            && evidence != Evidence::Explained
+        {
             self.reports.push(format!("name={:?}", name.unwrap_or_default()));
         }
-        if let Some(tags) = text(patch.lost(events, is_alone, now, |event| event.tags.clone())) {
+        if let Some((tags, evidence)) = patch.lost(events, is_alone, now, |event| event.tags.clone())
+            && evidence != Evidence::Explained
+        {
             self.reports.push(format!("tags={tags:?}"));
         }
-        if let Some(properties) = text(patch.lost(events, is_alone, now, |event| event.properties.clone())) {
+        if let Some((properties, evidence)) = patch.lost(events, is_alone, now, |event| event.properties.clone())
+            && evidence != Evidence::Explained
+        {
             let changed = properties.iter().filter(|(key, value)| now.properties.get(*key) != Some(*value));
             let removed = now.properties.keys().filter(|key| !properties.contains_key(*key));
             let keys: Vec<&String> = changed.map(|(key, _)| key).chain(removed).collect();
             self.reports.push(format!("the properties {keys:?}"));
         }
     }
-}
-
-/// Where nothing is stricter than anything else.
-fn text<T>(lost: Option<(T, Evidence)>) -> Option<T> {
-    lost.filter(|(_, evidence)| *evidence != Evidence::Explained).map(|(value, _)| value)
 }
 
 /// The later word counts.

@@ -10,7 +10,7 @@ use crate::{Engine, arrange, ask, copy, look::look, register, turn::Turn};
 
 /// Looks at one image in a row; more means that something undoes the work as fast as it is done.
 const ROUNDS: u32 = 8;
-/// While Glance may still finish a PATCH that had no answer.
+/// While Glance may still finish a PATCH that had no answer, or an event of one is awaited.
 const WATCHED_EVERY: Duration = Duration::from_secs(5);
 
 /// Works off one turn, and settles its mark in the ledger; an error says that the mark is still as it was.
@@ -21,7 +21,7 @@ pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) -> Result<()> {
         Ok(next) => next,
         Err(error) => Some(trouble(&engine, id, &error).await),
     };
-    let watched = engine.recent.may_be_written(id).then(|| engine.clock.now().saturating_add(WATCHED_EVERY));
+    let watched = engine.recent.is_unfinished(id).then(|| engine.clock.now().saturating_add(WATCHED_EVERY));
     let next = next.into_iter().chain(watched.and_then(Result::ok)).min();
     let next = next.map(|due| DirtyMark { image: id.clone(), due });
     mimeo_crash::point("turn-done");

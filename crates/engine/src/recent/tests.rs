@@ -159,7 +159,7 @@ async fn a_second_change_is_found_though_its_event_comes_when_the_first_was_told
     tokio::time::advance(LATE / 2).await;
     recent.note(&protected.id, protected.snapshot());
     let undone = Undone { protected: Some(true), ..Undone::default() };
-    assert_eq!(recent.findings(&image()), Findings { undone, reports: Vec::new() });
+    assert_eq!(recent.findings(&image()), Findings { undone, ..Findings::default() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,10 +225,10 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
         tokio::time::advance(Duration::from_secs(1)).await;
         recent.inherit(&private, true);
         events[1..].iter().for_each(|event| recent.note(&event.id, event.snapshot()));
-        assert!(recent.may_be_written(&private.id));
+        assert!(recent.is_unfinished(&private.id));
         assert_eq!(recent.findings(&image()).undone.visibility, Some(Private), "{} events", events.len());
         tokio::time::advance(MEMORY).await;
-        assert!(!recent.may_be_written(&private.id));
+        assert!(!recent.is_unfinished(&private.id));
     }
     // What an owner changes before the first look is not lost, and hides nothing that is.
     let recent = Recent::default();
@@ -329,6 +329,33 @@ async fn each_patch_without_an_answer_may_undo_what_was_put_back() {
         let undone = recent.findings(&image()).undone;
         assert_eq!(undone.visibility, put_back);
         recent.has_put_back(&private.id, &undone);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_opened_before_all_events_have_come() {
+    let private = with(|image| image.visibility = Private);
+    let (opened, closed) = (image(), private.clone());
+    for (more, found, told) in [
+        // Our own PATCH's.
+        (vec![&private], Some(Public), vec![]),
+        // Its owner has closed it again.
+        (vec![&closed, &private], None, vec!["visibility=public"]),
+        (vec![], None, vec!["visibility=public"]),
+    ] {
+        let recent = Recent::default();
+        let open = recent.open(&private);
+        recent.note(&opened.id, opened.snapshot());
+        recent.close(&open, &Ok(()));
+        assert_eq!(recent.findings(&private), Findings::default());
+        assert!(recent.is_unfinished(&private.id));
+        more.iter().for_each(|event| recent.note(&event.id, event.snapshot()));
+        // With no event more, that was all.
+        tokio::time::advance(if more.is_empty() { LATE } else { LATE / 2 }).await;
+        let findings = recent.findings(&private);
+        assert_eq!(findings.undone.visibility, found, "{} events", more.len());
+        assert_eq!(findings.reports, told, "{} events", more.len());
+        assert!(!recent.is_unfinished(&private.id));
     }
 }
 

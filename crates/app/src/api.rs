@@ -31,7 +31,7 @@ pub(crate) use self::{
     events::{Changes, Numbered},
     problem::Problem,
     rules::known_rule,
-    stores::known_store,
+    stores::{GcPage, known_store},
 };
 use crate::{
     config::{ApiSettings, Config},

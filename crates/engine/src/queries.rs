@@ -182,9 +182,9 @@ impl Engine {
         seen.ledger.clone().or_else(|| seen.last_scan.is_none().then(|| seen.trouble.clone().unwrap_or_else(unseen)))
     }
 
-    pub async fn gc(&self) -> Result<GcReport> {
-        let _turn = self.lists.acquire().await;
-        sweep::report(self).await
+    /// What is to be removed of so many images behind this one.
+    pub async fn gc(&self, after: Option<&ImageId>, limit: usize) -> Result<GcReport> {
+        sweep::report(self, after, limit).await
     }
 
     /// Lets through what the guard holds of a list that was made at this time ([`GcReport::as_of`]).

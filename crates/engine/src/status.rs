@@ -287,16 +287,28 @@ impl From<EventsState> for EventsReport {
     }
 }
 
-/// What the sweeper would remove, or what it holds back (`mimeo gc`).
+/// What the sweeper would remove, or what it holds back (`mimeo gc`): a page of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GcReport {
     /// True: more deletions than the guard lets through; they wait for `--confirm`.
     pub held: bool,
-    /// Objects that no record knew when their store was listed; they wait for `--confirm` too.
+    /// Objects on this page that no record knew when their store was listed; they wait for `--confirm` too.
     pub found: u64,
     /// When the list was made: to confirm it is to confirm what was to go by then.
     pub as_of: Timestamp,
     pub entries: Vec<GcEntry>,
+    /// The image behind which the next page begins. Answers say it as a path.
+    #[serde(skip)]
+    pub next: Option<ImageId>,
+}
+
+impl GcReport {
+    /// With the page behind it. The whole is as old as its beginning.
+    #[must_use]
+    pub fn and(mut self, page: Self) -> Self {
+        self.entries.extend(page.entries);
+        Self { held: self.held || page.held, found: self.found + page.found, next: page.next, ..self }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

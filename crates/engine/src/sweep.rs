@@ -277,13 +277,13 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
     Ok(())
 }
 
-/// What the next sweeps are to do.
-pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
+/// What the next sweeps are to do to so many images behind this one.
+pub(crate) async fn report(engine: &Engine, after: Option<&ImageId>, limit: usize) -> Result<GcReport> {
     // Before the first is read, and between looks: what is not on the list is from later.
     let concluded = engine.concluding.write().await;
     let as_of = engine.clock.now();
     drop(concluded);
-    let (mut entries, mut walk) = (Vec::new(), Records::sweepable(engine.ledger.as_ref()));
+    let mut entries = Vec::new();
     let confirmed = guard::confirmed(engine).await?;
     let (mut found, is_guarded) = (0, engine.health.lock().held_deletes > 0);
     let why = |candidate: &Candidate| {
@@ -301,26 +301,28 @@ pub(crate) async fn report(engine: &Engine) -> Result<GcReport> {
         object: replica.object.as_ref().map(ToString::to_string).unwrap_or_default(),
         store: replica.store.clone(),
     };
-    while let Some(records) = walk.next().await? {
-        for record in records.iter().filter(|record| record.image.gone_at.is_none()) {
-            entries.extend(
-                guard::unwanted(engine, record).into_iter().map(|(replica, since)| waits(record, replica, since)),
-            );
-        }
-        for record in &records {
-            let is_held = is_guarded && record.image.gone_at > Some(confirmed);
-            let candidates = candidates(engine, record, confirmed);
-            found += candidates.iter().filter(|candidate| candidate.waits_for == Some(CONFIRMATION)).count() as u64;
-            entries.extend(candidates.into_iter().map(|candidate| GcEntry {
-                image: record.image.id.clone(),
-                name: record.image.name.clone(),
-                due: candidate.due,
-                held: is_held || candidate.waits_for == Some(CONFIRMATION),
-                why: why(&candidate),
-                object: candidate.object.name.to_string(),
-                store: candidate.object.store,
-            }));
-        }
+    // One more tells whether there is a next page.
+    let mut records = engine.ledger.sweepable(after, limit.saturating_add(1)).await?;
+    let is_last = records.len() <= limit;
+    records.truncate(limit);
+    let next = records.last().filter(|_| !is_last).map(|last| last.image.id.clone());
+    for record in records.iter().filter(|record| record.image.gone_at.is_none()) {
+        entries
+            .extend(guard::unwanted(engine, record).into_iter().map(|(replica, since)| waits(record, replica, since)));
     }
-    Ok(GcReport { held: is_guarded, found, as_of, entries })
+    for record in &records {
+        let is_held = is_guarded && record.image.gone_at > Some(confirmed);
+        let candidates = candidates(engine, record, confirmed);
+        found += candidates.iter().filter(|candidate| candidate.waits_for == Some(CONFIRMATION)).count() as u64;
+        entries.extend(candidates.into_iter().map(|candidate| GcEntry {
+            image: record.image.id.clone(),
+            name: record.image.name.clone(),
+            due: candidate.due,
+            held: is_held || candidate.waits_for == Some(CONFIRMATION),
+            why: why(&candidate),
+            object: candidate.object.name.to_string(),
+            store: candidate.object.store,
+        }));
+    }
+    Ok(GcReport { held: is_guarded, found, as_of, entries, next })
 }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// Images in one answer, at most and unless the caller wants fewer.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 const USUAL: usize = 100;
 
 pub(super) async fn overview(State(engine): State<Arc<Engine>>) -> Answer<Overview> {
@@ -43,10 +43,7 @@ pub(super) struct Which {
 }
 
 pub(super) async fn images(State(engine): State<Arc<Engine>>, Asked(which): Asked<Which>) -> Answer<Page<ImageReport>> {
-    let limit = which.limit.unwrap_or(USUAL);
-    if !(1..=MOST).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit: {limit} is not from 1 to {MOST}")));
-    }
+    let limit = up_to(which.limit, USUAL)?;
     let Which { name: text, state, owner, rule, store, replica, after, .. } = which;
     if let Some(store) = &store {
         known_store(&engine, store).await?;
@@ -61,6 +58,13 @@ pub(super) async fn images(State(engine): State<Arc<Engine>>, Asked(which): Aske
     images.truncate(limit);
     let next = images.last().filter(|_| !is_last).map(|last| next(&filter, &last.id, limit));
     Ok(Json(Page { images, next }))
+}
+
+/// How many images are asked for.
+pub(super) fn up_to(limit: Option<usize>, usual: usize) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(usual);
+    let wrong = || Problem::bad_request(format!("limit: {limit} is not from 1 to {MOST}"));
+    (1..=MOST).contains(&limit).then_some(limit).ok_or_else(wrong)
 }
 
 fn next(filter: &ImageFilter, after: &ImageId, limit: usize) -> String {

@@ -7,16 +7,17 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use mimeo_core::{ImageFilter, Limits, StoreName, Timestamp};
+use mimeo_core::{ImageFilter, ImageId, Limits, StoreName, Timestamp};
 use mimeo_engine::{
     Engine, Refusal,
     status::{DrainReport, GcReport, MoveReport, RenameReport, StoreReport},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
     etag::is_as_seen,
+    images::{MOST, up_to},
     input::{Asked, Body, Id},
     problem::Problem,
     routes::Answer,
@@ -72,8 +73,27 @@ pub(super) async fn move_store(State(engine): State<Arc<Engine>>, Id(name): Id<S
     allowed(engine.move_store(&name).await?)
 }
 
-pub(super) async fn gc(State(engine): State<Arc<Engine>>) -> Answer<GcReport> {
-    Ok(Json(engine.gc().await?))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GcOf {
+    after: Option<ImageId>,
+    limit: Option<usize>,
+}
+
+/// What is to be removed of so many images.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct GcPage {
+    #[serde(flatten)]
+    pub(crate) report: GcReport,
+    /// Where the next ones are; null after the last.
+    pub(crate) next: Option<String>,
+}
+
+pub(super) async fn gc(State(engine): State<Arc<Engine>>, Asked(of): Asked<GcOf>) -> Answer<GcPage> {
+    let limit = up_to(of.limit, MOST)?;
+    let report = engine.gc(of.after.as_ref(), limit).await?;
+    let next = report.next.as_ref().map(|image| format!("/v1/gc?after={image}&limit={limit}"));
+    Ok(Json(GcPage { report, next }))
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,12 @@
 use std::{collections::BTreeSet, fs, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use mimeo_core::{Backoff, CHUNK, ImageState, TimeZone, plan::Policy, policy::Rules, policy::StoreFacts};
+use mimeo_core::{
+    Backoff, CHUNK, Change, ImageId, ImageRow, ImageState, Object, ObjectName, ObjectState, TimeZone,
+    plan::Policy,
+    policy::{Rules, StoreFacts},
+    ports::Ledger,
+};
 use mimeo_engine::{Engine, GcSettings, Parts, ScrubSettings, Settings, StorePart};
 use mimeo_testkit::{FakeClock, FakeRegistry, FakeStore, MemoryLedger, sample};
 use reqwest::Method;
@@ -36,6 +41,7 @@ const LONG: Duration = Duration::from_hours(1);
 struct Api {
     address: SocketAddr,
     registry: FakeRegistry,
+    ledger: Arc<MemoryLedger>,
     settings: ApiSettings,
     _directory: TempDir,
     _serving: JoinSet<anyhow::Result<()>>,
@@ -59,7 +65,8 @@ async fn api_with(metrics_are_open: bool) -> Api {
     let authority = Authority::new(Tokens { admin: token, reader: None }, Some(identity), roles, clock);
     let pace = Pace { scan: LONG, sweep: LONG, scrub: None };
     let watching = Watching { is_open: metrics_are_open, told: follow::Board::default(), pace };
-    let (engine, beside) = (engine(registry.clone(), Arc::default()), Router::new());
+    let ledger = Arc::new(MemoryLedger::default());
+    let (engine, beside) = (engine(registry.clone(), Arc::clone(&ledger)), Router::new());
     serving.spawn(serve(listener, None, engine, authority, watching, beside, CancellationToken::new()));
     let settings = ApiSettings {
         listen: address,
@@ -69,7 +76,7 @@ async fn api_with(metrics_are_open: bool) -> Api {
         metrics_are_open: false,
         tls: None,
     };
-    Api { address, registry, settings, _directory: directory, _serving: serving }
+    Api { address, registry, ledger, settings, _directory: directory, _serving: serving }
 }
 
 /// One that only looks, with a store.
@@ -264,6 +271,41 @@ async fn the_commands_find_an_image_by_its_id_and_have_it_looked_at() {
     client.confirm_gc(list.as_of).await.unwrap();
     let ahead = list.as_of.saturating_add(LONG).unwrap();
     assert!(client.confirm_gc(ahead).await.unwrap_err().message.contains("as_of"));
+}
+
+/// A copy of each of so many images that is to go.
+pub(crate) async fn doom(ledger: &MemoryLedger, images: u32) {
+    for n in 0..images {
+        let object = Object {
+            store: "http1".parse().unwrap(),
+            name: ObjectName::new(&sample::id(n), 1),
+            url: format!("http://http1/{n}"),
+            state: ObjectState::Doomed,
+            since: sample::time(0),
+        };
+        let image = ImageRow::new(sample::id(n));
+        ledger.commit(&[Change::Image(image), Change::Object(object)]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_removed_is_told_page_by_page() {
+    let api = api().await;
+    doom(&api.ledger, 1001).await;
+    let client = Client::new(&api.settings).unwrap();
+    let images: BTreeSet<ImageId> = client.gc().await.unwrap().entries.into_iter().map(|entry| entry.image).collect();
+    assert_eq!(images.len(), 1001, "a command asks for all pages");
+    let page = async |path: String| {
+        let (status, body) = api.get(&path, Some(&api.token())).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let (_, first) = page("/v1/gc?limit=2".into()).await;
+    assert_eq!(first["entries"].as_array().unwrap().len(), 2);
+    let (_, second) = page(first["next"].as_str().unwrap().into()).await;
+    assert_eq!(second["entries"][0]["image"], json!(sample::id(2)), "{first}");
+    let (_, last) = page(format!("/v1/gc?after={}", sample::id(999))).await;
+    assert_eq!((last["entries"].as_array().unwrap().len(), &last["next"]), (1, &Value::Null));
+    assert_eq!(page("/v1/gc?limit=0".into()).await.0, 400);
 }
 
 #[tokio::test]

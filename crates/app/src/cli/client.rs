@@ -17,7 +17,7 @@ use url::Url;
 
 use super::{Failure, Outcome, pinned};
 use crate::{
-    api::{Changes, Page, ProblemBody, token::Token},
+    api::{Changes, GcPage, Page, ProblemBody, token::Token},
     config::ApiSettings,
 };
 
@@ -85,7 +85,14 @@ impl Client {
     }
 
     pub(crate) async fn gc(&self) -> Outcome<GcReport> {
-        self.ask(Method::GET, &["gc"], &[]).await
+        let mut page: GcPage = self.ask(Method::GET, &["gc"], &[]).await?;
+        let mut report = page.report;
+        while let Some(next) = page.next {
+            page =
+                self.read(self.answer(self.http.get(self.at(&next)?).bearer_auth(self.token.reveal())).await?).await?;
+            report = report.and(page.report);
+        }
+        Ok(report)
     }
 
     /// Of the list that was made at this time.
@@ -156,6 +163,11 @@ impl Client {
     pub(crate) async fn verify(&self, id: &ImageId) -> Outcome<Timestamp> {
         let report: VerifyReport = self.ask(Method::POST, &["images", id.as_str(), "verify"], &[]).await?;
         Ok(report.asked_at)
+    }
+
+    /// A path that an answer named.
+    fn at(&self, path: &str) -> Outcome<Url> {
+        self.base.join(path).map_err(|error| Failure::failed(format!("{} names {path}: {error}", self.base)))
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> Outcome<T> {

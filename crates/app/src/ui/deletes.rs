@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{extract::State, response::Redirect};
-use mimeo_engine::status::{GcEntry, GcReport};
+use mimeo_core::Result;
+use mimeo_engine::{
+    Engine,
+    status::{GcEntry, GcReport},
+};
 
 use super::{
     Dashboard,
@@ -17,6 +21,8 @@ use super::{
 
 /// A person looks through no more; the command lists all.
 const ROWS: usize = 500;
+/// Images that are asked for at once.
+const PAGE: usize = 500;
 
 #[derive(Template)]
 #[template(path = "deletes.html")]
@@ -24,6 +30,7 @@ struct Deletes {
     shell: Shell,
     csrf: Option<String>,
     report: GcReport,
+    copies: usize,
     held: usize,
     rows: Vec<Row>,
 }
@@ -39,7 +46,7 @@ struct Row {
 }
 
 pub(super) async fn page(State(dashboard): State<Arc<Dashboard>>, visitor: Visitor) -> Answer {
-    let (report, now) = (dashboard.engine.gc().await?, dashboard.now());
+    let ((report, copies, held), now) = (listed(&dashboard.engine).await?, dashboard.now());
     let row = |entry: &GcEntry| Row {
         id: entry.image.to_string(),
         name: entry.name.clone().unwrap_or_else(|| entry.image.to_string()),
@@ -49,9 +56,22 @@ pub(super) async fn page(State(dashboard): State<Arc<Dashboard>>, visitor: Visit
         held: entry.held,
         why: entry.why.clone(),
     };
-    let rows = report.entries.iter().take(ROWS).map(row).collect();
-    let (csrf, held) = (visitor.may_change(), report.entries.iter().filter(|entry| entry.held).count());
-    html(&Deletes { shell: Shell::new(&dashboard, "/deletes", visitor), csrf, report, held, rows })
+    let (csrf, rows) = (visitor.may_change(), report.entries.iter().take(ROWS).map(row).collect());
+    html(&Deletes { shell: Shell::new(&dashboard, "/deletes", visitor), csrf, report, copies, held, rows })
+}
+
+/// What is to be removed: as many entries as are shown, how many copies there are, and how many of them are held.
+async fn listed(engine: &Engine) -> Result<(GcReport, usize, usize)> {
+    let held_of = |report: &GcReport| report.entries.iter().filter(|entry| entry.held).count();
+    let mut report = engine.gc(None, PAGE).await?;
+    let (mut copies, mut held) = (report.entries.len(), held_of(&report));
+    while let Some(after) = report.next.clone() {
+        report.entries.truncate(ROWS);
+        let page = engine.gc(Some(&after), PAGE).await?;
+        (copies, held) = (copies + page.entries.len(), held + held_of(&page));
+        report = report.and(page);
+    }
+    Ok((report, copies, held))
 }
 
 const UNSEEN: &str = "Nothing was confirmed: it is not known which list you saw. Look again.";

@@ -14,7 +14,7 @@ use super::{Dashboard, router};
 use crate::{
     api::{
         auth::{Authority, Tokens, tests::FakeIdentity},
-        tests::engine,
+        tests::{doom, engine},
         token::Token,
     },
     config::RoleNames,
@@ -377,6 +377,15 @@ async fn copies_that_ended_are_shown_however_quick_they_were() {
     }
     let page = site.get(&mut admin, "/transfers").await.body;
     assert_eq!((page.matches("id=\"f-").count(), page.contains(">quick</a>")), (1, true), "{page}");
+}
+
+#[tokio::test]
+async fn of_many_deletions_some_are_shown_and_all_are_counted() {
+    let site = site().await;
+    doom(&site.ledger, 501).await;
+    let mut browser = site.browser_of("own").await;
+    let page = site.get(&mut browser, "/deletes").await;
+    assert!(page.body.contains("500 of 501 are shown"), "{}", page.body.len());
 }
 
 #[tokio::test]

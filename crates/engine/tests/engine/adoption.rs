@@ -77,7 +77,7 @@ async fn an_adopted_copy_that_is_bad_is_made_anew_and_the_good_ones_are_not() {
     assert_eq!(world.opened(), opened + 1);
     let good = world.stores[1].objects().into_iter().find(|object| *object != bad).unwrap();
     assert_eq!(world.stores[1].bits(&good).unwrap(), sample::bits(100_000));
-    let gc = world.engine.gc().await.unwrap();
+    let gc = world.engine.gc(None, 1000).await.unwrap();
     assert_eq!(gc.entries.iter().map(|entry| entry.object.as_str()).collect::<Vec<_>>(), [bad.as_str()]);
 }
 
@@ -106,7 +106,9 @@ async fn an_image_without_a_hash_is_copied_anew_before_its_old_copies_go() {
     let old = world.stores[0].objects()[0].clone();
     world.lose_the_ledger().await;
     world.registered(&id).await;
-    let gc = async || world.engine.gc().await.unwrap().entries.iter().map(|it| it.object.clone()).collect::<Vec<_>>();
+    let gc = async || {
+        world.engine.gc(None, 1000).await.unwrap().entries.iter().map(|it| it.object.clone()).collect::<Vec<_>>()
+    };
     world.until("the old one is to go", async || gc().await == [old.to_string()]).await;
     let new = world.stores[0].objects().into_iter().find(|object| *object != old).unwrap();
     assert!(world.locations(&id).contains(&world.stores[0].location(&new)));
@@ -153,7 +155,7 @@ async fn what_only_a_listing_shows_is_adopted_if_it_is_of_use_and_waits_for_an_o
     world.assert_good_copies(&id, 3);
     tokio::time::sleep(Duration::from_hours(1)).await;
     assert_eq!(world.objects(), 5);
-    let gc = world.engine.gc().await.unwrap();
+    let gc = world.engine.gc(None, 1000).await.unwrap();
     assert_eq!(gc.found, 2, "{gc:?}");
     world.confirm().await;
     world.until("they are gone", async || world.objects() == 3).await;
@@ -172,7 +174,7 @@ async fn a_store_that_cannot_be_listed_keeps_no_copy_waiting_for_ever_and_is_lis
     world.assert_good_copies(&id, 3);
     world.stores[0].tamper(&ObjectName::new(&sample::id(9), 3), Some(sample::bits(7)));
     world.stores[0].heal();
-    world.until("it is listed", async || world.engine.gc().await.unwrap().found == 1).await;
+    world.until("it is listed", async || world.engine.gc(None, 1000).await.unwrap().found == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,7 +209,7 @@ async fn an_old_ledger_finds_what_was_made_since_and_what_is_gone() {
         world.registered(id).await;
     }
     world.until("the deleted one is forgotten", async || world.state(&deleted).await.is_none()).await;
-    let settled = async || world.engine.gc().await.unwrap().entries.is_empty();
+    let settled = async || world.engine.gc(None, 1000).await.unwrap().entries.is_empty();
     world.until("what the old ledger held in vain is forgotten", settled).await;
     for id in [&kept, &repaired, &new] {
         world.assert_good_copies(id, 3);
@@ -267,7 +269,7 @@ async fn what_cannot_go_because_its_store_is_not_enabled_is_told_and_goes_when_i
     world.serve();
     world.delete(&id);
     world.until("the others are gone", async || world.objects() == 0).await;
-    let entries = world.engine.gc().await.unwrap().entries;
+    let entries = world.engine.gc(None, 1000).await.unwrap().entries;
     assert!(entries.len() == 1 && entries[0].why.contains("its store is not enabled"), "{entries:?}");
     world.stop().await;
     world.stores.push(third);

@@ -171,7 +171,7 @@ async fn many_deletes_at_once_wait_for_an_operator() {
     }
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 18);
-    assert!(world.engine.gc().await.unwrap().held);
+    assert!(world.engine.gc(None, 1000).await.unwrap().held);
     assert_eq!(world.engine.overview().await.unwrap().held_deletes, 4);
     world.confirm().await;
     world.until("the deletes went through", async || world.objects() == 6).await;
@@ -187,7 +187,7 @@ async fn only_what_was_on_the_list_is_confirmed() {
     ids[..3].iter().for_each(|id| world.delete(id));
     let held = async || world.engine.overview().await.unwrap().held_deletes;
     world.until("three are held", async || held().await == 3).await;
-    let list = world.engine.gc().await.unwrap();
+    let list = world.engine.gc(None, 1000).await.unwrap();
     assert!(list.entries.len() == 9 && list.entries.iter().all(|entry| entry.held), "{list:?}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     ids[3..6].iter().for_each(|id| world.delete(id));

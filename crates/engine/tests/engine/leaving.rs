@@ -125,7 +125,7 @@ async fn a_mistyped_rule_removes_no_mass_of_copies_not_even_after_a_restart() {
     world.restart(|world| world.options.rules = &[(&["store1"], None)]).await;
     tokio::time::sleep(Duration::from_mins(30)).await;
     assert_eq!(held(&world), [6, 6]);
-    let report = world.engine.gc().await.unwrap();
+    let report = world.engine.gc(None, 1000).await.unwrap();
     assert!(report.held && report.entries.iter().all(|entry| entry.store == name("store0")));
     assert_eq!((report.entries.len(), world.engine.overview().await.unwrap().held_deletes), (6, 6));
     world.restart(|_| ()).await;
@@ -152,10 +152,10 @@ async fn unwanted_copies_and_deletions_count_together_also_across_a_restart() {
     world.restart(|world| world.options.rules = &[(&["store1"], None)]).await;
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 6, "three more within the hour, of unwanted copies, and before a restart");
-    assert!(world.engine.gc().await.unwrap().held);
+    assert!(world.engine.gc(None, 1000).await.unwrap().held);
     world.restart(|world| world.options.rules = &[]).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(!world.engine.gc().await.unwrap().held, "nothing waits any more");
+    assert!(!world.engine.gc(None, 1000).await.unwrap().held, "nothing waits any more");
     world.delete(&ids[3]);
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert_eq!(world.objects(), 6, "a fourth deletion within the hour");

@@ -202,7 +202,7 @@ impl World {
 
     /// Lets go what is on the list of what is to go.
     pub(crate) async fn confirm(&self) {
-        let seen = self.engine.gc().await.unwrap().as_of;
+        let seen = self.engine.gc(None, 1000).await.unwrap().as_of;
         self.engine.confirm_gc(seen).await.unwrap().unwrap();
     }
 

@@ -77,13 +77,13 @@ async fn help(story: &mut Story) {
     let Some(serving) = &story.serving else { return };
     let engine = std::sync::Arc::clone(&serving.engine);
     let is_held = engine.overview().await.is_ok_and(|overview| overview.held_deletes > 0);
-    if let Some(report) = engine.gc().await.ok().filter(|report| report.found > 0 || is_held) {
+    if let Some(report) = engine.gc(None, 1000).await.ok().filter(|report| report.found > 0 || is_held) {
         story.world.tell(|| "confirm".into());
         story.world.lock().witness.confirm();
         let _ = engine.confirm_gc(report.as_of).await;
     }
     // A store refused to remove them.
-    for entry in engine.gc().await.map(|report| report.entries).unwrap_or_default() {
+    for entry in engine.gc(None, 1000).await.map(|report| report.entries).unwrap_or_default() {
         if entry.why.contains("mimeo replicate") {
             let _ = engine.replicate(&entry.image).await;
         }

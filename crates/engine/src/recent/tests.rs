@@ -349,7 +349,9 @@ async fn nothing_is_opened_before_all_events_have_come() {
         recent.close(&open, &Ok(()));
         assert_eq!(recent.findings(&private), Findings::default());
         assert!(recent.is_unfinished(&private.id));
-        more.iter().for_each(|event| recent.note(&event.id, event.snapshot()));
+        for event in &more {
+            recent.note(&event.id, event.snapshot());
+        }
         // With no event more, that was all.
         tokio::time::advance(if more.is_empty() { LATE } else { LATE / 2 }).await;
         let findings = recent.findings(&private);

@@ -39,7 +39,7 @@ class Prometheus(Server):
         found = self._asked("query", query=expression)["result"]
         return float(found[0]["value"][1]) if found else None
 
-    def firing(self) -> dict[str, dict[str, str]]:
-        """The labels of each alert that fires, by the alert's name."""
+    def firing(self) -> set[tuple[str, str | None]]:
+        """The alerts that fire, each with the store that it is about, if it is about one."""
         alerts = [alert["labels"] for alert in self._asked("alerts")["alerts"] if alert["state"] == "firing"]
-        return {labels["alertname"]: labels for labels in alerts}
+        return {(labels["alertname"], labels.get("store")) for labels in alerts}

@@ -176,7 +176,9 @@ impl Token {
 /// Notes with which roles the token sees all images. True: it need not be noted again.
 pub(crate) async fn note_roles(engine: &Engine) -> Result<bool> {
     let Some(roles) = engine.registry.roles().await? else { return Ok(true) };
-    if roles.is_empty() {
+    // It had them before and after it was seen to see all.
+    let is_sure = engine.registry.sees_all().await? && engine.registry.roles().await?.as_ref() == Some(&roles);
+    if roles.is_empty() || !is_sure {
         return Ok(false);
     }
     let noted = roles.into_iter().collect::<Vec<_>>().join("\n");

@@ -143,7 +143,7 @@ impl Recent {
     /// Whether there may be something to find though no event comes: where Glance may still finish a PATCH that nobody waits
     /// for, or an event is awaited.
     pub(crate) fn is_unfinished(&self, image: &ImageId) -> bool {
-        let may_end = |patch: &Patch| patch.waits || patch.ended.is_none() && patch.is_open_for_events();
+        let may_end = |patch: &Patch| patch.is_awaited() || patch.ended.is_none() && patch.is_open_for_events();
         self.lock().get(image).is_some_and(|story| story.patches.iter().any(may_end))
     }
 
@@ -193,10 +193,10 @@ impl Story {
             let is_alone = unanswered.iter().all(|number| *number == patch.number);
             found.merge(patch, &self.events, is_alone, now);
             patch.waits = mem::take(&mut found.waits);
-            if found != Findings::default() {
+            if found != Findings::default() && !patch.waits {
                 patch.told = Some(Instant::now());
-                findings.add(found);
             }
+            findings.add(found);
         }
         // Where every event must have come there is nothing left to find.
         self.patches.retain(Patch::is_open_for_events);
@@ -231,6 +231,10 @@ impl Patch {
         }
     }
 
+    fn is_awaited(&self) -> bool {
+        self.waits && self.ended.is_some_and(|ended| ended.elapsed() < MEMORY)
+    }
+
     /// A change of another's that has outlived the PATCH was not undone by it, whoever takes it back later.
     fn outlived_by(&mut self, now: &Snapshot) {
         if self.ended.is_some() {
@@ -253,13 +257,18 @@ impl Patch {
         let until = self.ended.unwrap_or_else(Instant::now);
         let meanwhile: Vec<(Instant, Timestamp, T)> = events
             .iter()
-            .filter(|(at, _)| *at >= self.began && Some(*at) > self.told && *at <= until + LATE)
+            .filter(|(at, _)| *at >= self.began && Some(*at) > self.told)
             // One from before was on its way for long: its sender's change is in `before` already.
             .filter(|(_, event)| self.is_inherited || event.updated_at >= self.before.updated_at)
             .map(|(at, event)| (*at, event.updated_at, of(event)))
             .collect();
-        let last = meanwhile.iter().rposition(|(_, _, value)| *value != before)?;
+        let last = meanwhile.iter().rposition(|(at, _, value)| *at <= until + LATE && *value != before)?;
         if of(now) != before {
+            return None;
+        }
+        // A backlog of events is older than any PATCH that Glance may be at work on.
+        let (saved, written) = (meanwhile[last].1, meanwhile.get(last + 1).map_or(now.updated_at, |(_, at, _)| *at));
+        if self.is_inherited && written > saved.saturating_add(MEMORY).unwrap_or(Timestamp::MAX) {
             return None;
         }
         // One event after it is our own PATCH's, unless the image was written again after that event.
@@ -274,7 +283,7 @@ impl Patch {
         let is_sure = is_alone && !self.is_inherited && !is_late && !is_taken_back;
         let evidence = match meanwhile.len() - last {
             count if self.is_inherited && count > 1 => Evidence::Explained,
-            1 if self.is_written && self.is_open_for_events() => Evidence::Early,
+            _ if self.is_written && self.is_open_for_events() => Evidence::Early,
             2 if self.is_written && is_sure => Evidence::Sure,
             _ => Evidence::Doubtful,
         };

@@ -90,7 +90,7 @@ async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
         mark_unseen(engine, &seen).await?;
     }
     mimeo_crash::point("scan-walked");
-    before.is_noted = sees_all && (before.is_noted || names::note_roles(engine).await?);
+    before.is_noted = sees_all && (before.is_noted || is_noted(engine).await);
     before.saw_all = sees_all;
     if full && sees_all {
         before.missed = missed;
@@ -100,6 +100,18 @@ async fn scan(engine: &Engine, due: bool, before: &mut Before) -> Result<bool> {
         engine.ledger.commit(&[Change::Bookmark(BOOKMARK.into(), newest.to_string())]).await?;
     }
     Ok(full)
+}
+
+/// Notes with which roles all is seen. What comes of a scan does not hang on it: the next one tries again.
+async fn is_noted(engine: &Engine) -> bool {
+    names::note_roles(engine).await.unwrap_or_else(|error| {
+        tracing::warn!(
+            reason = error.reason.code(),
+            error = error.chain(),
+            "it is not noted with which roles Mimeo sees all images"
+        );
+        false
+    })
 }
 
 /// Whether an image is hidden that its last look showed. Where no list shows that the token sees all, because no project has

@@ -280,7 +280,7 @@ async fn look_again(engine: &Engine, id: &ImageId) -> Result<()> {
 /// What the next sweeps are to do to so many images behind this one.
 pub(crate) async fn report(engine: &Engine, after: Option<&ImageId>, limit: usize) -> Result<GcReport> {
     // Before the first is read, and between looks: what is not on the list is from later.
-    let concluded = engine.concluding.write().await;
+    let concluded = if after.is_none() { Some(engine.concluding.write().await) } else { None };
     let as_of = engine.clock.now();
     drop(concluded);
     let mut entries = Vec::new();

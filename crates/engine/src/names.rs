@@ -11,7 +11,7 @@ use mimeo_core::{
     Change, Error, Image, ImageId, ImageRow, ImageStatus, Location, ObjectName, Reason, Record, Result, Timestamp,
 };
 use percent_encoding::percent_decode_str;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     Engine,
@@ -20,6 +20,9 @@ use crate::{
 
 /// Before it is read: Glance's clock need not be ours.
 const LATELY: Duration = Duration::from_mins(5);
+
+/// So long a service may go by what Keystone has told it of a token.
+const CACHED: Duration = Duration::from_mins(5);
 
 /// The bookmark that has the roles with which the token saw all images, each in a line.
 const ROLES: &str = "roles that see all";
@@ -77,6 +80,8 @@ fn has_bits(image: &Image) -> bool {
 pub(crate) struct Naming {
     asked: Mutex<Vec<Question>>,
     reading: tokio::sync::Mutex<()>,
+    /// When the token was last seen to have lost a role.
+    lost: Mutex<Option<Instant>>,
 }
 
 struct Question {
@@ -154,7 +159,12 @@ impl Token {
         let Some(noted) = engine.ledger.bookmark(ROLES).await? else { return Ok(Self::IsAsEver) };
         let roles = engine.registry.roles().await?;
         let has_all = roles.is_none_or(|roles| noted.lines().all(|role| roles.contains(role)));
-        Ok(if has_all { Self::IsAsEver } else { Self::HasLostARole })
+        let mut lost = engine.naming.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if !has_all {
+            *lost = Some(Instant::now());
+        }
+        // Glance need not know yet that it has them again.
+        Ok(if lost.is_none_or(|at| at.elapsed() >= CACHED) { Self::IsAsEver } else { Self::HasLostARole })
     }
 
     /// Why images may have been there that were not seen.

@@ -88,8 +88,7 @@ impl Client {
         let mut page: GcPage = self.ask(Method::GET, &["gc"], &[]).await?;
         let mut report = page.report;
         while let Some(next) = page.next {
-            page =
-                self.read(self.answer(self.http.get(self.at(&next)?).bearer_auth(self.token.reveal())).await?).await?;
+            page = self.read(self.answer(self.to(Method::GET, self.at(&next)?)).await?).await?;
             report = report.and(page.report);
         }
         Ok(report)
@@ -193,6 +192,10 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
+        self.to(method, url)
+    }
+
+    fn to(&self, method: Method, url: Url) -> RequestBuilder {
         self.http.request(method, url).bearer_auth(self.token.reveal())
     }
 

@@ -282,6 +282,8 @@ async fn a_lost_role_is_noticed_when_no_image_is_known_any_more() {
     tokio::time::sleep(Duration::from_mins(30)).await;
     assert_eq!(world.objects(), 3, "an image that was never heard of may name them");
     world.registry.heal();
+    tokio::time::sleep(Duration::from_mins(4)).await;
+    assert_eq!(world.objects(), 3, "Glance need not know yet that the role is back");
     world.until("its copies are gone", async || world.objects() == 0).await;
 }
 

@@ -27,7 +27,7 @@ use crate::{
     policy::{Rules, StoreFacts, Wanted},
 };
 
-pub use adopt::Shown;
+pub use adopt::{Shown, can_be_proven};
 
 /// A property that marks `mimeo check`'s own test image: `serve` leaves it to the command that made it.
 pub const CHECK_PROPERTY: &str = "mimeo_check";

@@ -1,7 +1,7 @@
 //! What the sweeper could not remove when it last tried, why, and when it tries again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,7 +17,10 @@ const REST: Duration = Duration::from_mins(15);
 const REFUSALS: u32 = 3;
 
 #[derive(Default)]
-pub(crate) struct Leftovers(Mutex<BTreeMap<(StoreName, ObjectName), Leftover>>);
+pub(crate) struct Leftovers {
+    left: Mutex<BTreeMap<(StoreName, ObjectName), Leftover>>,
+    spared: Mutex<BTreeSet<(StoreName, ObjectName)>>,
+}
 
 struct Leftover {
     why: ReasonReport,
@@ -73,8 +76,14 @@ impl Leftovers {
         is_new
     }
 
+    /// Whether the object is to be spared: once, and not again.
+    pub(crate) fn spares(&self, object: &Object) -> bool {
+        self.spared.lock().unwrap_or_else(PoisonError::into_inner).insert(key(object))
+    }
+
     /// The object is gone. True: the store refused others, and seems to do so no more, so that they are tried again.
     pub(crate) fn removed(&self, object: &Object) -> bool {
+        self.spared.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(object));
         let mut leftovers = self.lock();
         leftovers.remove(&key(object));
         end_rests(leftovers.iter_mut().filter(|((store, _), _)| *store == object.store))
@@ -86,7 +95,7 @@ impl Leftovers {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(StoreName, ObjectName), Leftover>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,12 +9,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::future::join_all;
 use mimeo_core::{
     Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, StoreName,
-    Timestamp, place, without_credentials,
+    Timestamp, place, plan, without_credentials,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Engine, guard,
+    Engine, StorePart, guard,
     names::Names,
     orders, prove,
     register::PROBE_LIMIT,
@@ -198,6 +198,14 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
             look_again(engine, &id).await?;
             continue;
         }
+        if let Some(record) = &record
+            && may_be_the_only_one(engine, part, record, &object).await?
+        {
+            tracing::warn!(store = %object.store, object = %object.name, "not removed: no other copy is known to be right; it is read again");
+            keep(engine, &object).await?;
+            look_again(engine, &id).await?;
+            continue;
+        }
         if sabotage::is(Bug::ForgottenBeforeDeleted) {
             engine.ledger.commit(&[Change::ObjectGone(object.store.clone(), object.name.clone())]).await?;
         }
@@ -260,10 +268,23 @@ pub(crate) async fn is_last(engine: &Engine, record: &Record, object: &Object) -
 
 /// Whether the ledger has another copy that was found right.
 fn has_other_good(record: &Record, object: &Object) -> bool {
-    record.replicas.values().any(|other| other.store != object.store && other.is_good())
+    record.replicas.values().any(|other| other.object.as_ref() != Some(&object.name) && other.is_good())
 }
 
-/// It is the only one that is right: the others are made of it before it goes.
+/// Whether it was given up while there were others, is wanted again, and is whole, when the ledger knows no copy that is right: it is read
+/// once more before it goes.
+async fn may_be_the_only_one(engine: &Engine, part: &StorePart, record: &Record, object: &Object) -> Result<bool> {
+    let is_wanted = record.image.gone_at.is_none() && record.image.wanted.contains(&object.store);
+    if object.state != ObjectState::Doomed || !is_wanted || has_other_good(record, object) {
+        return Ok(false);
+    }
+    let Some(image) = engine.registry.look(&record.image.id).await? else { return Ok(false) };
+    let Some(size) = image.size.filter(|_| plan::can_be_proven(&image)) else { return Ok(false) };
+    let is_whole = prove::probe(part, &object.name, size, PROBE_LIMIT).await.is_ok();
+    Ok(is_whole && engine.leftovers.spares(object))
+}
+
+/// It is, or may be, the only one that is right: the others are made of it before it goes.
 async fn keep(engine: &Engine, object: &Object) -> Result<()> {
     let kept = Object { state: ObjectState::Kept, since: engine.clock.now(), ..object.clone() };
     engine.ledger.commit(&[Change::Object(kept)]).await

@@ -2,7 +2,7 @@
 //! and may become the replica's object. Whether it is right is for its proof to say.
 
 use super::{Observation, Plan, doom};
-use crate::{Change, Image, ImageStatus, Object, ObjectName, ObjectState, Replica, ReplicaState, StoreName};
+use crate::{Change, Image, ImageStatus, Object, ObjectName, ObjectState, Record, Replica, ReplicaState, StoreName};
 
 /// A location of the image that leads exactly to where a store of the configuration puts an object of Mimeo's own making
 /// for this very image.
@@ -49,15 +49,21 @@ pub(super) fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, repl
     }
 }
 
-/// A replica that has no object takes one that nobody holds, the newest there is.
-pub(super) fn unheld(plan: &mut Plan, seen: &Observation<'_>, image: &Image, replica: Replica) -> Replica {
+/// A replica that has no object takes one that nobody holds, the newest there is. Where nothing wants it, what was only found is left alone.
+pub(super) fn unheld(
+    plan: &mut Plan,
+    seen: &Observation<'_>,
+    image: &Image,
+    is_wanted: bool,
+    replica: Replica,
+) -> Replica {
     let is_of_use = image.status == ImageStatus::Active && can_be_proven(image);
     let is_given_up = |object: &Object| {
         let dooms = |change: &Change| matches!(change, Change::Doom(store, name, _) if *store == object.store && *name == object.name);
         plan.changes.iter().any(dooms)
     };
     let stands_free = |object: &&Object| {
-        let is_there = matches!(object.state, ObjectState::Kept | ObjectState::Found);
+        let is_there = object.state == ObjectState::Kept || (is_wanted && object.state == ObjectState::Found);
         object.store == replica.store && is_there && !is_given_up(object)
     };
     let newest = seen.record.objects.iter().filter(stands_free).max_by_key(|object| object.name.attempt());
@@ -68,6 +74,11 @@ pub(super) fn unheld(plan: &mut Plan, seen: &Observation<'_>, image: &Image, rep
         }
         _ => replica,
     }
+}
+
+/// Whether there is an object that was closed, and that a replica which gives up its own may take.
+pub(super) fn has_whole(record: &Record, store: &StoreName) -> bool {
+    record.objects.iter().any(|object| object.store == *store && object.state == ObjectState::Kept)
 }
 
 /// A replica that is registered needs no other object at its store.
@@ -83,7 +94,7 @@ pub(super) fn surplus(plan: &mut Plan, seen: &Observation<'_>, replica: &Replica
 }
 
 /// An image without a hash has nothing that would show that a copy is its own: such a copy is made anew.
-pub(super) fn can_be_proven(image: &Image) -> bool {
+pub fn can_be_proven(image: &Image) -> bool {
     image.hash.is_some() && image.size.is_some_and(|size| size > 0)
 }
 

@@ -47,7 +47,7 @@ pub(super) fn step(
     if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !is_kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
         let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
-        let is_of_use = is_of_use && !has_failed_too_often(&replica);
+        let is_of_use = is_of_use && !has_failed_too_often(&replica) && !adopt::has_whole(seen.record, &replica.store);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());
@@ -56,9 +56,7 @@ pub(super) fn step(
     if replica.state == R::Copying {
         replica.state = R::Wanted;
     }
-    if is_wanted {
-        replica = adopt::unheld(plan, seen, image, replica);
-    }
+    replica = adopt::unheld(plan, seen, image, is_wanted, replica);
     // One that a location shows must be right, wanted or not.
     let is_shown = replica.state == R::Stored && replica.url.as_deref().is_some_and(|url| image.has_location(url));
     if !(is_wanted || is_shown) || image.status != ImageStatus::Active {

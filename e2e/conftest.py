@@ -35,6 +35,13 @@ def pytest_configure():
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
 
 
+def pytest_collection_modifyitems(items):
+    """A file's tests with `storage` come last: each change between a Glance with those stores and one without is a
+    restart."""
+    files = list(dict.fromkeys(item.path for item in items))
+    items.sort(key=lambda item: (files.index(item.path), "storage" in item.fixturenames))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

@@ -54,7 +54,12 @@ pub(crate) fn of(kind: &str, options: &[&str]) -> Stores {
                 known_hosts: known_hosts.into(),
             };
             let store = SftpStore::new(config).unwrap();
-            vec![Box::new(store.clone()), Box::new(store.with_request(1000))]
+            let mut stores: Stores = vec![Box::new(store.clone())];
+            // Once is enough: how it logged in makes no difference to that.
+            if !matches!(*login, "agent" | "password") {
+                stores.push(Box::new(store.with_request(1000)));
+            }
+            stores
         }
         // A directory behind an SSH server, or a module of rsync's daemon, and the web server that shows it.
         ("rsync", [target, read_url, spool, ssh @ ..]) => rsync(target, read_url, spool, ssh),

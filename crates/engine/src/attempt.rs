@@ -2,6 +2,7 @@
 //! ledger before the next.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -138,21 +139,34 @@ fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     *last
 }
 
-/// Copies to one store and proves the copy. True: proven. A copy of staged bits is proven once the image is made of them.
-pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
+/// What came of a copy, or of its proof alone.
+#[derive(Default)]
+pub(crate) struct Copied {
+    pub(crate) proven: bool,
+    /// Stores whose copies were read for it, where it has other bytes than the image: these may be theirs.
+    pub(crate) doubtful: BTreeSet<StoreName>,
+}
+
+/// Copies to one store and proves the copy. A copy of staged bits is proven once the image is made of them.
+pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Copied {
     let store = attempt.store.clone();
     match write(engine, image, attempt, feed).await {
-        Ok(Verified { digest: None, .. }) => false,
-        Ok(_) => prove(engine, image, &store).await,
+        Ok((Verified { digest: None, .. }, _)) => Copied::default(),
+        Ok((_, lenders)) => prove(engine, image, &store, lenders).await,
         Err(error) => {
             failed(engine, &image.id, &store, &error).await;
-            false
+            Copied::default()
         }
     }
 }
 
 /// Writes the object, or the rest of it, and notes that it is closed.
-async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Result<Verified> {
+async fn write(
+    engine: &Engine,
+    image: &Image,
+    attempt: Attempt,
+    feed: Feed,
+) -> Result<(Verified, BTreeSet<StoreName>)> {
     let (id, store, mut object) = (&image.id, &attempt.store, attempt.object);
     let gone = || Error::new(Reason::Cancelled, format!("{store} is not enabled any more"));
     let part = engine.stores.get(store).ok_or_else(gone)?;
@@ -175,14 +189,14 @@ async fn write(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> 
     let hint = like::object(engine, part, image, &object).await;
     let way = Lane { part, paces: &engine.paces, line: &line, health: &engine.health, slow, like: hint };
     let began = Instant::now();
-    let verified = feed.copy_to(&object, from, &way).await?;
+    let (verified, lenders) = feed.copy_to(&object, from, &way).await?;
     if from == 0 {
         engine.health.wrote(store, verified.size, began.elapsed());
     }
     mimeo_crash::point("object-closed");
     stored(engine, id, store, &object, part.store.location(&object), verified.clone()).await?;
     mimeo_crash::point("object-noted");
-    Ok(verified)
+    Ok((verified, lenders))
 }
 
 /// The object is closed: it is kept, and what it must read back as is known.
@@ -204,17 +218,18 @@ pub(crate) async fn stored(
     .await
 }
 
-/// Reads the stored object back. True: proven.
-pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName) -> bool {
+/// Reads the stored object back. Of what it was made nobody else has read what came from `lenders`.
+pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName, lenders: BTreeSet<StoreName>) -> Copied {
     match try_prove(engine, image, store).await {
         Ok(()) => {
             engine.health.succeeded(store, engine.clock.now());
             engine.breakers.worked(store);
-            true
+            Copied { proven: true, doubtful: BTreeSet::new() }
         }
         Err(error) => {
             failed(engine, &image.id, store, &error).await;
-            false
+            let doubtful = if error.reason == Reason::ProofMismatch { lenders } else { BTreeSet::new() };
+            Copied { proven: false, doubtful }
         }
     }
 }

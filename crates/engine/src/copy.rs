@@ -21,7 +21,7 @@ use tracing::Instrument;
 
 use crate::{
     Engine, arrange, ask,
-    attempt::{self, Partial},
+    attempt::{self, Copied, Partial},
     gate::{Gate, Pass},
     look::look,
     note::{doubt, postpone},
@@ -117,8 +117,8 @@ struct Copies<'a> {
 
 /// What has ended at a store.
 pub(crate) enum Done {
-    /// A copy or a proof. True: proven.
-    Copied(StoreName, bool),
+    /// A copy or a proof.
+    Copied(StoreName, Copied),
     Verified(Verified),
 }
 
@@ -141,8 +141,8 @@ impl Copies<'_> {
             self.running.insert(store.clone());
             let (engine, image, store) = (Arc::clone(self.engine), self.image.clone(), store.clone());
             let proving = async move {
-                let proven = attempt::prove(&engine, &image, &store).await;
-                Done::Copied(store, proven)
+                let copied = attempt::prove(&engine, &image, &store, BTreeSet::new()).await;
+                Done::Copied(store, copied)
             };
             self.work.spawn(proving.in_current_span());
         }
@@ -151,10 +151,10 @@ impl Copies<'_> {
         }
         for (store, giver) in plan.take.clone() {
             self.running.insert(store.clone());
-            let (engine, image, noting) = (Arc::clone(self.engine), self.image.clone(), Arc::clone(&self.noting));
+            let (engine, image) = (Arc::clone(self.engine), self.image.clone());
             let taking = async move {
-                let proven = take::run(&engine, &image, &store, &giver, &noting).await;
-                Done::Copied(store, proven)
+                let copied = take::run(&engine, &image, &store, &giver).await;
+                Done::Copied(store, copied)
             };
             self.work.spawn(taking.in_current_span());
         }
@@ -195,9 +195,12 @@ impl Copies<'_> {
     /// What has ended is noted. Here, and not where it ran: no look is under way that knows of the time before.
     async fn ended(&mut self, done: Done) {
         match done {
-            Done::Copied(store, proven) => {
+            Done::Copied(store, copied) => {
                 self.running.remove(&store);
-                if proven {
+                for lender in &copied.doubtful {
+                    doubt(self.engine, &self.image.id, lender).await;
+                }
+                if copied.proven {
                     self.prefer(&store).await;
                 }
             }
@@ -340,8 +343,12 @@ impl Copies<'_> {
         }
     }
 
-    /// Lets those who still read, or are yet to, read from a copy that was just proven.
+    /// Lets those who still read, or are yet to, read from a copy that was just proven; where the image's hash would show that it is
+    /// no longer what it was.
     async fn prefer(&self, store: &StoreName) {
+        if self.image.hash.is_none() {
+            return;
+        }
         let Some(part) = self.engine.stores.get(store) else { return };
         let record = self.engine.ledger.load(&self.image.id).await.ok().flatten();
         let object = record.and_then(|mut record| record.replicas.remove(store)?.object);
@@ -392,9 +399,9 @@ impl Copies<'_> {
             let feed = transfer.feed(attempt.goes_on || slow.contains(&attempt.store));
             let (engine, image, store) = (Arc::clone(engine), image.clone(), attempt.store.clone());
             let copying = async move {
-                let proven = attempt::copy(&engine, &image, attempt, feed).await;
+                let copied = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                Done::Copied(store, proven)
+                Done::Copied(store, copied)
             };
             self.work.spawn(copying.in_current_span());
         }

@@ -1,46 +1,42 @@
 //! A copy that a store makes by itself from another's proven one. It is proven by reading it back, as any other.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use mimeo_core::{
     Error, Image, ObjectName, ObjectState, Reason, Record, Replica, Result, StoreName,
     ports::{Offer, Receipt},
 };
-use tokio::sync::Mutex;
 
 use crate::{
     Engine,
-    attempt::{self, Partial},
+    attempt::{self, Copied, Partial},
     gate::Pass,
     like,
-    note::{doubt, failed, postpone},
+    note::{failed, postpone},
     progress::Phase,
     transfer::{Verified, while_sending},
 };
 
-/// Copies and proves. True: proven.
-pub(crate) async fn run(
-    engine: &Engine,
-    image: &Image,
-    store: &StoreName,
-    giver: &StoreName,
-    noting: &Mutex<()>,
-) -> bool {
+/// Copies and proves. Other bytes than the proven ones may be the giver's.
+pub(crate) async fn run(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName) -> Copied {
     let Some(_pass) = pass(engine, store).await else {
         let message = format!("{store}: enough images wait for their turn there; this one is looked at later");
         postpone(engine, &image.id, store, &Error::new(Reason::StoreBusy, message)).await;
-        return false;
+        return Copied::default();
     };
     let conditions = engine.conditions(engine.clock.now());
     if conditions.closed.contains_key(store) || conditions.draining.contains(store) {
         // The next look says until when it waits.
-        return false;
+        return Copied::default();
     }
     match take(engine, image, store, giver).await {
-        Ok(()) => prove(engine, image, store, giver, noting).await,
+        Ok(()) => attempt::prove(engine, image, store, BTreeSet::from([giver.clone()])).await,
         Err(error) => {
             failed(engine, &image.id, store, &error).await;
-            false
+            Copied::default()
         }
     }
 }
@@ -102,21 +98,4 @@ fn check(store: &StoreName, receipt: &Receipt, expected: u64) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Other bytes than the proven ones may be the giver's: its copy is proven anew too.
-async fn prove(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName, noting: &Mutex<()>) -> bool {
-    let proven = attempt::prove(engine, image, store).await;
-    if !proven && is_other(engine, image, store).await {
-        // A look that has begun before must not undo it.
-        let _noted = noting.lock().await;
-        doubt(engine, &image.id, giver).await;
-    }
-    proven
-}
-
-async fn is_other(engine: &Engine, image: &Image, store: &StoreName) -> bool {
-    let record = engine.ledger.load(&image.id).await.ok().flatten();
-    let failure = record.and_then(|mut record| record.replicas.remove(store)?.failure);
-    failure.is_some_and(|failure| failure.reason == Reason::ProofMismatch)
 }

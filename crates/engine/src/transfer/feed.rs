@@ -1,6 +1,7 @@
 //! A feed: what one store's sink is fed with. The window as long as it keeps up, a read of its own after that.
 
 use std::{
+    collections::BTreeSet,
     pin::pin,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mimeo_core::{Error, ObjectName, Reason, Result, ports::Sink};
+use mimeo_core::{Error, ObjectName, Reason, Result, StoreName, ports::Sink};
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
@@ -53,8 +54,14 @@ pub(crate) struct Lane<'a> {
 }
 
 impl Feed {
-    /// Writes the object, of which the bytes before `from` are there and right, and closes it.
-    pub(crate) async fn copy_to(mut self, object: &ObjectName, from: u64, lane: &Lane<'_>) -> Result<Verified> {
+    /// Writes the object, of which the bytes before `from` are there and right, and closes it. Gives also the stores whose copies
+    /// were read for this one alone: nobody has compared what they gave with the image.
+    pub(crate) async fn copy_to(
+        mut self,
+        object: &ObjectName,
+        from: u64,
+        lane: &Lane<'_>,
+    ) -> Result<(Verified, BTreeSet<StoreName>)> {
         let part = lane.part;
         let opening = match from {
             0 => part.store.open(object, self.size),
@@ -66,7 +73,7 @@ impl Feed {
             sink.like(like);
         }
         match self.fill(&mut sink, from, lane).await {
-            Ok(verified) => close(sink, part, verified).await,
+            Ok((verified, lenders)) => Ok((close(sink, part, verified).await?, lenders)),
             Err(error) => {
                 // Aborting is a courtesy: the sweeper removes what is left.
                 let _ = tokio::time::timeout(part.timeout, sink.abort()).await;
@@ -75,7 +82,12 @@ impl Feed {
         }
     }
 
-    async fn fill(&mut self, sink: &mut Box<dyn Sink>, from: u64, lane: &Lane<'_>) -> Result<Verified> {
+    async fn fill(
+        &mut self,
+        sink: &mut Box<dyn Sink>,
+        from: u64,
+        lane: &Lane<'_>,
+    ) -> Result<(Verified, BTreeSet<StoreName>)> {
         let mut offset = 0;
         loop {
             match self.cursor.next().await {
@@ -86,17 +98,22 @@ impl Feed {
                     }
                     offset = end;
                 }
-                Found::End(ending) => return Ok(ending?),
+                Found::End(ending) => return Ok((ending?, BTreeSet::new())),
                 Found::Detached(offset) => return self.fill_alone(sink, lane, offset.max(from)).await,
             }
         }
     }
 
     /// Goes on from a read of its own. A difference from what the others got shows when the copy is proven.
-    async fn fill_alone(&mut self, sink: &mut Box<dyn Sink>, lane: &Lane<'_>, mut offset: u64) -> Result<Verified> {
+    async fn fill_alone(
+        &mut self,
+        sink: &mut Box<dyn Sink>,
+        lane: &Lane<'_>,
+        mut offset: u64,
+    ) -> Result<(Verified, BTreeSet<StoreName>)> {
         let store = lane.part.store.name();
         if self.size.is_some_and(|size| offset >= size) {
-            return Ok(self.cursor.ending().await?);
+            return Ok((self.cursor.ending().await?, BTreeSet::new()));
         }
         lane.health.fell_behind(store, offset, self.since.elapsed());
         let _permit = Arc::clone(lane.slow).try_acquire_owned().map_err(|_| {
@@ -120,7 +137,8 @@ impl Feed {
             }
             offset += length;
         }
-        Ok(self.cursor.ending().await?)
+        let (lenders, _) = reader.findings();
+        Ok((self.cursor.ending().await?, lenders))
     }
 }
 

@@ -256,7 +256,7 @@ async fn run(case: &Case) -> Outcome {
             let slow = Arc::new(Semaphore::new(1));
             let health = Health::default();
             let way = Lane { part: &part, paces, line: &line, health: &health, slow: &slow, like: None };
-            feed.copy_to(&ObjectName::new(&image.id, 1), 0, &way).await
+            feed.copy_to(&ObjectName::new(&image.id, 1), 0, &way).await.map(|(verified, _)| verified)
         });
     }
     let reading = async {

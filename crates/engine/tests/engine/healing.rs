@@ -418,18 +418,60 @@ async fn what_is_made_anew_while_others_are_still_read_comes_from_a_proven_copy(
     // Glance gives other bits from now on: its own copy is lost, and it reads one that went bad.
     world.registry.inject(RegistryFault::SourceReadsOther);
     world.stores[0].tamper(&object(&world, &id, 0), None);
+    slow(&world, "store2");
+    world.engine.verify(&id).await.unwrap();
+    let anew = async || world.stores[0].objects().len() == 1 && world.locations(&id).len() == 3;
+    world.until("the lost one is there again", anew).await;
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
+}
+
+/// A bound for one store, under which a copy takes long.
+fn slow(world: &World, store: &str) {
+    let own = StoreLimits { bandwidth: NonZero::new(10_000), ..StoreLimits::default() };
     world
         .engine
         .change_limits(|limits| {
             let mut limits = limits.clone();
-            let own = StoreLimits { bandwidth: NonZero::new(10_000), ..StoreLimits::default() };
-            limits.stores.insert("store2".parse().unwrap(), own);
+            limits.stores.insert(store.parse().unwrap(), own);
             Ok::<_, ()>(limits)
         })
         .unwrap();
-    world.engine.verify(&id).await.unwrap();
-    let anew = async || world.stores[0].objects().len() == 1 && world.locations(&id).len() == 3;
-    world.until("the lost one is there again", anew).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_would_show_to_be_other_bits_is_read_through_glance_alone() {
+    let world = World::start(Options::default());
+    slow(&world, "store2");
+    world.stores[1].inject(StoreFault::OpenFails(Reason::StoreError));
+    let id = world.create(sample::image(1, 1 << 20));
+    world.until("the first copy is registered", async || world.locations(&id).len() == 1).await;
+    world.stores[0].tamper(&object(&world, &id, 0), Some(vec![0; 1 << 20].into()));
+    world.stores[1].heal();
+    world.until("the second is registered", async || world.locations(&id).len() == 2).await;
+    let copy = world.stores[1].bits(&object(&world, &id, 1)).unwrap();
+    assert!(copy == sample::bits(1 << 20), "it was made of the bad one, which no hash tells from the image");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_gave_other_bytes_to_a_slow_one_is_doubted_with_it() {
+    let world = World::start(Options::default());
+    slow(&world, "store2");
+    let id = world.create(hashed(1, 1 << 20));
+    world.until("the others are registered", async || world.locations(&id).len() == 2).await;
+    let lender = async || world.report(&id).await.unwrap().replicas.swap_remove(0);
+    for store in &world.stores[..2] {
+        store.inject(StoreFault::ReadsOther);
+    }
+    let failed = async || {
+        let reason = world.report(&id).await.unwrap().replicas.swap_remove(2).reason;
+        reason.is_some_and(|reason| reason.code == Reason::ProofMismatch.code())
+    };
+    world.until("the slow one reads back with other bytes", failed).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let both = [lender().await.proven_at, world.report(&id).await.unwrap().replicas.swap_remove(1).proven_at];
+    assert!(both.contains(&None), "whose bytes they were is proven anew");
+    world.stores.iter().for_each(mimeo_testkit::FakeStore::heal);
     world.registered(&id).await;
     world.assert_good_copies(&id, 3);
 }

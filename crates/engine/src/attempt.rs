@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     Engine, StorePart, like,
-    note::{failed, update},
+    note::{doubt, failed, update},
     progress::Phase,
     prove::{self, Expected, Haste, Known},
     sabotage::{self, Bug},
@@ -139,23 +139,15 @@ fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     *last
 }
 
-/// What came of a copy, or of its proof alone.
-#[derive(Default)]
-pub(crate) struct Copied {
-    pub(crate) proven: bool,
-    /// Stores whose copies were read for it, where it has other bytes than the image: these may be theirs.
-    pub(crate) doubtful: BTreeSet<StoreName>,
-}
-
-/// Copies to one store and proves the copy. A copy of staged bits is proven once the image is made of them.
-pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Copied {
+/// Copies to one store and proves the copy. True: proven. A copy of staged bits is proven once the image is made of them.
+pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
     let store = attempt.store.clone();
     match write(engine, image, attempt, feed).await {
-        Ok((Verified { digest: None, .. }, _)) => Copied::default(),
-        Ok((_, lenders)) => prove(engine, image, &store, lenders).await,
+        Ok((Verified { digest: None, .. }, _)) => false,
+        Ok((_, lenders)) => prove(engine, image, &store, &lenders).await,
         Err(error) => {
             failed(engine, &image.id, &store, &error).await;
-            Copied::default()
+            false
         }
     }
 }
@@ -218,18 +210,20 @@ pub(crate) async fn stored(
     .await
 }
 
-/// Reads the stored object back. Of what it was made nobody else has read what came from `lenders`.
-pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName, lenders: BTreeSet<StoreName>) -> Copied {
+/// Reads the stored object back. True: proven. Other bytes than it is to have may be those of the copies that were read for it alone.
+pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName, lenders: &BTreeSet<StoreName>) -> bool {
     match try_prove(engine, image, store).await {
         Ok(()) => {
             engine.health.succeeded(store, engine.clock.now());
             engine.breakers.worked(store);
-            Copied { proven: true, doubtful: BTreeSet::new() }
+            true
         }
         Err(error) => {
+            for lender in lenders.iter().filter(|_| error.reason == Reason::ProofMismatch) {
+                doubt(engine, &image.id, lender);
+            }
             failed(engine, &image.id, store, &error).await;
-            let doubtful = if error.reason == Reason::ProofMismatch { lenders } else { BTreeSet::new() };
-            Copied { proven: false, doubtful }
+            false
         }
     }
 }

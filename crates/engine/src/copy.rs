@@ -12,16 +12,12 @@ use mimeo_core::{
     Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
     plan::{Plan, Sight, SourceOf, Verification},
 };
-use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use crate::{
     Engine, arrange, ask,
-    attempt::{self, Copied, Partial},
+    attempt::{self, Partial},
     gate::{Gate, Pass},
     look::look,
     note::{doubt, postpone},
@@ -52,7 +48,6 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
         number: engine.places.arrive(),
         work: JoinSet::new(),
         readers: JoinSet::new(),
-        noting: Arc::default(),
     };
     copies.take_on(plan).await;
     copies.attend(plan.next_look).await?;
@@ -71,9 +66,9 @@ pub(crate) struct Running {
 pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, running: Running) -> Result<()> {
     let Running { origins, stores, work, readers } = running;
     let (to_start, verifying, number) = (BTreeMap::new(), BTreeSet::new(), engine.places.arrive());
-    let (image, noting) = (image.clone(), Arc::default());
+    let image = image.clone();
     let mut copies =
-        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers, noting };
+        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers };
     copies.attend(None).await?;
     copies.end().await
 }
@@ -111,14 +106,12 @@ struct Copies<'a> {
     number: u64,
     work: JoinSet<Done>,
     readers: JoinSet<()>,
-    /// Held while it is kept that a reading gave other bytes, and by a look from its beginning to its end.
-    noting: Arc<Mutex<()>>,
 }
 
 /// What has ended at a store.
 pub(crate) enum Done {
-    /// A copy or a proof.
-    Copied(StoreName, Copied),
+    /// A copy or a proof. True: proven.
+    Copied(StoreName, bool),
     Verified(Verified),
 }
 
@@ -141,8 +134,8 @@ impl Copies<'_> {
             self.running.insert(store.clone());
             let (engine, image, store) = (Arc::clone(self.engine), self.image.clone(), store.clone());
             let proving = async move {
-                let copied = attempt::prove(&engine, &image, &store, BTreeSet::new()).await;
-                Done::Copied(store, copied)
+                let proven = attempt::prove(&engine, &image, &store, &BTreeSet::new()).await;
+                Done::Copied(store, proven)
             };
             self.work.spawn(proving.in_current_span());
         }
@@ -153,8 +146,8 @@ impl Copies<'_> {
             self.running.insert(store.clone());
             let (engine, image) = (Arc::clone(self.engine), self.image.clone());
             let taking = async move {
-                let copied = take::run(&engine, &image, &store, &giver).await;
-                Done::Copied(store, copied)
+                let proven = take::run(&engine, &image, &store, &giver).await;
+                Done::Copied(store, proven)
             };
             self.work.spawn(taking.in_current_span());
         }
@@ -195,12 +188,9 @@ impl Copies<'_> {
     /// What has ended is noted. Here, and not where it ran: no look is under way that knows of the time before.
     async fn ended(&mut self, done: Done) {
         match done {
-            Done::Copied(store, copied) => {
+            Done::Copied(store, proven) => {
                 self.running.remove(&store);
-                for lender in &copied.doubtful {
-                    doubt(self.engine, &self.image.id, lender).await;
-                }
-                if copied.proven {
+                if proven {
                     self.prefer(&store).await;
                 }
             }
@@ -287,9 +277,7 @@ impl Copies<'_> {
     /// Whoever still runs was told to stop: nothing of it may go on when the next look begins.
     async fn end(mut self) -> Result<()> {
         self.work.shutdown().await;
-        let noted = self.noting.lock().await;
         self.readers.shutdown().await;
-        drop(noted);
         attempt::forget_chunks(self.engine, &self.image.id).await
     }
 
@@ -301,9 +289,6 @@ impl Copies<'_> {
     /// the next look is. `None`: the work is to stop.
     async fn meanwhile(&mut self) -> Option<Option<Timestamp>> {
         let (engine, id) = (self.engine, &self.image.id.clone());
-        // What a look has seen before it does not undo it.
-        let noting = Arc::clone(&self.noting);
-        let noted = noting.lock().await;
         let result = async {
             let look = look(engine, id, &self.running).await?;
             if let Sight::Present(image) = &look.sight {
@@ -320,9 +305,7 @@ impl Copies<'_> {
             }
             Ok::<_, Error>(look.plan)
         };
-        let result = result.await;
-        drop(noted);
-        match result {
+        match result.await {
             Ok(plan) if plan.stop => None,
             Ok(plan) => {
                 if self.running.is_empty() && !plan.copy.is_empty() {
@@ -399,9 +382,9 @@ impl Copies<'_> {
             let feed = transfer.feed(attempt.goes_on || slow.contains(&attempt.store));
             let (engine, image, store) = (Arc::clone(engine), image.clone(), attempt.store.clone());
             let copying = async move {
-                let copied = attempt::copy(&engine, &image, attempt, feed).await;
+                let proven = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                Done::Copied(store, copied)
+                Done::Copied(store, proven)
             };
             self.work.spawn(copying.in_current_span());
         }
@@ -410,17 +393,16 @@ impl Copies<'_> {
                 attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks(engine.settings.policy.chunk));
             self.readers.spawn(keeping.in_current_span());
         }
-        let (engine, id, noting) = (Arc::clone(engine), image.id.clone(), Arc::clone(&self.noting));
+        let (engine, id) = (Arc::clone(engine), image.id.clone());
         let reading = async move {
             let began = Instant::now();
             let verdict = transfer.read(&engine.paces).await;
-            let noted = if verdict.is_bad { Some(noting.lock().await) } else { None };
             if let Some(bytes) = verdict.from_service {
                 engine.health.served(bytes, began.elapsed());
             }
             // Before the feeds are told: the next look is to know of it.
             for store in &verdict.liars {
-                doubt(&engine, &id, store).await;
+                doubt(&engine, &id, store);
             }
             for (store, error) in verdict.broken.iter().filter(|(_, error)| error.reason.is_the_stores()) {
                 engine.health.failed(store, error);
@@ -428,7 +410,6 @@ impl Copies<'_> {
             if verdict.is_bad {
                 attempt::disown_chunks(&engine, &id).await;
             }
-            drop(noted);
             transfer.end(verdict).await;
             // The place bounds the memory of windows: it is given back when this one is empty.
             drop(place);

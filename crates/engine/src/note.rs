@@ -76,7 +76,7 @@ impl Doubts {
         self.all().insert((id.clone(), store.clone()));
     }
 
-    fn of(&self, id: &ImageId) -> Vec<StoreName> {
+    pub(crate) fn of(&self, id: &ImageId) -> Vec<StoreName> {
         self.all().iter().filter(|(image, _)| image == id).map(|(_, store)| store.clone()).collect()
     }
 
@@ -89,16 +89,13 @@ impl Doubts {
     }
 }
 
-/// The copy was read and did not have the image's hash: it is to be proven anew.
-pub(crate) async fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
+/// The copy was read, and gave other bytes than the image's: it is to be proven anew, and is not registered before that.
+pub(crate) fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
     tracing::error!(%store, "the copy gave other bytes than the image's; it is proven anew");
     engine.doubts.add(id, store);
-    if let Err(error) = doubts(engine, id).await {
-        tracing::error!(%store, error = error.chain(), "the ledger did not take the doubt; it is told again");
-    }
 }
 
-/// Has the ledger take what it is still to know of the image's copies.
+/// Has the ledger take what it is still to know of the image's copies, before anything is planned.
 pub(crate) async fn doubts(engine: &Engine, id: &ImageId) -> Result<()> {
     for store in engine.doubts.of(id) {
         let record = engine.ledger.load(id).await?;

@@ -35,8 +35,11 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     if before.status != ImageStatus::Active || before.importing {
         return Ok(());
     }
-    let locations: Vec<(StoreName, Location)> =
-        answering.into_iter().filter(|(_, location)| !before.has_location(&location.url)).collect();
+    // What was found since the ledger was read.
+    let doubted = engine.doubts.of(id);
+    let is_new =
+        |(store, location): &(StoreName, Location)| !before.has_location(&location.url) && !doubted.contains(store);
+    let locations = answering.into_iter().filter(is_new).collect();
     let outcomes = patch(engine, &before, locations, had_no_answer(record, stores)).await;
     mimeo_crash::point("locations-added");
     let after = engine.registry.look(id).await?;

@@ -239,9 +239,9 @@ impl Copying {
             let (engine, image, store) = (Arc::clone(&engine), image.clone(), attempt.store.clone());
             running.insert(store.clone());
             let copying = async move {
-                let copied = attempt::copy(&engine, &image, attempt, feed).await;
+                let proven = attempt::copy(&engine, &image, attempt, feed).await;
                 drop(pass);
-                copy::Done::Copied(store, copied)
+                copy::Done::Copied(store, proven)
             };
             work.spawn(copying.in_current_span());
         }

@@ -27,7 +27,7 @@ use crate::{
     policy::{Rules, StoreFacts, Wanted},
 };
 
-pub use adopt::{Shown, can_be_proven};
+pub use adopt::Shown;
 
 /// A property that marks `mimeo check`'s own test image: `serve` leaves it to the command that made it.
 pub const CHECK_PROPERTY: &str = "mimeo_check";
@@ -152,6 +152,8 @@ pub struct Plan {
     pub ask: Vec<StoreName>,
     /// Stores whose copy goes because no rule wants it any more.
     pub retired: Vec<StoreName>,
+    /// Proven copies that are being removed at stores where the image is wanted again. Should the others be lost before, they are of use.
+    pub regretted: Vec<(StoreName, ObjectName)>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.

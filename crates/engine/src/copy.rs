@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU64,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,6 +51,7 @@ pub(crate) async fn run(engine: &Arc<Engine>, turn: &Turn, image: &Image, plan: 
         number: engine.places.arrive(),
         work: JoinSet::new(),
         readers: JoinSet::new(),
+        is_bad: Arc::default(),
     };
     copies.take_on(plan).await;
     copies.attend(plan.next_look).await?;
@@ -67,8 +71,19 @@ pub(crate) async fn go_on(engine: &Arc<Engine>, turn: &Turn, image: &Image, runn
     let Running { origins, stores, work, readers } = running;
     let (to_start, verifying, number) = (BTreeMap::new(), BTreeSet::new(), engine.places.arrive());
     let image = image.clone();
-    let mut copies =
-        Copies { engine, turn, image, origins, running: stores, verifying, to_start, number, work, readers };
+    let mut copies = Copies {
+        engine,
+        turn,
+        image,
+        origins,
+        running: stores,
+        verifying,
+        to_start,
+        number,
+        work,
+        readers,
+        is_bad: Arc::default(),
+    };
     copies.attend(None).await?;
     copies.end().await
 }
@@ -106,6 +121,8 @@ struct Copies<'a> {
     number: u64,
     work: JoinSet<Done>,
     readers: JoinSet<()>,
+    /// A reading gave other bytes than the image's: what was kept of it is of no use.
+    is_bad: Arc<AtomicBool>,
 }
 
 /// What has ended at a store.
@@ -278,6 +295,9 @@ impl Copies<'_> {
     async fn end(mut self) -> Result<()> {
         self.work.shutdown().await;
         self.readers.shutdown().await;
+        if self.is_bad.load(Ordering::Relaxed) {
+            attempt::disown_chunks(self.engine, &self.image.id).await;
+        }
         attempt::forget_chunks(self.engine, &self.image.id).await
     }
 
@@ -393,7 +413,7 @@ impl Copies<'_> {
                 attempt::keep(Arc::clone(engine), image.id.clone(), transfer.chunks(engine.settings.policy.chunk));
             self.readers.spawn(keeping.in_current_span());
         }
-        let (engine, id) = (Arc::clone(engine), image.id.clone());
+        let (engine, id, is_bad) = (Arc::clone(engine), image.id.clone(), Arc::clone(&self.is_bad));
         let reading = async move {
             let began = Instant::now();
             let verdict = transfer.read(&engine.paces).await;
@@ -407,6 +427,7 @@ impl Copies<'_> {
             for (store, error) in verdict.broken.iter().filter(|(_, error)| error.reason.is_the_stores()) {
                 engine.health.failed(store, error);
             }
+            is_bad.fetch_or(verdict.is_bad, Ordering::Relaxed);
             if verdict.is_bad {
                 attempt::disown_chunks(&engine, &id).await;
             }

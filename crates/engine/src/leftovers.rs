@@ -1,4 +1,4 @@
-//! What the sweeper could not remove when it last tried, why, and when it tries again.
+//! What the sweeper could not remove when it last tried, why, and when it tries again; and what it is to think twice about.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,8 @@ const REFUSALS: u32 = 3;
 #[derive(Default)]
 pub(crate) struct Leftovers {
     left: Mutex<BTreeMap<(StoreName, ObjectName), Leftover>>,
-    spared: Mutex<BTreeSet<(StoreName, ObjectName)>>,
+    /// Proven copies that were to go, and whose image is wanted there again.
+    regretted: Mutex<BTreeSet<(StoreName, ObjectName)>>,
 }
 
 struct Leftover {
@@ -76,14 +77,22 @@ impl Leftovers {
         is_new
     }
 
-    /// Whether the object is to be spared: once, and not again.
-    pub(crate) fn spares(&self, object: &Object) -> bool {
-        self.spared.lock().unwrap_or_else(PoisonError::into_inner).insert(key(object))
+    pub(crate) fn regret(&self, store: &StoreName, object: &ObjectName) {
+        self.regretted().insert((store.clone(), object.clone()));
+    }
+
+    pub(crate) fn is_regretted(&self, object: &Object) -> bool {
+        self.regretted().contains(&key(object))
+    }
+
+    /// It does not go.
+    pub(crate) fn forgive(&self, object: &Object) {
+        self.regretted().remove(&key(object));
     }
 
     /// The object is gone. True: the store refused others, and seems to do so no more, so that they are tried again.
     pub(crate) fn removed(&self, object: &Object) -> bool {
-        self.spared.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(object));
+        self.forgive(object);
         let mut leftovers = self.lock();
         leftovers.remove(&key(object));
         end_rests(leftovers.iter_mut().filter(|((store, _), _)| *store == object.store))
@@ -92,6 +101,10 @@ impl Leftovers {
     /// Somebody asks for the image. True: something of it had been given up, and is tried again.
     pub(crate) fn asked(&self, image: &ImageId) -> bool {
         end_rests(self.lock().iter_mut().filter(|((_, object), _)| object.image() == *image))
+    }
+
+    fn regretted(&self) -> MutexGuard<'_, BTreeSet<(StoreName, ObjectName)>> {
+        self.regretted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(StoreName, ObjectName), Leftover>> {

@@ -35,6 +35,9 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     if !plan.retired.is_empty() || has_gone {
         plan.changes.push(engine.guard.note(engine.clock.now()));
     }
+    for (store, object) in &plan.regretted {
+        engine.leftovers.regret(store, object);
+    }
     mimeo_crash::point("look-planned");
     engine.ledger.commit(&plan.changes).await?;
     drop(concluding);

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use mimeo_core::{Change, Error, ImageId, Reason, Replica, ReplicaState, Result, StoreName};
+use mimeo_core::{Change, Error, ImageId, ObjectState, Reason, Replica, ReplicaState, Result, StoreName};
 
 use crate::{
     Engine,
@@ -98,11 +98,12 @@ pub(crate) fn doubt(engine: &Engine, id: &ImageId, store: &StoreName) {
 /// Has the ledger take what it is still to know of the image's copies, before anything is planned.
 pub(crate) async fn doubts(engine: &Engine, id: &ImageId) -> Result<()> {
     for store in engine.doubts.of(id) {
-        let record = engine.ledger.load(id).await?;
-        let replica = record.and_then(|mut record| record.replicas.remove(&store));
-        // Whatever became of it meanwhile, its proof counts no more. Without one it is proven anew in any case.
-        if let Some(replica) = replica.filter(|replica| replica.proof.is_some()) {
-            let doubted = Replica { state: ReplicaState::Stored, proof: None, ..replica };
+        if let Some(record) = engine.ledger.load(id).await?
+            && let Some(replica) = record.replicas.get(&store).filter(|replica| replica.proof.is_some())
+            && record.object_of(replica).is_some_and(|object| object.state == ObjectState::Kept)
+        {
+            // Whatever became of it meanwhile, its proof counts no more, and nothing is waited for.
+            let doubted = Replica { state: ReplicaState::Stored, proof: None, failure: None, ..replica.clone() };
             engine.ledger.commit(&[Change::Replica(id.clone(), doubted)]).await?;
         }
         engine.doubts.remove(id, &store);

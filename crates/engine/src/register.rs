@@ -117,6 +117,9 @@ async fn patch(
     }
     let mut outcomes = Vec::new();
     for (store, location) in locations {
+        if one_by_one && engine.doubts.of(&before.id).contains(&store) {
+            continue;
+        }
         let outcome = match one_by_one {
             true => add_alone(engine, before, &location).await,
             false => together.as_ref().copied().map_err(|error| Error::new(error.reason, error.chain())),

@@ -9,12 +9,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::future::join_all;
 use mimeo_core::{
     Change, DirtyMark, ImageId, Object, ObjectState, Reason, Record, Replica, ReplicaState, Result, StoreName,
-    Timestamp, place, plan, without_credentials,
+    Timestamp, place, without_credentials,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Engine, StorePart, guard,
+    Engine, guard,
     names::Names,
     orders, prove,
     register::PROBE_LIMIT,
@@ -192,17 +192,19 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
             let why = "it is the image's last proven copy that answers";
             tracing::warn!(store = %object.store, object = %object.name, "not removed: {why}");
             engine.leftovers.stays(&object, why);
-            if !has_other_good(record, &object) {
+            if !has_other_good(engine, record, &object) {
                 keep(engine, &object).await?;
             }
             look_again(engine, &id).await?;
             continue;
         }
-        if let Some(record) = &record
-            && may_be_the_only_one(engine, part, record, &object).await?
+        let is_regretted = engine.leftovers.is_regretted(&object);
+        if let Some(record) = record.as_ref().filter(|record| is_regretted && record.image.gone_at.is_none())
+            && !has_other_good(engine, record, &object)
         {
             tracing::warn!(store = %object.store, object = %object.name, "not removed: no other copy is known to be right; it is read again");
             keep(engine, &object).await?;
+            engine.leftovers.forgive(&object);
             look_again(engine, &id).await?;
             continue;
         }
@@ -252,9 +254,9 @@ pub(crate) async fn is_last(engine: &Engine, record: &Record, object: &Object) -
     }
     // A 404 alone is no deletion: the next look finds out.
     let Some(image) = engine.registry.look(&record.image.id).await? else { return Ok(true) };
-    let elsewhere = engine.elsewhere(record);
+    let (doubted, elsewhere) = (engine.doubts.of(&record.image.id), engine.elsewhere(record));
     let others = record.replicas.values().filter(|other| other.store != object.store && other.is_proven());
-    for other in others.filter(|other| !elsewhere.contains(&other.store)) {
+    for other in others.filter(|other| !elsewhere.contains(&other.store) && !doubted.contains(&other.store)) {
         let is_shown = other.url.as_deref().is_some_and(|url| image.has_location(url));
         let kept = record.object_of(other).filter(|it| is_shown && it.state == ObjectState::Kept);
         if let (Some(kept), Some(size), Some(part)) = (kept, other.size, engine.stores.get(&other.store))
@@ -266,22 +268,13 @@ pub(crate) async fn is_last(engine: &Engine, record: &Record, object: &Object) -
     Ok(true)
 }
 
-/// Whether the ledger has another copy that was found right.
-fn has_other_good(record: &Record, object: &Object) -> bool {
-    record.replicas.values().any(|other| other.object.as_ref() != Some(&object.name) && other.is_good())
-}
-
-/// Whether it was given up while there were others, is wanted again, and is whole, when the ledger knows no copy that is right: it is read
-/// once more before it goes.
-async fn may_be_the_only_one(engine: &Engine, part: &StorePart, record: &Record, object: &Object) -> Result<bool> {
-    let is_wanted = record.image.gone_at.is_none() && record.image.wanted.contains(&object.store);
-    if object.state != ObjectState::Doomed || !is_wanted || has_other_good(record, object) {
-        return Ok(false);
-    }
-    let Some(image) = engine.registry.look(&record.image.id).await? else { return Ok(false) };
-    let Some(size) = image.size.filter(|_| plan::can_be_proven(&image)) else { return Ok(false) };
-    let is_whole = prove::probe(part, &object.name, size, PROBE_LIMIT).await.is_ok();
-    Ok(is_whole && engine.leftovers.spares(object))
+/// Whether the ledger has another copy that was found right, and not otherwise since, where the configuration puts its store.
+fn has_other_good(engine: &Engine, record: &Record, object: &Object) -> bool {
+    let (doubted, elsewhere) = (engine.doubts.of(&record.image.id), engine.elsewhere(record));
+    let is_other =
+        |other: &&Replica| other.object.as_ref() != Some(&object.name) && other.is_good() && other.is_proven();
+    let mut others = record.replicas.values().filter(is_other).map(|other| &other.store);
+    others.any(|store| engine.stores.contains_key(store) && !doubted.contains(store) && !elsewhere.contains(store))
 }
 
 /// It is, or may be, the only one that is right: the others are made of it before it goes.

@@ -2,7 +2,7 @@
 //! and may become the replica's object. Whether it is right is for its proof to say.
 
 use super::{Observation, Plan, doom};
-use crate::{Change, Image, ImageStatus, Object, ObjectName, ObjectState, Record, Replica, ReplicaState, StoreName};
+use crate::{Change, Image, ImageStatus, Object, ObjectName, ObjectState, Replica, ReplicaState, StoreName};
 
 /// A location of the image that leads exactly to where a store of the configuration puts an object of Mimeo's own making
 /// for this very image.
@@ -77,8 +77,9 @@ pub(super) fn unheld(
 }
 
 /// Whether there is an object that was closed, and that a replica which gives up its own may take.
-pub(super) fn has_whole(record: &Record, store: &StoreName) -> bool {
-    record.objects.iter().any(|object| object.store == *store && object.state == ObjectState::Kept)
+pub(super) fn has_whole(seen: &Observation<'_>, image: &Image, store: &StoreName) -> bool {
+    let is_whole = |object: &Object| object.store == *store && object.state == ObjectState::Kept;
+    can_be_proven(image) && seen.record.objects.iter().any(is_whole)
 }
 
 /// A replica that is registered needs no other object at its store.
@@ -94,7 +95,7 @@ pub(super) fn surplus(plan: &mut Plan, seen: &Observation<'_>, replica: &Replica
 }
 
 /// An image without a hash has nothing that would show that a copy is its own: such a copy is made anew.
-pub fn can_be_proven(image: &Image) -> bool {
+pub(super) fn can_be_proven(image: &Image) -> bool {
     image.hash.is_some() && image.size.is_some_and(|size| size > 0)
 }
 

@@ -29,6 +29,8 @@ pub(super) fn step(
     }
     if is_wanted && replica.state == R::Retiring {
         // The former copy is the sweeper's, who may have to leave it for long: another image may name it.
+        let former = replica.object.filter(|_| replica.proof.is_some() && adopt::can_be_proven(image));
+        plan.regretted.extend(former.map(|object| (replica.store.clone(), object)));
         replica = Replica::wanted(replica.store);
     }
     replica.unwanted_since.take_if(|_| is_wanted);
@@ -47,7 +49,7 @@ pub(super) fn step(
     if matches!(replica.state, R::Wanted | R::Copying | R::Failed | R::Gone) && !is_kept(seen.record, &replica) {
         // Left behind by a writer that is no longer there. What it has of a large image may be gone on with.
         let is_of_use = is_wanted && image.status == ImageStatus::Active && image.size >= Some(2 * policy.chunk);
-        let is_of_use = is_of_use && !has_failed_too_often(&replica) && !adopt::has_whole(seen.record, &replica.store);
+        let is_of_use = is_of_use && !has_failed_too_often(&replica) && !adopt::has_whole(seen, image, &replica.store);
         let partial = replica.object.take().filter(|name| is_of_use && is_open(seen.record, &replica.store, name));
         plan.changes.extend(doom(seen.record, &replica.store, partial.as_ref(), now));
         let url = replica.url.filter(|_| partial.is_some());

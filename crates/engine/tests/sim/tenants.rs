@@ -192,12 +192,21 @@ fn hide_or_show(world: &Arc<World>, id: &ImageId) {
 
 fn delete(world: &Arc<World>, id: &ImageId) {
     world.tell(|| format!("delete {id}"));
+    for Location { url, .. } in world.image(id).into_iter().flat_map(|image| image.locations) {
+        taken_away(world, &url);
+    }
     world.registry.remove(id);
     if let Some(truth) = world.lock().truths.get_mut(id) {
         truth.gone = true;
     }
     world.locations_changed();
     world.notify(ImageEvent { image: id.clone(), kind: EventKind::Deleted, snapshot: None });
+}
+
+/// Glance removes the bits of some stores with their location, whoever else names them.
+fn taken_away(world: &World, url: &str) {
+    let place = world.object_at(url).filter(|_| is_removed_with_its_bits(url));
+    world.lock().witness.taken_away.extend(place.map(|place| (place, Instant::now())));
 }
 
 /// Another program, or a tenant, writes the image's locations.
@@ -221,6 +230,7 @@ fn write_locations(world: &Arc<World>, id: &ImageId, living: &[ImageId]) {
             if let Some((store, object)) = world.object_at(url).filter(|_| is_removed_with_its_bits(url)) {
                 world.stores[store].tamper(&object, None);
             }
+            taken_away(world, url);
         }
         2 => {}
         // The URL of another image's copy, or of something that looks like one.

@@ -41,6 +41,8 @@ pub(crate) struct Witness {
     pub(crate) planted: BTreeSet<Place>,
     /// Objects of which the bits went bad, or away, behind everybody's back, and since when.
     pub(crate) spoiled: BTreeMap<Place, Instant>,
+    /// Objects that Glance removed with an image that named them.
+    pub(crate) taken_away: BTreeMap<Place, Instant>,
     /// When copies were last seen to wait for their images' own sake.
     hopeless: BTreeMap<(usize, ImageId), Instant>,
     /// What was there when the ledger was lost, and a store that cannot be listed does not tell of.
@@ -102,9 +104,13 @@ impl Witness {
         self.orphaned.clone_from(&self.windows);
     }
 
-    /// When a copy of the image at this store last went bad by itself.
+    /// When a copy of the image at this store last went bad, or away, by itself.
     pub(crate) fn went_bad(&self, at: usize, image: &ImageId) -> Option<Instant> {
-        let its = self.spoiled.iter().filter(|((store, object), _)| *store == at && object.image() == *image);
+        let its = self
+            .spoiled
+            .iter()
+            .chain(&self.taken_away)
+            .filter(|((store, object), _)| *store == at && object.image() == *image);
         its.map(|(_, at)| *at).max()
     }
 

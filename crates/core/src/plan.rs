@@ -152,7 +152,8 @@ pub struct Plan {
     pub ask: Vec<StoreName>,
     /// Stores whose copy goes because no rule wants it any more.
     pub retired: Vec<StoreName>,
-    /// Proven copies that are being removed at stores where the image is wanted again. Should the others be lost before, they are of use.
+    /// Proven copies that are being removed at stores where the image is wanted again: of use should the others be lost
+    /// before they are gone.
     pub regretted: Vec<(StoreName, ObjectName)>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,

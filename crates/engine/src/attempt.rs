@@ -210,7 +210,8 @@ pub(crate) async fn stored(
     .await
 }
 
-/// Reads the stored object back. True: proven. Other bytes than it is to have may be those of the copies that were read for it alone.
+/// Reads the stored object back. True: proven. Other bytes than it is to have may be those of `lenders`, whose copies were
+/// read for it alone.
 pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName, lenders: &BTreeSet<StoreName>) -> bool {
     match try_prove(engine, image, store).await {
         Ok(()) => {

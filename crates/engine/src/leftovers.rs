@@ -1,4 +1,5 @@
-//! What the sweeper could not remove when it last tried, why, and when it tries again; and what it is to think twice about.
+//! What the sweeper could not remove when it last tried, why, and when it tries again; and what it is to think twice
+//! about.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -49,7 +49,8 @@ pub(super) fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, repl
     }
 }
 
-/// A replica that has no object takes one that nobody holds, the newest there is. Where nothing wants it, what was only found is left alone.
+/// A replica that has no object takes one that nobody holds, the newest there is. Where nothing wants it, what was only
+/// found is left alone.
 pub(super) fn unheld(
     plan: &mut Plan,
     seen: &Observation<'_>,

@@ -41,7 +41,7 @@ pub(crate) struct Witness {
     pub(crate) planted: BTreeSet<Place>,
     /// Objects of which the bits went bad, or away, behind everybody's back, and since when.
     pub(crate) spoiled: BTreeMap<Place, Instant>,
-    /// Objects that Glance removed with an image that named them.
+    /// Objects that Glance removed with a location that named them, and when.
     pub(crate) taken_away: BTreeMap<Place, Instant>,
     /// When copies were last seen to wait for their images' own sake.
     hopeless: BTreeMap<(usize, ImageId), Instant>,

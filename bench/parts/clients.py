@@ -54,6 +54,7 @@ class Place:
     sweep: Callable[[], None]  # removes what was written
     env: dict[str, str] = field(default_factory=dict)
     servers: list = field(default_factory=list)  # that are still at work when a client has ended
+    verb: str = "write"  # how Mimeo comes by the file
 
 
 def run(lab: Lab, options) -> Report:
@@ -62,14 +63,15 @@ def run(lab: Lab, options) -> Report:
         raise RuntimeError("not enough memory for this size: see --size")
     if not RATE.exists():
         raise RuntimeError(f"{RATE} is missing: run `cargo build --release --package mimeo-adapters --example rate`")
-    file = write(lab.scratch / "clients.image", options.size)
+    # By a name that it could have in a `file` store.
+    file = write(lab.scratch / "00000000-0000-4000-8000-00000000be4c.2", options.size)
     digest = blake3().update_mmap(file).hexdigest()
     samples = Samples()
     try:
         with places(lab, file) as found:
             for round_ in range(options.rounds):
                 for place in found:
-                    ours = Client([RATE, "write", file, *place.given], [RATE, "prove", digest, *place.given])
+                    ours = Client([RATE, place.verb, file, *place.given], [RATE, "prove", digest, *place.given])
                     samples += measure(place, {MIMEO: ours, **place.clients}, options.size, round_)
     finally:
         file.unlink(missing_ok=True)
@@ -130,7 +132,7 @@ def places(lab: Lab, file: Path) -> Iterator[list[Place]]:
             os.posix_fallocate(block.fileno(), 0, OSD_SIZE)
         yield [
             rbd(storage, file), s3(storage, file), swift(storage, file), sftp(sshd, shown["sftp"], file),
-            rsync(rsyncd, shown["rsync"], lab.scratch / "spool", file), files(directory, shown["file"], file),
+            *rsync(rsyncd, shown["rsync"], lab.scratch / "spool", file), files(directory, shown["file"], file),
             http(lab.cloud.nginx[0], file),
         ]
 
@@ -192,12 +194,16 @@ def sftp(sshd: Sshd, shown: Exporter, file: Path) -> Place:
     return Place("sftp", given, clients, sshd.remove_all)
 
 
-def rsync(rsyncd: Rsyncd, shown: Exporter, spool: Path, file: Path) -> Place:
+def rsync(rsyncd: Rsyncd, shown: Exporter, spool: Path, file: Path) -> list[Place]:
+    """Through the spool, and from a `file` store's copy."""
     spool.mkdir(exist_ok=True)
     upload = [program("rsync", "rsync"), f"--password-file={rsyncd.password_file}", file, f"{rsyncd.url}client"]
     client = Client(upload, curl(f"{shown.url}client"))
-    return Place("rsync", ["rsync", rsyncd.url, shown.url, spool], {"rsync": client}, rsyncd.remove_all,
-                 {"STORE_PASSWORD": rsyncd.password})
+    given, env = ["rsync", rsyncd.url, shown.url, spool], {"STORE_PASSWORD": rsyncd.password}
+    return [
+        Place(kind, given, {"rsync": client}, rsyncd.remove_all, env, verb=verb)
+        for kind, verb in {"rsync, by the spool": "write", "rsync, from a file store": "take"}.items()
+    ]
 
 
 def files(directory: Path, shown: Exporter, file: Path) -> Place:
@@ -245,8 +251,8 @@ NOTES = [
     "files is read over HTTP, by clients with curl.",
     "CPU and memory are those of the processes on the client's side, ssh and rsync among them. The servers run on the "
     "same cores: with rbd, s3 and swift Ceph takes most of the time, which hides differences between clients.",
-    "rsync: Mimeo writes the image to its spool, and rsync sends it from there when it is complete: that takes the time of "
-    "`cp` and rsync at least. file: cp copies within the kernel.",
+    "rsync, by the spool: Mimeo writes the image there, and rsync sends it when it is complete: that takes the time of `cp` "
+    "and rsync at least. From a file store's copy rsync sends it as it is. file: cp copies within the kernel.",
 ]
 
 

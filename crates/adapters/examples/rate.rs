@@ -3,18 +3,30 @@
 //!
 //! - `rate write FILE TYPE …` writes the file and closes the object. What each type is given is said in
 //!   `conformance/stores.rs`.
+//! - `rate take FILE TYPE …` has the store take the file, which lies in a directory as a `file` store would keep it.
 //! - `rate prove DIGEST TYPE …` reads the object back, and ends with a panic if it has another BLAKE3 digest.
 #![allow(clippy::unwrap_used, reason = "a panic is how it fails")]
 
 #[path = "conformance/stores.rs"]
 mod stores;
 
-use std::{env, fs::File, hint::black_box, io::Read};
+use std::{
+    env,
+    fs::{self, File},
+    hint::black_box,
+    io::Read,
+    path::Path,
+    sync::atomic::AtomicU64,
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use mimeo_core::{ObjectName, ports::Store};
+use mimeo_core::{
+    ObjectName,
+    ports::{Offer, Store},
+};
 use tokio::{sync::mpsc, task::spawn_blocking};
+use url::Url;
 
 /// As large as what the engine hands to a store; and so many are read ahead.
 const PIECE: usize = 256 << 10;
@@ -29,8 +41,9 @@ async fn main() {
     let object: ObjectName = "00000000-0000-4000-8000-00000000be4c.1".parse().unwrap();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["write", file, kind, ref options @ ..] => write(file, store(kind, options).as_ref(), &object).await,
+        ["take", file, kind, ref options @ ..] => take(Path::new(file), store(kind, options).as_ref(), &object).await,
         ["prove", digest, kind, ref options @ ..] => prove(digest, store(kind, options).as_ref(), &object).await,
-        _ => panic!("usage: rate write FILE TYPE … | rate prove DIGEST TYPE …"),
+        _ => panic!("usage: rate write FILE TYPE … | rate take FILE TYPE … | rate prove DIGEST TYPE …"),
     }
 }
 
@@ -60,6 +73,14 @@ fn read(mut file: File, pieces: &mpsc::Sender<Bytes>) {
         }
         pieces.blocking_send(piece.into()).unwrap();
     }
+}
+
+async fn take(file: &Path, store: &dyn Store, object: &ObjectName) {
+    let directory = Url::from_directory_path(file.parent().unwrap()).unwrap();
+    let given = file.file_name().unwrap().to_str().unwrap().to_owned();
+    let size = fs::metadata(file).unwrap().len();
+    let offer = Offer { area: directory.into(), object: given.try_into().unwrap(), size, like: None };
+    store.take(object, &offer, &AtomicU64::new(0)).await.unwrap();
 }
 
 async fn prove(digest: &str, store: &dyn Store, object: &ObjectName) {

@@ -164,6 +164,31 @@ def test_what_our_patch_undid_is_put_back_or_reported(cloud, mimeo, images, faul
     eventually(put_back_and_reported, 60, "what must not be undone is put back, and the rest is told")
 
 
+def test_what_glance_undoes_after_mimeo_gave_up_waiting_is_put_back(cloud, mimeo, images, faulty):
+    """Glance waits for Mimeo's third URL longer than Mimeo waits for Glance. Meanwhile the image becomes private. Mimeo has
+    looked at it again, and found it so, when the URL answers and Glance finishes the first PATCH with what it had loaded."""
+    slow = faulty()
+    slow.fault("HEAD", "hold", agent=GLANCE)
+    mimeo.use(*cloud.nginx[:2], slow)
+    image = images.create(os.urandom(MiB), visibility="public")
+    mimeo.serve()
+    eventually(lambda: slow.requests("HEAD", image, GLANCE), 60, "Mimeo's PATCH is inside Glance")
+    images.set(image, visibility="private")
+    mimeo.wait_reason(image, "http3", {"image-service-unreachable"})
+    eventually(lambda: len(images.mimeo_locations(image)) == 2, 60, "Mimeo has looked again, and registered the others")
+    assert images.show(image)["visibility"] == "private"
+    slow.release()
+
+    def put_back():
+        shown = images.show(image)
+        assert len(images.mimeo_locations(image)) == 3, shown["locations"]
+        assert shown["visibility"] == "private", shown
+        assert any(image in line and "undone" in line for line in mimeo.log_lines()), "not told"
+        return True
+
+    eventually(put_back, 90, "it is private again")
+
+
 def test_a_slow_store_keeps_the_window_short(cloud, mimeo, images, faulty):
     """A URL that answers slowly to everybody is not in the PATCH: changes made by others meanwhile stand."""
     slow = faulty()

@@ -121,7 +121,10 @@ impl Verdict {
 
 /// Whether those that are to go, with those that went lately, are more than so many, or more than such a share of all.
 pub(crate) async fn judge(engine: &Engine) -> Result<Verdict> {
+    // Between looks: what one of them concludes later is from later too.
+    let concluded = engine.concluding.write().await;
     let (gc, now) = (engine.settings.gc, engine.clock.now());
+    drop(concluded);
     let confirmed = confirmed(engine).await?;
     let (waiting, gone) = going(engine, confirmed).await?;
     let lately = engine.guard.lately(now);

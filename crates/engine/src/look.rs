@@ -111,21 +111,18 @@ async fn observe(engine: &Engine, record: &Record) -> Result<Sight> {
     if concluded || sabotage::is(Bug::AbsenceIsDeletion) {
         return Ok(Sight::Gone);
     }
-    if !known {
-        // There is nothing to lose; but it is to be found again if it was merely not shown, and until then it may name
-        // what others lose.
-        if registry.sees_all().await? {
-            return Ok(Sight::Gone);
+    let sight = if registry.sees_all().await? {
+        match registry.look(id).await? {
+            Some(image) => Sight::Present(Box::new(image)),
+            None if registry.sees_all().await? => Sight::Gone,
+            None => Sight::NotVisible,
         }
+    } else {
+        Sight::NotVisible
+    };
+    if !known && matches!(sight, Sight::NotVisible) {
+        // There is nothing to lose; but it is to be found again, and until then it may name what others lose.
         engine.missed.fetch_add(1, Ordering::SeqCst);
-        return Ok(Sight::NotVisible);
     }
-    if !registry.sees_all().await? {
-        return Ok(Sight::NotVisible);
-    }
-    Ok(match registry.look(id).await? {
-        Some(image) => Sight::Present(Box::new(image)),
-        None if registry.sees_all().await? => Sight::Gone,
-        None => Sight::NotVisible,
-    })
+    Ok(sight)
 }

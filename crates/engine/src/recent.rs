@@ -19,6 +19,8 @@ use tokio::time::Instant;
 
 /// An event is expected within this time after its change.
 const MEMORY: Duration = Duration::from_secs(30);
+/// Glance may go on so long with a PATCH whose answer nobody waits for any more: one of its URLs hangs, and then answers.
+const UNANSWERED: Duration = Duration::from_mins(2);
 /// An event on its way while the PATCH ends.
 const LATE: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,8 @@ struct Patch {
     /// What came until then was told already.
     told: Option<Instant>,
     ended: Option<Instant>,
+    /// From then on no answer was waited for.
+    given_up: Option<Instant>,
     /// Glance says that it wrote the image: then one of the events is our own.
     is_written: bool,
     /// Nobody knows whether it was ever sent, nor what the image was then.
@@ -133,7 +137,7 @@ impl Recent {
         let Some(patches) = stories.get_mut(&open.image).map(|story| &mut story.patches) else { return };
         let Some(at) = patches.iter().position(|patch| patch.number == open.number) else { return };
         match outcome.as_ref().map_err(|error| error.reason) {
-            Err(Reason::ImageServiceUnreachable) => {}
+            Err(Reason::ImageServiceUnreachable) => patches[at].given_up = Some(Instant::now()),
             Ok(()) => (patches[at].ended, patches[at].is_written) = (Some(Instant::now()), true),
             Err(Reason::ImageServiceError) => patches[at].ended = Some(Instant::now()),
             Err(_) => drop(patches.remove(at)),
@@ -180,11 +184,17 @@ impl Story {
     fn is_fresh(&self) -> bool {
         let newest_event = self.events.last().map(|(at, _)| *at);
         let newest_patch = self.patches.last().map(|patch| patch.began);
-        newest_event.max(newest_patch).is_some_and(|at| at.elapsed() < MEMORY)
+        newest_event.max(newest_patch).is_some_and(|at| at.elapsed() < MEMORY) || self.oldest_open().is_some()
+    }
+
+    /// When the first of those PATCHes began of which there may be more to find.
+    fn oldest_open(&self) -> Option<Instant> {
+        self.patches.iter().filter(|patch| patch.is_open_for_events()).map(|patch| patch.began).min()
     }
 
     fn findings(&mut self, now: &Snapshot) -> Findings {
-        self.events.retain(|(at, _)| at.elapsed() < MEMORY);
+        let oldest = self.oldest_open();
+        self.events.retain(|(at, _)| at.elapsed() < MEMORY || oldest.is_some_and(|began| *at >= began));
         let mut findings = Findings::default();
         let unanswered: Vec<u64> =
             self.patches.iter().filter(|patch| patch.ended.is_none()).map(|patch| patch.number).collect();
@@ -208,26 +218,27 @@ impl Story {
 impl Patch {
     fn new(number: u64, before: &Image) -> Self {
         let (began, before) = (Instant::now(), before.snapshot());
-        let (told, ended, outlived, put_back) = (None, None, Outlived::default(), Undone::default());
         Self {
             number,
             began,
-            told,
-            ended,
+            told: None,
+            ended: None,
+            given_up: None,
             is_written: false,
             is_inherited: false,
             before,
-            outlived,
+            outlived: Outlived::default(),
             waits: false,
-            put_back,
+            put_back: Undone::default(),
         }
     }
 
     fn is_open_for_events(&self) -> bool {
         match self.ended {
             Some(ended) => ended.elapsed() < LATE,
+            None if self.is_inherited => self.began.elapsed() < MEMORY,
             // Under way, or without an answer: Glance may still finish it.
-            None => self.began.elapsed() < MEMORY,
+            None => self.given_up.unwrap_or(self.began + MEMORY).elapsed() < UNANSWERED,
         }
     }
 

@@ -364,6 +364,28 @@ async fn nothing_is_opened_before_events_have_had_time_to_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_patch_undoes_long_after_it_was_given_up_is_found() {
+    let seconds = Duration::from_secs;
+    let private = with(|image| image.visibility = Private);
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    tokio::time::advance(seconds(10)).await;
+    recent.note(&private.id, private.snapshot());
+    tokio::time::advance(seconds(20)).await;
+    recent.close(&open, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer in 30 s")));
+    // What its owner made it still stands, for long, and others' images change meanwhile.
+    for _ in 0..20 {
+        tokio::time::advance(seconds(5)).await;
+        assert_eq!(recent.findings(&private), Findings::default());
+        recent.note(&"00000001-0000-4000-8000-000000000000".parse().unwrap(), image().snapshot());
+        assert!(recent.is_unfinished(&private.id));
+    }
+    assert_eq!(recent.findings(&image()).undone.visibility, Some(Private));
+    tokio::time::advance(UNANSWERED).await;
+    assert!(!recent.is_unfinished(&private.id));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_an_owner_changed_while_nobody_ran_is_no_patchs() {
     for (minutes, found) in [(0, Some(Private)), (20, None)] {
         let later = |seconds| mimeo_core::Timestamp::UNIX_EPOCH.saturating_add(Duration::from_secs(seconds)).unwrap();

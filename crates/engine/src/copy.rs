@@ -394,7 +394,9 @@ impl Copies<'_> {
         let attempts = attempt::begin(engine, &image.id, &stores, Partial::GoOn).await?;
         tracing::info!(stores = stores.len(), size = image.size, "copying");
         let patience = engine.settings.source_timeout;
-        let transfer = Transfer::new(image.clone(), self.origins.clone(), place.window, patience);
+        let known = verify::known_digest(engine, image).await?;
+        let is_known = known.is_some();
+        let transfer = Transfer::new(image.clone(), self.origins.clone(), place.window, patience).of_known(known);
         let slow = known_slow(engine, &stores);
         for attempt in attempts {
             let pass = passes.remove(&attempt.store);
@@ -430,6 +432,10 @@ impl Copies<'_> {
             is_bad.fetch_or(verdict.is_bad, Ordering::Relaxed);
             if verdict.is_bad {
                 attempt::disown_chunks(&engine, &id).await;
+            }
+            if verdict.is_bad && is_known {
+                // It may have been one of Mimeo's copies that Glance gave.
+                verify::ask(&engine, &id).await;
             }
             transfer.end(verdict).await;
             // The place bounds the memory of windows: it is given back when this one is empty.

@@ -1,7 +1,7 @@
 //! A registered copy is read again. It stays registered while it is, and while it merely cannot be read.
 
 use mimeo_core::{
-    Change, Digest, Error, ImageId, ObjectName, Proof, ProofKind, Reason, Replica, ReplicaState, Result, StoreName,
+    Change, Digest, DirtyMark, Error, Image, ImageId, ObjectName, Proof, ProofKind, Reason, Replica, ReplicaState, Result, StoreName,
 };
 use tokio::time::Instant;
 
@@ -126,4 +126,23 @@ async fn keep(
     .await?;
     mimeo_crash::point("copy-verified");
     Ok(())
+}
+
+/// What the image's bits are where only its copies tell: the digest that all those have that are known to be right.
+pub(crate) async fn known_digest(engine: &Engine, image: &Image) -> Result<Option<Digest>> {
+    let Some(record) = engine.ledger.load(&image.id).await?.filter(|_| image.hash.is_none()) else { return Ok(None) };
+    let doubted = engine.doubts.of(&image.id);
+    let is_right = |replica: &&Replica| replica.is_good() && replica.is_proven() && !doubted.contains(&replica.store);
+    let mut digests = record.replicas.values().filter(is_right).filter_map(|replica| replica.digest.clone());
+    let first = digests.next();
+    Ok(first.filter(|first| digests.all(|digest| digest == *first)))
+}
+
+/// Has all copies of the image read again.
+pub(crate) async fn ask(engine: &Engine, id: &ImageId) {
+    let now = engine.clock.now();
+    let mark = DirtyMark { image: id.clone(), due: now };
+    if let Err(error) = engine.ledger.commit(&[Change::VerifyAsked(id.clone(), now), Change::Dirty(mark)]).await {
+        tracing::error!(error = error.chain(), "the ledger did not take that the copies are to be read again");
+    }
 }

@@ -92,17 +92,25 @@ pub(crate) struct Transfer {
     window: Arc<Window<Verified>>,
     origins: Origins,
     image: Image,
+    /// What the bits are by the copies that there are.
+    known: Option<Digest>,
     patience: Duration,
 }
 
 impl Transfer {
     pub(crate) fn new(image: Image, origins: Origins, window: usize, patience: Duration) -> Self {
-        Self { window: Window::new(window), origins, image, patience }
+        Self { window: Window::new(window), origins, image, known: None, patience }
+    }
+
+    /// Of an image of which Glance tells no hash: what its bits were when they were copied before.
+    pub(crate) fn of_known(mut self, known: Option<Digest>) -> Self {
+        self.known = known;
+        self
     }
 
     /// Of bits that pass once, while another waits for them: no sink may hold them up for longer than a moment.
     pub(crate) fn live(image: Image, origins: Origins, window: usize, patience: Duration) -> Self {
-        Self { window: Window::live(window), origins, image, patience }
+        Self { window: Window::live(window), origins, image, known: None, patience }
     }
 
     /// One store's share of the transfer. One that is known to be slower than the others holds up nobody.
@@ -180,7 +188,15 @@ impl Transfer {
         }
         check_size(&self.image, size)?;
         self.window.complete();
-        hashes.verify(size, self.image.hash.as_ref()).await
+        let verified = hashes.verify(size, self.image.hash.as_ref()).await?;
+        match &self.known {
+            Some(known) if verified.digest.as_ref() != Some(known) => Err(Error::new(
+                Reason::SourceMismatch,
+                "Glance gives other bits than those that its proven copies were made of, and tells no hash of the image: \
+                 these are not copied, and the copies are read again",
+            )),
+            _ => Ok(verified),
+        }
     }
 
     /// Takes what passes, all of it, and gives its length and what it has become.

@@ -89,6 +89,25 @@ async fn a_copy_that_went_bad_is_not_registered_unread_though_the_ledger_did_not
     world.assert_good_copies(&id, 2);
 }
 
+/// Glance tells no hash, and gives a copy that has gone bad.
+#[tokio::test(start_paused = true)]
+async fn what_differs_from_the_copies_of_an_image_without_a_hash_is_not_copied() {
+    let world = World::start(Options::default());
+    world.stores[2].inject(StoreFault::OpenFails(Reason::StoreUnreachable));
+    let id = world.create(sample::image(1, SIZE as u64));
+    world.until("two are registered", async || world.locations(&id).len() == 2).await;
+    let bad = world.stores[0].objects()[0].clone();
+    world.stores[0].tamper(&bad, Some(Bytes::from(vec![7; SIZE])));
+    world.registry.inject(RegistryFault::SourceReadsOther);
+    world.stores[2].heal();
+    let reason = async || world.report(&id).await.unwrap().replicas[2].reason.clone().map(|reason| reason.code);
+    world.until("it is seen", async || reason().await.as_deref() == Some(Reason::SourceMismatch.code())).await;
+    world.until("the bad one is found and withdrawn", async || world.locations(&id).len() == 1).await;
+    world.registry.heal();
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_leaves_the_image_service_for_the_first_proven_copy() {
     let world = World::start(Options::default());

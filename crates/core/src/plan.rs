@@ -152,9 +152,6 @@ pub struct Plan {
     pub ask: Vec<StoreName>,
     /// Stores whose copy goes because no rule wants it any more.
     pub retired: Vec<StoreName>,
-    /// Proven copies that are being removed at stores where the image is wanted again: of use should the others be lost
-    /// before they are gone.
-    pub regretted: Vec<(StoreName, ObjectName)>,
     /// Where copies are to be read from, the cheapest first; for when there are any to be made.
     pub sources: Vec<SourceOf>,
     /// Work already running for this image is to stop: its bits are no longer to be had, or no longer wanted.
@@ -359,7 +356,7 @@ fn is_kept(record: &Record, replica: &Replica) -> bool {
 }
 
 fn is_doomed(record: &Record, replica: &Replica) -> bool {
-    record.object_of(replica).is_some_and(|object| object.state == ObjectState::Doomed)
+    record.object_of(replica).is_some_and(|object| object.state.is_to_go())
 }
 
 fn is_open(record: &Record, store: &StoreName, name: &ObjectName) -> bool {

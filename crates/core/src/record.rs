@@ -92,9 +92,19 @@ pub enum ObjectState {
     Kept,
     /// To be removed by the sweeper.
     Doomed,
+    /// As doomed. But it was proven, and its image is wanted at the store again: it goes only if another copy is right.
+    Regretted,
     /// A listing of the store showed it. It bears a name that Mimeo makes, but no record says who made it, and when: it
     /// may become a replica's object, and is removed only with an operator's word.
     Found,
+}
+
+impl ObjectState {
+    /// Whether the sweeper is to remove it.
+    #[must_use]
+    pub fn is_to_go(self) -> bool {
+        matches!(self, Self::Doomed | Self::Regretted)
+    }
 }
 
 /// One durable change to the ledger; a slice of them is committed whole or not at all.
@@ -111,6 +121,8 @@ pub enum Change {
     Object(Object),
     /// Hands the object to the sweeper, from this time on; nothing if the ledger no longer has it.
     Doom(StoreName, ObjectName, Timestamp),
+    /// Has the sweeper think twice about a doomed object; nothing if it is not doomed, or gone.
+    Regret(StoreName, ObjectName),
     /// The object's bits are known to be gone.
     ObjectGone(StoreName, ObjectName),
     /// Look at this image again, no later than the mark says. Bumps the sequence, so that work under way does not

@@ -1,8 +1,7 @@
-//! What the sweeper could not remove when it last tried, why, and when it tries again; and what it is to think twice
-//! about.
+//! What the sweeper could not remove when it last tried, why, and when it tries again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,11 +17,7 @@ const REST: Duration = Duration::from_mins(15);
 const REFUSALS: u32 = 3;
 
 #[derive(Default)]
-pub(crate) struct Leftovers {
-    left: Mutex<BTreeMap<(StoreName, ObjectName), Leftover>>,
-    /// Proven copies that were to go, and whose image is wanted there again.
-    regretted: Mutex<BTreeSet<(StoreName, ObjectName)>>,
-}
+pub(crate) struct Leftovers(Mutex<BTreeMap<(StoreName, ObjectName), Leftover>>);
 
 struct Leftover {
     why: ReasonReport,
@@ -78,22 +73,8 @@ impl Leftovers {
         is_new
     }
 
-    pub(crate) fn regret(&self, store: &StoreName, object: &ObjectName) {
-        self.regretted().insert((store.clone(), object.clone()));
-    }
-
-    pub(crate) fn is_regretted(&self, object: &Object) -> bool {
-        self.regretted().contains(&key(object))
-    }
-
-    /// It does not go.
-    pub(crate) fn forgive(&self, object: &Object) {
-        self.regretted().remove(&key(object));
-    }
-
     /// The object is gone. True: the store refused others, and seems to do so no more, so that they are tried again.
     pub(crate) fn removed(&self, object: &Object) -> bool {
-        self.forgive(object);
         let mut leftovers = self.lock();
         leftovers.remove(&key(object));
         end_rests(leftovers.iter_mut().filter(|((store, _), _)| *store == object.store))
@@ -104,12 +85,8 @@ impl Leftovers {
         end_rests(self.lock().iter_mut().filter(|((_, object), _)| object.image() == *image))
     }
 
-    fn regretted(&self) -> MutexGuard<'_, BTreeSet<(StoreName, ObjectName)>> {
-        self.regretted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(StoreName, ObjectName), Leftover>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

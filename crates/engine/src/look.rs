@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use mimeo_core::{
-    Change, Failure, ImageId, ObjectState, Reason, Record, Replica, ReplicaState, Result, StoreName,
+    Change, Failure, ImageId, Reason, Record, Replica, ReplicaState, Result, StoreName,
     plan::{Plan, Sight},
 };
 
@@ -35,9 +35,6 @@ pub(crate) async fn look(engine: &Engine, id: &ImageId, running: &BTreeSet<Store
     if !plan.retired.is_empty() || has_gone {
         plan.changes.push(engine.guard.note(engine.clock.now()));
     }
-    for (store, object) in &plan.regretted {
-        engine.leftovers.regret(store, object);
-    }
     mimeo_crash::point("look-planned");
     engine.ledger.commit(&plan.changes).await?;
     drop(concluding);
@@ -57,8 +54,7 @@ fn awaits_a_patch(record: &Record) -> bool {
     let is_moved = |failure: &Failure| matches!(failure.reason, Reason::StoreDown | Reason::Demoted);
     let is_on_its_way =
         |replica: &Replica| replica.state == ReplicaState::Proven || replica.failure.as_ref().is_some_and(is_moved);
-    record.replicas.values().any(is_on_its_way)
-        || record.objects.iter().any(|object| object.state == ObjectState::Doomed)
+    record.replicas.values().any(is_on_its_way) || record.objects.iter().any(|object| object.state.is_to_go())
 }
 
 /// Copies that were seen may be asked for by their stores' probers; what was lost is told, once for each time.

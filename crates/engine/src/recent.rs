@@ -187,7 +187,7 @@ impl Story {
         newest_event.max(newest_patch).is_some_and(|at| at.elapsed() < MEMORY) || self.oldest_open().is_some()
     }
 
-    /// When the first of those PATCHes began of which there may be more to find.
+    /// When the first of those requests began of which there may be more to find.
     fn oldest_open(&self) -> Option<Instant> {
         self.patches.iter().filter(|patch| patch.is_open_for_events()).map(|patch| patch.began).min()
     }

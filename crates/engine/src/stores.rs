@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mimeo_core::{
-    Failure, ObjectState, Reason, Record, ReplicaState, Result, StoreName, Timestamp, policy::StoreFacts,
-};
+use mimeo_core::{Failure, Reason, Record, ReplicaState, Result, StoreName, Timestamp, policy::StoreFacts};
 
 use crate::{
     Engine, orders,
@@ -133,7 +131,7 @@ impl Engine {
             return None;
         }
         let not_removed = objects.iter().find_map(|object| self.leftovers.why(store, &object.name));
-        let is_doomed = objects.iter().any(|object| object.state == ObjectState::Doomed);
+        let is_doomed = objects.iter().any(|object| object.state.is_to_go());
         let trouble = record.image.trouble.as_ref().filter(|_| record.image.gone_at.is_none());
         let failure = replica.and_then(|replica| replica.failure.as_ref());
         let reason = match (not_removed, failure.or(trouble)) {

@@ -117,7 +117,7 @@ fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Can
         let part = engine.stores.get(&object.store);
         let (due, why) = match (object.state, record.image.gone_at) {
             // A request that was cut off may publish its object for as long as the store may take over that.
-            (ObjectState::Doomed, _) => {
+            (ObjectState::Doomed | ObjectState::Regretted, _) => {
                 let limit = part.map(|part| publish_limit(part, record.image.size.unwrap_or(0)));
                 let limit = limit.filter(|_| !sabotage::is(Bug::DeletedAtOnce));
                 let why = "left by a failed attempt, or no longer wanted";
@@ -198,13 +198,12 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
             look_again(engine, &id).await?;
             continue;
         }
-        let is_regretted = engine.leftovers.is_regretted(&object);
+        let is_regretted = object.state == ObjectState::Regretted;
         if let Some(record) = record.as_ref().filter(|record| is_regretted && record.image.gone_at.is_none())
             && !has_other_good(engine, record, &object)
         {
             tracing::warn!(store = %object.store, object = %object.name, "not removed: no other copy is known to be right; it is read again");
             keep(engine, &object).await?;
-            engine.leftovers.forgive(&object);
             look_again(engine, &id).await?;
             continue;
         }

@@ -1,7 +1,8 @@
 //! A registered copy is read again. It stays registered while it is, and while it merely cannot be read.
 
 use mimeo_core::{
-    Change, Digest, DirtyMark, Error, Image, ImageId, ObjectName, Proof, ProofKind, Reason, Replica, ReplicaState, Result, StoreName,
+    Change, Digest, DirtyMark, Error, Image, ImageId, ObjectName, Proof, ProofKind, Reason, Replica, ReplicaState,
+    Result, StoreName,
 };
 use tokio::time::Instant;
 

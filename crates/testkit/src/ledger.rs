@@ -238,7 +238,7 @@ impl Ledger for MemoryLedger {
                     || Place { store: store.clone(), objects: 0, doomed: 0, name: name.clone(), url: url.clone() };
                 let place = places.entry((store.clone(), root)).or_insert_with(new);
                 place.objects += 1;
-                place.doomed += u64::from(*state == ObjectState::Doomed);
+                place.doomed += u64::from(state.is_to_go());
             }
             places.into_values().collect()
         })
@@ -347,6 +347,13 @@ impl Tables {
             Change::Doom(store, name, at) => {
                 if let Some(object) = self.objects.get_mut(&key(store, name)) {
                     (object.state, object.since) = (ObjectState::Doomed, milliseconds(*at));
+                }
+            }
+            Change::Regret(store, name) => {
+                if let Some(object) =
+                    self.objects.get_mut(&key(store, name)).filter(|object| object.state == ObjectState::Doomed)
+                {
+                    object.state = ObjectState::Regretted;
                 }
             }
             Change::ObjectGone(store, name) => drop(self.objects.remove(&key(store, name))),
@@ -469,7 +476,7 @@ fn key(store: &StoreName, name: &ObjectName) -> (StoreName, String) {
 
 fn is_sweepable(record: &Record) -> bool {
     record.image.gone_at.is_some()
-        || record.objects.iter().any(|object| matches!(object.state, ObjectState::Doomed | ObjectState::Found))
+        || record.objects.iter().any(|object| object.state.is_to_go() || object.state == ObjectState::Found)
         || record.replicas.values().any(|replica| replica.unwanted_since.is_some())
 }
 

@@ -26,7 +26,7 @@ pub(super) fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, repl
     candidates.retain(|shown| !is_elsewhere(shown));
     candidates.retain(|shown| match known(shown) {
         // To be withdrawn, and removed.
-        Some(ObjectState::Doomed) => false,
+        Some(state) if state.is_to_go() => false,
         // A location was made of it: it was closed, and proven, after this record was written. Not to be relied on where
         // nothing can show that it is whole.
         Some(ObjectState::Open) => can_be_proven(image),

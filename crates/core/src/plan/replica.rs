@@ -2,8 +2,8 @@
 
 use super::{Observation, Plan, Policy, adopt, doom, is_doomed, is_kept, is_open, live, retire, staged};
 use crate::{
-    Backoff, Error, Failure, Image, ImageStatus, Object, ObjectState, ProofKind, Reason, Record, Replica, ReplicaState,
-    StoreName, Timestamp,
+    Backoff, Change, Error, Failure, Image, ImageStatus, Object, ObjectState, ProofKind, Reason, Record, Replica,
+    ReplicaState, StoreName, Timestamp,
 };
 
 /// Decides what one replica needs now, adds that to the plan, and gives the replica as it is to be recorded.
@@ -30,7 +30,7 @@ pub(super) fn step(
     if is_wanted && replica.state == R::Retiring {
         // The former copy is the sweeper's, who may have to leave it for long: another image may name it.
         let former = replica.object.filter(|_| replica.proof.is_some() && adopt::can_be_proven(image));
-        plan.regretted.extend(former.map(|object| (replica.store.clone(), object)));
+        plan.changes.extend(former.map(|object| Change::Regret(replica.store.clone(), object)));
         replica = Replica::wanted(replica.store);
     }
     replica.unwanted_since.take_if(|_| is_wanted);

@@ -119,7 +119,7 @@ pub(super) fn resumed(seen: &Observation<'_>, image: &Image, replica: Replica) -
             };
             Replica { state: R::Stored, failure: None, proof: None, digest, size, ..replica }
         }
-        Some(ObjectState::Doomed) if was_unwanted => replica,
+        Some(state) if state.is_to_go() && was_unwanted => replica,
         _ => Replica { state: R::Gone, failure: None, proof: None, ..replica },
     }
 }

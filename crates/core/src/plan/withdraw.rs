@@ -2,8 +2,7 @@
 
 use super::{Observation, Plan};
 use crate::{
-    Change, Failure, Image, Location, ObjectState, Reason, Record, Replica, STORE_KEY, are_surely_two,
-    is_removed_with_its_bits,
+    Change, Failure, Image, Location, Reason, Record, Replica, STORE_KEY, are_surely_two, is_removed_with_its_bits,
 };
 
 /// Adds them to the plan, but for the last location that the image has; and says why any of them stay.
@@ -18,7 +17,7 @@ pub(super) fn step(plan: &mut Plan, image: &Image, seen: &Observation<'_>) -> Op
     };
     let objects = seen.record.objects.iter();
     let doomed: Vec<&str> = objects
-        .filter(|object| object.state == ObjectState::Doomed || dooms_now(object))
+        .filter(|object| object.state.is_to_go() || dooms_now(object))
         .map(|object| object.url.as_str())
         .collect();
     let is_to_go = |location: &&Location| {

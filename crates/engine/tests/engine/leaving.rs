@@ -102,22 +102,28 @@ async fn an_old_copy_that_turns_out_to_be_the_only_good_one_mends_the_others_fir
 
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_is_wanted_again_too_late_is_kept_if_the_others_are_lost_before_it_goes() {
-    let world = World::start(on(2, &[]));
-    let id = world.create(hashed(1, 1000));
-    world.registered(&id).await;
-    drain(&world, "store1").await;
-    world.until("the drained copy is shown no more", async || world.locations(&id).len() == 1).await;
-    let [old] = &world.stores[1].objects()[..] else { panic!("one copy") };
-    let [other] = &world.stores[0].objects()[..] else { panic!("one copy") };
-    world.stores[0].tamper(other, Some(vec![0; 1000].into()));
-    world.registry.inject(RegistryFault::SourceReadsOther);
-    world.engine.cancel_drain(&name("store1")).await.unwrap().unwrap();
-    world.until("a new one is tried", async || writes(&world) > 2).await;
-    world.engine.verify(&id).await.unwrap();
-    world.registered(&id).await;
-    assert!(world.stores[1].holds(old), "the new ones were made of nothing");
-    world.until("nothing else is left", async || held(&world) == [1, 1]).await;
-    world.assert_good_copies(&id, 2);
+    for is_killed in [false, true] {
+        let mut world = World::start(on(2, &[]));
+        let id = world.create(hashed(1, 1000));
+        world.registered(&id).await;
+        drain(&world, "store1").await;
+        world.until("the drained copy is shown no more", async || world.locations(&id).len() == 1).await;
+        let [old] = &world.stores[1].objects()[..] else { panic!("one copy") };
+        let [other] = &world.stores[0].objects()[..] else { panic!("one copy") };
+        world.stores[0].tamper(other, Some(vec![0; 1000].into()));
+        world.registry.inject(RegistryFault::SourceReadsOther);
+        world.engine.cancel_drain(&name("store1")).await.unwrap().unwrap();
+        world.until("a new one is tried", async || writes(&world) > 2).await;
+        if is_killed {
+            world.kill().await;
+            world.serve();
+        }
+        world.engine.verify(&id).await.unwrap();
+        world.registered(&id).await;
+        assert!(world.stores[1].holds(old), "the new ones were made of nothing");
+        world.until("nothing else is left", async || held(&world) == [1, 1]).await;
+        world.assert_good_copies(&id, 2);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,7 @@ pub async fn ledger<L: Ledger>(make: impl AsyncFn() -> L) {
     finds_what_is_to_be_swept(&make().await).await;
     drops_one_replica(&make().await).await;
     dooms_only_what_it_has(&make().await).await;
+    regrets_only_what_is_doomed(&make().await).await;
     moves_the_next_try_and_nothing_else(&make().await).await;
     keeps_bookmarks(&make().await).await;
     keeps_chunks_without_a_gap(&make().await).await;
@@ -224,6 +225,27 @@ async fn dooms_only_what_it_has(ledger: &impl Ledger) {
     ledger.commit(&[Change::Object(open.clone()), doom(&open), doom(&gone)]).await.unwrap();
     let found = ledger.load(&id(1)).await.unwrap().unwrap();
     assert_eq!(found.objects, [Object { state: ObjectState::Doomed, since: time(9), ..open }]);
+}
+
+async fn regrets_only_what_is_doomed(ledger: &impl Ledger) {
+    let name = |object: &Object| (object.store.clone(), object.name.clone());
+    let regret = |object: &Object| Change::Regret(object.store.clone(), object.name.clone());
+    let doomed = |attempt| Object { state: ObjectState::Doomed, ..open_object(attempt) };
+    let (gone, open, again, kept, left) = (doomed(1), open_object(2), doomed(3), doomed(4), doomed(5));
+    let all = [&open, &again, &kept, &left].map(|object| Change::Object(object.clone()));
+    ledger.commit(&all).await.unwrap();
+    ledger.commit(&[&gone, &open, &again, &kept, &left].map(regret)).await.unwrap();
+    let ((store, object), kept) = (name(&again), Object { state: ObjectState::Kept, ..kept });
+    ledger.commit(&[Change::Doom(store, object, time(9)), Change::Object(kept)]).await.unwrap();
+    let states = async || {
+        let mut objects = ledger.load(&id(1)).await.unwrap().unwrap().objects;
+        objects.sort_by_key(|object| object.name.attempt());
+        objects.into_iter().map(|object| object.state).collect::<Vec<_>>()
+    };
+    let expected = [ObjectState::Open, ObjectState::Doomed, ObjectState::Kept, ObjectState::Regretted];
+    assert_eq!(states().await, expected);
+    assert_eq!(ledger.sweepable(None, 9).await.unwrap().len(), 1);
+    assert_eq!(ledger.places().await.unwrap().iter().map(|place| place.doomed).sum::<u64>(), 2);
 }
 
 async fn moves_the_next_try_and_nothing_else(ledger: &impl Ledger) {

@@ -34,10 +34,17 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             object(transaction, new).await
         }
         Change::Doom(store, name, at) => {
-            let doom =
-                sqlx::query("UPDATE objects SET state = ?4, since = ?5 WHERE image = ?1 AND name = ?2 AND store = ?3");
+            let doom = sqlx::query(
+                "UPDATE objects SET state = ?4, since = ?5, regretted = FALSE WHERE image = ?1 AND name = ?2 AND store = ?3",
+            );
             let doom = doom.bind(String::from(name.image())).bind(name.as_str()).bind(store.as_str());
             run(transaction, doom.bind(object_state(ObjectState::Doomed)).bind(milliseconds(*at))).await
+        }
+        Change::Regret(store, name) => {
+            let regret =
+                "UPDATE objects SET regretted = TRUE WHERE image = ?1 AND name = ?2 AND store = ?3 AND state = ?4";
+            let regret = sqlx::query(regret).bind(String::from(name.image())).bind(name.as_str()).bind(store.as_str());
+            run(transaction, regret.bind(object_state(ObjectState::Doomed))).await
         }
         Change::ObjectGone(store, name) => {
             let gone = sqlx::query("DELETE FROM objects WHERE image = ?1 AND name = ?2 AND store = ?3");
@@ -137,12 +144,12 @@ async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<(
     // No REPLACE: of what that removes no trigger is told.
     let insert = match object.state {
         ObjectState::Found => {
-            "INSERT INTO objects (image, name, store, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO objects (image, name, store, url, state, since, regretted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT (image, name, store) DO NOTHING"
         }
         _ => {
-            "INSERT INTO objects (image, name, store, url, state, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (image, name, store) DO UPDATE SET url = ?4, state = ?5, since = ?6"
+            "INSERT INTO objects (image, name, store, url, state, since, regretted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (image, name, store) DO UPDATE SET url = ?4, state = ?5, since = ?6, regretted = ?7"
         }
     };
     let bound = sqlx::query(insert)
@@ -151,7 +158,8 @@ async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<(
         .bind(object.store.as_str())
         .bind(object.url.as_str())
         .bind(object_state(object.state))
-        .bind(milliseconds(object.since));
+        .bind(milliseconds(object.since))
+        .bind(object.state == ObjectState::Regretted);
     run(transaction, bound).await
 }
 

@@ -169,6 +169,7 @@ struct ObjectColumns {
     url: String,
     state: String,
     since: i64,
+    regretted: bool,
 }
 
 impl ObjectColumns {
@@ -176,6 +177,7 @@ impl ObjectColumns {
         let state = match self.state.as_str() {
             "open" => ObjectState::Open,
             "kept" => ObjectState::Kept,
+            "doomed" if self.regretted => ObjectState::Regretted,
             "doomed" => ObjectState::Doomed,
             "found" => ObjectState::Found,
             other => return Err(unreadable(other)),
@@ -189,7 +191,7 @@ pub(super) fn object_state(state: ObjectState) -> &'static str {
     match state {
         ObjectState::Open => "open",
         ObjectState::Kept => "kept",
-        ObjectState::Doomed => "doomed",
+        ObjectState::Doomed | ObjectState::Regretted => "doomed",
         ObjectState::Found => "found",
     }
 }

@@ -140,6 +140,14 @@ impl ReplicaReport {
     fn new(record: &Record, replica: &Replica, progress: Option<Progress>) -> Self {
         // What holds up the image holds up each of its replicas that is not there yet.
         let trouble = record.image.trouble.as_ref().filter(|_| replica.state != ReplicaState::Registered);
+        if replica.state == ReplicaState::Retiring && record.object_of(replica).is_none() {
+            // The sweeper has done its work; the replica itself stays in the ledger for as long as there is another.
+            return Self::new(
+                record,
+                &Replica { state: ReplicaState::Gone, ..Replica::wanted(replica.store.clone()) },
+                progress,
+            );
+        }
         let failure = replica.failure.as_ref().or(trouble);
         Self {
             store: replica.store.clone(),

@@ -104,7 +104,7 @@ fn has_ripe(engine: &Engine, record: &Record, now: Timestamp) -> bool {
 struct Candidate {
     object: Object,
     due: Timestamp,
-    why: &'static str,
+    why: String,
     /// What must happen first.
     waits_for: Option<&'static str>,
 }
@@ -120,14 +120,16 @@ fn candidates(engine: &Engine, record: &Record, confirmed: Timestamp) -> Vec<Can
             (ObjectState::Doomed | ObjectState::Regretted, _) => {
                 let limit = part.map(|part| publish_limit(part, record.image.size.unwrap_or(0)));
                 let limit = limit.filter(|_| !sabotage::is(Bug::DeletedAtOnce));
-                let why = "left by a failed attempt, or no longer wanted";
+                let unwanted = replica_of(record, object).filter(|replica| replica.unwanted_since.is_some());
+                let why = unwanted.and_then(|replica| replica.failure.as_ref()).map(|failure| failure.message.clone());
+                let why = why.unwrap_or_else(|| "left by a failed attempt, or no longer wanted".into());
                 let limit = limit.unwrap_or_default();
                 // As the ledger's clock has it, and in truth.
                 let in_truth = limit.checked_sub(steady).map_or(Timestamp::MIN, |rest| later(now, rest));
                 (later(object.since, limit).max(in_truth), why)
             }
-            (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted"),
-            (ObjectState::Found, _) => (object.since, "found at the store, and in no record"),
+            (ObjectState::Kept, Some(gone)) => (later(gone, engine.settings.gc.grace), "its image was deleted".into()),
+            (ObjectState::Found, _) => (object.since, "found at the store, and in no record".into()),
             _ => return None,
         };
         let waits_for = match part {
@@ -178,6 +180,11 @@ async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> 
             continue;
         }
         let Some(part) = engine.stores.get(&object.store) else { continue };
+        // What was merely found may be taken over for a copy at any time but this.
+        let turn = (object.state == ObjectState::Found).then(|| engine.turns.take(&id));
+        if turn.as_ref().is_some_and(Option::is_none) {
+            continue;
+        }
         let record = engine.ledger.load(&id).await?;
         // While others were removed it may have been taken over for the image's copy.
         let now = record.as_ref().and_then(|record| record.object(&object.store, &object.name));
@@ -303,7 +310,7 @@ pub(crate) async fn report(engine: &Engine, after: Option<&ImageId>, limit: usiz
         let failure = engine.leftovers.why(&candidate.object.store, &candidate.object.name);
         let hindrance = candidate.waits_for.map(|what| format!("waits: {what}"));
         let hindrance = hindrance.or_else(|| failure.map(|failure| format!("not removed yet: {}", failure.message)));
-        hindrance.map_or(candidate.why.into(), |hindrance| format!("{}; {hindrance}", candidate.why))
+        hindrance.map_or_else(|| candidate.why.clone(), |hindrance| format!("{}; {hindrance}", candidate.why))
     };
     let waits = |record: &Record, replica: &Replica, since: Timestamp| GcEntry {
         image: record.image.id.clone(),

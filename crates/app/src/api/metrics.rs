@@ -179,6 +179,11 @@ fn holdings(now: Timestamp, tally: &Tally) -> Vec<MetricFamily> {
             "Images of which another writer keeps removing a location.",
             alone(number(tally.contested)),
         ),
+        gauge(
+            "mimeo_images_hidden",
+            "Whether Glance no longer shows images that it showed before.",
+            alone(flag(tally.hidden.is_some())),
+        ),
     ]
 }
 

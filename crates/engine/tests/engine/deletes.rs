@@ -271,6 +271,19 @@ async fn nothing_is_removed_while_the_token_sees_less_than_it_did() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_that_was_removed_is_told_as_gone_while_another_is_still_to_go() {
+    let world = World::start(Options::default());
+    let id = world.create(sample::image(1, 1000));
+    world.registered(&id).await;
+    world.stores[0].inject(StoreFault::DeleteFails(Reason::StoreError));
+    world.delete(&id);
+    world.until("two are gone", async || world.objects() == 1).await;
+    let report = world.report(&id).await.unwrap();
+    let told: Vec<_> = report.replicas.iter().map(|replica| (replica.state, replica.location.is_some())).collect();
+    assert_eq!(told, [(ReplicaState::Retiring, true), (ReplicaState::Gone, false), (ReplicaState::Gone, false)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_role_is_noticed_when_no_image_is_known_any_more() {
     let world = World::start(Options::default());
     let id = world.create(sample::image(1, 1000));

@@ -93,3 +93,22 @@ def test_a_disk_fills_up_in_the_middle_of_copies(cloud, mimeo, images, exported,
         name = locations[store].rsplit("/", 1)[1]
         assert place.read(name) == data
         eventually(lambda p=place, n=name: p.left() == [n], 60, f"{store} has the registered object and nothing else")
+
+
+def test_a_copy_that_would_not_fit_is_not_begun(mimeo, images, exported, small_disk):
+    """The room is asked for before a large image's first byte; when there is enough, `replicate` has it copied."""
+    directory = mimeo.dir / "images"
+    directory.mkdir()
+    small_disk(directory)
+    mimeo.stores["file"] = Directory({"type": "file", "path": str(directory), "read_url": exported(directory).url}, directory)
+    mimeo.serve()
+    data = os.urandom(MiB) * 65
+    image = images.create(data)
+    mimeo.wait_reason(image, "file", {"store-full"})
+    assert f"and this copy needs {len(data)}" in mimeo.replica(image, "file")["reason"]["message"]
+    assert list(directory.iterdir()) == [], "not a byte was written"
+    mimeo.wait_registered(image, stores=[store for store in mimeo.stores if store != "file"])
+    run(["mount", "-o", f"remount,size={2 * len(data)}", directory])
+    assert mimeo.run("replicate", image)[0] == 0
+    mimeo.wait_registered(image)
+    assert mimeo.stores["file"].read(images.mimeo_locations(image)["file"].rsplit("/", 1)[1]) == data

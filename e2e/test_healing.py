@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from cloud.base import eventually
+from cloud.base import always, eventually
 from mimeo import NO_SCAN
 from places import Directory
 from test_all_stores import MiB, PATIENT, assert_copies, copies, name_in, only, wait_all_registered
@@ -183,6 +183,33 @@ def test_verify_finds_it_at_once(mimeo, images):
     assert flip.name not in copies(mimeo, image).values()
     assert images.download(image) == data
     mimeo.assert_complete(image, data)
+
+
+def test_the_last_location_stays_though_its_copy_is_bad(cloud, mimeo, images):
+    """An image that nobody has any more but for one copy, which rots: the location stays, since
+    Glance would have none, and what is wrong is said."""
+    mimeo.use(cloud.nginx[0])
+    mimeo.serve(**NO_SCAN)
+    data = os.urandom(MiB)
+    image = images.create(data)
+    mimeo.wait_registered(image)
+    [own] = [n for n, it in enumerate(images.show(image)["locations"]) if "mimeo_store" not in it["metadata"]]
+    images.patch(image, {"op": "remove", "path": f"/locations/{own}"})
+    [only_copy] = mimeo.objects("http1", image)
+    only_copy.write_bytes(flipped(data, MiB // 2))
+    assert mimeo.run("verify", image)[0] == 0
+
+    def is_told() -> bool:
+        report = mimeo.status(image)
+        assert report.get("reason", {}).get("code") == "last-location", report
+        assert "upload the image anew" in report["reason"]["message"]
+        return True
+
+    eventually(is_told, 60, "it is said that the only copy is bad")
+    assert mimeo.run("verify", image)[0] == 0
+    shown = {"http1": only_copy.name}
+    always(lambda: Rotten(images, image, data).before == shown, 5, "its location stays")
+    assert only_copy.exists()
 
 
 def test_a_store_that_goes_away_is_read_last_and_comes_back(cloud, mimeo, images):

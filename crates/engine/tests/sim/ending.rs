@@ -215,7 +215,7 @@ fn has_good_copy(world: &World, image: &Image, at: usize) -> bool {
 fn has_to_share(world: &World, image: &Image) -> bool {
     let Some(record) = world.ledger.record(&image.id) else { return false };
     let is_told = record.image.trouble.is_some_and(|trouble| trouble.reason == Reason::NotWithdrawn);
-    is_told && record.objects.iter().any(|object| object.state == ObjectState::Doomed && is_borne(world, &object.name))
+    is_told && record.objects.iter().any(|object| object.state.is_to_go() && is_borne(world, &object.name))
 }
 
 /// Nothing is at a store that the ledger does not want there.
@@ -240,7 +240,7 @@ fn is_of_use(world: &World, configuration: &Configuration, place: &Place) -> Res
 
 /// The image's other copies are at stores that are not enabled: nobody can ask whether they are there.
 fn is_the_last_here(world: &World, configuration: &Configuration, place: &Place) -> bool {
-    let image = world.image(&place.1.image()).filter(|_| world.state_of(place) == Some(ObjectState::Doomed));
+    let image = world.image(&place.1.image()).filter(|_| world.state_of(place).is_some_and(ObjectState::is_to_go));
     let Some(image) = image else { return false };
     let mut others = configuration.enabled.iter().filter(|at| **at != place.0);
     !others.any(|at| has_good_copy(world, &image, *at))

@@ -379,7 +379,7 @@ fn only_its_own_is_touched(world: &World, step: &Step<'_>) -> Result<(), String>
                 return Ok(());
             }
             let place = world.object_at(&location.url).filter(|place| place.1.image() == **image);
-            let is_own = place.is_some_and(|place| world.state_of(&place) == Some(ObjectState::Doomed));
+            let is_own = place.is_some_and(|place| world.state_of(&place).is_some_and(ObjectState::is_to_go));
             ensure(is_own, || format!("{} is taken from {image}, and is no doomed object of Mimeo's", location.url))
         }),
         // What was removed a moment ago may still be asked for: that touches nothing.

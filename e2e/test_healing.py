@@ -200,9 +200,9 @@ def test_the_last_location_stays_though_its_copy_is_bad(cloud, mimeo, images):
     assert mimeo.run("verify", image)[0] == 0
 
     def is_told() -> bool:
-        report = mimeo.status(image)
-        assert report.get("reason", {}).get("code") == "last-location", report
-        assert "upload the image anew" in report["reason"]["message"]
+        reason = mimeo.api(f"/v1/images/{image}").json()["reason"]
+        assert reason and reason["code"] == "last-location", reason
+        assert "upload the image anew" in reason["message"]
         return True
 
     eventually(is_told, 60, "it is said that the only copy is bad")

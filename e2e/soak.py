@@ -32,6 +32,7 @@ FAULT_SECONDS = (1.0, 8.0)
 TIMEOUT = "10s"  # of the stores: longer than any wire holds a request back, see docs/known-limits.md
 SETTLE = 20 * 60  # seconds until all is as it should be: what a store refused to remove is left alone for 15 minutes
 GROWTH = 24 * MiB  # of memory that is no leak: caches, and what the allocator keeps
+LATE = 8 * MiB  # of it in the last quarter, when all of that has come to what it is
 FILES = 16  # of open files: idle connections come and go
 
 
@@ -57,10 +58,12 @@ class Soak:
     dice: random.Random
     until: float
     half: float
+    late: float  # three quarters of the time
     images: dict[str, Made] = field(default_factory=dict)
     done: Counter = field(default_factory=Counter)
     healing: dict[str, tuple[float, object]] = field(default_factory=dict)  # what is broken → when it is healed, and how
     began: Measure | None = None
+    grown: Measure | None = None
     most: Measure = field(default_factory=lambda: Measure(0, 0))
 
     def __post_init__(self):
@@ -260,6 +263,11 @@ def run(soak: Soak) -> None:
     soak.settle()
     soak.began = soak.measure()
     say(f"half of the time is over, and all is well ({soak.began}): from now on nothing is killed")
+    while time.monotonic() < soak.late:
+        soak.step()
+    soak.settle()
+    soak.grown = soak.measure()
+    say(f"and three quarters ({soak.grown})")
     while time.monotonic() < soak.until:
         soak.step()
 
@@ -273,6 +281,7 @@ def finish(soak: Soak) -> str:
     errors = [line for line in soak.mimeo.log_lines() if "panicked" in line or "broke down" in line]
     assert not errors, errors[:5]
     assert ended.memory <= soak.began.memory + GROWTH, f"memory grew from {soak.began} to {ended}"
+    assert ended.memory <= soak.grown.memory + LATE, f"memory still grew, from {soak.grown} to {ended}"
     assert ended.files <= soak.began.files + FILES, f"open files grew from {soak.began} to {ended}"
     actions = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in soak.done.most_common())
     return f"""
@@ -283,6 +292,7 @@ def finish(soak: Soak) -> str:
 | missing, left over | 0, 0 |
 | settled, after the last fault | in {settled:.0f} s |
 | `serve` at the beginning of the second half | {soak.began} |
+| in the middle of it | {soak.grown} |
 | at its end | {ended} |
 | at most | {soak.most} |
 """
@@ -310,7 +320,7 @@ def main() -> int:
     try:
         cloud.start()
         now = time.monotonic()
-        soak = Soak(cloud, random.Random(options.seed), now + options.duration, now + options.duration / 2)
+        soak = Soak(cloud, random.Random(options.seed), now + options.duration, now + options.duration / 2, now + options.duration * 3 / 4)
         try:
             run(soak)
             print(f"Seed {options.seed}, {options.duration:.0f} s.\n{finish(soak)}")

@@ -11,6 +11,8 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
+use crate::http::root;
+
 /// How many chunks wait between the writer and the connection: one is under way while the next is handed over.
 const WAITING: usize = 1;
 
@@ -130,5 +132,5 @@ pub(crate) fn unanswered(what: &str, cause: reqwest::Error) -> Error {
         () if cause.is_timeout() => (Reason::StoreUnreachable, "had no answer in time"),
         () => (Reason::StoreError, "broke off"),
     };
-    Error::new(reason, format!("{what} {how}")).caused_by(cause.without_url())
+    Error::new(reason, format!("{what} {how}: {}", root(&cause.without_url())))
 }

@@ -3,6 +3,8 @@
 use mimeo_core::{Error, Reason, without_credentials};
 use reqwest::{Method, Response, StatusCode};
 
+use crate::http::root;
+
 /// Of Glance's text, as much as a status line bears.
 const LONGEST: usize = 300;
 
@@ -29,7 +31,7 @@ pub(super) fn unanswered(method: &Method, url: &str, cause: reqwest::Error) -> E
         () if cause.is_timeout() => (Reason::ImageServiceUnreachable, "had no answer in time"),
         () => (Reason::ImageServiceError, "broke off"),
     };
-    Error::new(reason, format!("{method} {url} {what}")).caused_by(cause.without_url())
+    Error::new(reason, format!("{method} {url} {what}: {}", root(&cause.without_url())))
 }
 
 /// The words of an HTML page, without those of its title and heading, which only repeat the status, and without the

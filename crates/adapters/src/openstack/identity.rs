@@ -14,7 +14,7 @@ use super::{
     config::{Login, trust},
     session::LOGIN_TIMEOUT,
 };
-use crate::http::client;
+use crate::http::{client, root};
 
 /// Keystone's identity API, version 3. It needs no credentials of Mimeo's: Keystone lets whoever holds a token ask about
 /// that token.
@@ -44,7 +44,7 @@ impl Keystone {
                 true => (Reason::ImageServiceUnreachable, "cannot be reached"),
                 false => (Reason::ImageServiceError, "broke off"),
             };
-            Error::new(reason, format!("Keystone at {} {what}", self.url)).caused_by(cause.without_url())
+            Error::new(reason, format!("Keystone at {} {what}: {}", self.url, root(&cause.without_url())))
         })
     }
 

@@ -42,6 +42,14 @@ impl Fault {
         Self::new(StatusCode::FORBIDDEN, detail, "Go back, load the page again, and send the form once more.")
     }
 
+    pub(super) fn stale_sign_in() -> Self {
+        let detail =
+            "This sign-in form is more than an hour old, or this browser did not keep the cookie that came with it.";
+        let cure =
+            "Load the sign-in page again, and send its form. If that is refused too, allow this site its cookies.";
+        Self::new(StatusCode::FORBIDDEN, detail, cure)
+    }
+
     pub(super) fn unreadable_form() -> Self {
         Self::new(StatusCode::BAD_REQUEST, "The form cannot be read.", "Load the page again, and send it once more.")
     }

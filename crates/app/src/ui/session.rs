@@ -105,6 +105,11 @@ pub(super) fn secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
+/// Whether it looks like one.
+pub(super) fn is_secret(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Somebody who is signed in. A handler that takes one answers nobody else.
 #[derive(Debug, Clone)]
 pub(super) struct Visitor {

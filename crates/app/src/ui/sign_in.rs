@@ -16,7 +16,7 @@ use super::{
     fault::Fault,
     page::{Answer, Asked, Shell, html},
     posted::{Fields, Posted},
-    session::{cookie, no_session_cookie, secret, session_cookie, set_cookie},
+    session::{cookie, is_secret, no_session_cookie, secret, session_cookie, set_cookie},
 };
 use crate::api::Problem;
 
@@ -55,7 +55,7 @@ pub(super) async fn page(
 pub(super) async fn sign_in(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, fields: Fields) -> Answer {
     let expected = cookie(&headers, COOKIE).filter(|expected| !expected.is_empty());
     if expected != Some(fields.get("csrf")) {
-        return Err(Fault::stale_form());
+        return Err(Fault::stale_sign_in());
     }
     let next = fields.get("next");
     match bearer(&dashboard, &fields).await {
@@ -112,7 +112,8 @@ fn form(
     refusal: Option<&Problem>,
     filled: Option<&Fields>,
 ) -> Answer {
-    let csrf = secret();
+    // What another tab shows is to be worth something still.
+    let csrf = cookie(headers, COOKIE).filter(|csrf| is_secret(csrf)).map_or_else(secret, str::to_owned);
     let kept = |name: &str| filled.map_or(String::new(), |fields| fields.get(name).to_owned());
     let page = SignIn {
         shell: Shell::outside(),

@@ -211,6 +211,31 @@ async fn a_sign_in_that_another_site_sent_is_refused() {
 }
 
 #[tokio::test]
+async fn one_signs_in_from_the_first_of_two_tabs() {
+    let site = site().await;
+    let mut browser = Browser::default();
+    let first = site.get(&mut browser, "/sign-in").await.csrf();
+    assert_eq!(site.get(&mut browser, "/sign-in?next=/stores").await.csrf(), first);
+    assert_eq!(site.post(&mut browser, "/sign-in", &[("csrf", &first), ("token", "wrong")]).await.csrf(), first);
+    assert_eq!(site.post(&mut browser, "/sign-in", &[("csrf", &first), ("token", "own")]).await.status, 303);
+    for forged in ["", "x", &format!("\"><i>{first}"), &first.to_uppercase()] {
+        let mut browser = Browser { cookies: vec![("mimeo_sign_in".into(), forged.into())] };
+        let csrf = site.get(&mut browser, "/sign-in").await.csrf();
+        assert!(csrf != forged && csrf != first, "{csrf}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_form_that_is_too_old_says_so() {
+    let site = site().await;
+    let csrf = site.get(&mut Browser::default(), "/sign-in").await.csrf();
+    let page = site.post(&mut Browser::default(), "/sign-in", &[("csrf", &csrf), ("token", "own")]).await;
+    assert_eq!(page.status, 403);
+    assert!(page.body.contains("sign-in form") && !page.body.contains("signed in to"), "{}", page.body);
+    assert!(page.body.contains("What to do"), "{}", page.body);
+}
+
+#[tokio::test]
 async fn cookies_are_for_this_site_alone_and_no_script_reads_them() {
     let site = site().await;
     let mut browser = Browser::default();

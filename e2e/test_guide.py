@@ -1,6 +1,7 @@
 """The operator's guide is true: its links lead somewhere, its configurations are accepted, its commands do what it
 says. See book.py for what is done with which block of code."""
 
+import itertools
 import json
 import os
 import re
@@ -211,6 +212,19 @@ def test_the_container_is_as_the_guide_and_the_other_packages_have_it():
     [of_the_guide] = [block.text for block in blocks(DOCS / "install.md") if block.language == "toml"]
     for text in (of_the_guide, *(path.read_text() for path in (DEPLOY / "mimeo.toml", KOLLA / "mimeo/mimeo.toml"))):
         assert tomllib.loads(text)["ledger"]["url"] == f"sqlite:{volume}/mimeo.db"
+
+
+@pytest.mark.parametrize("page", [DOCS / "install.md", KOLLA / "README.md"], ids=lambda page: page.parent.name)
+def test_a_container_is_called_by_its_name_and_given_what_it_needs(page):
+    text = page.read_text().replace("\\\n", " ")
+    [run_line] = re.findall(r"\b(?:podman|docker) run .*", text)
+    words = shlex.split(run_line)
+    called = re.findall(r"\b(?:podman|docker) exec (\S+)", text)
+    assert called and set(called) == {words[words.index("--name") + 1]}
+    # The login, where the chapter has it.
+    assert "/etc/openstack:/etc/openstack:ro" in words or "OS_CLIENT_CONFIG_FILE=/etc/mimeo/clouds.yaml" in words
+    for name in [word for option, word in itertools.pairwise(words) if option == "-e" and "=" not in word]:
+        assert re.search(rf"^ *export {name}=", text, re.MULTILINE), f"nobody sets {name}"
 
 
 @pytest.mark.parametrize("block", [*all_blocks("nginx"), *of_readme("nginx")], ids=str)

@@ -80,6 +80,14 @@ def test_status_formats(mimeo, images):
     assert mimeo.run("status", image, "-f", "value", "-c", "state")[1].strip() == "registered"
 
 
+def test_a_column_that_there_is_not_is_refused_before_anything_is_done_or_shown(mimeo):
+    mimeo.serve()
+    for command in (["status"], ["drain", "http1"], ["plan"], ["check"], ["stores"], ["gc"], ["rules"]):
+        code, out, err = mimeo.run(*command, "-c", "Foo", timeout=60)
+        assert (code, out) == (2, "") and 'no column "Foo"; known: ' in err, (command, out, err)
+    assert not mimeo.api("/v1/stores/http1/drain").json()["since"], "nobody drains it"
+
+
 def test_a_name_that_several_images_bear(mimeo, images):
     mimeo.serve()
     twins = [images.create(b"1", name="twin"), images.create(b"2", name="twin")]

@@ -14,7 +14,10 @@ mod trial;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use self::{report::Report, trial::Trial};
+use self::{
+    report::{COLUMNS, Report},
+    trial::Trial,
+};
 use crate::{
     api,
     cli::{Failure, Outcome, Style},
@@ -25,6 +28,7 @@ use crate::{
 
 /// Ends with 0 if nothing failed; warnings do not count.
 pub(crate) async fn check(config: Config, style: &Style) -> Outcome {
+    style.suits(COLUMNS)?;
     logging::start(config.log, LevelFilter::ERROR);
     let mut signals = Tasks::default();
     let stop = stop_on(&END_OR_HANGUP, &mut signals)?;

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use crate::cli::{Format, Listing, Outcome, Style, print, visible};
 
+pub(super) const COLUMNS: &[&str] = &["Step", "Result", "Seen", "Cure"];
+
 pub(super) struct Report<'a> {
     style: &'a Style,
     findings: Vec<Finding>,
@@ -84,7 +86,7 @@ impl<'a> Report<'a> {
             vec![json!(finding.step), json!(finding.verdict.name()), json!(finding.seen), json!(cure)]
         };
         let rows = self.findings.iter().map(row).collect();
-        print(&Listing { columns: &["Step", "Result", "Seen", "Cure"], rows }.render(self.style)?)
+        print(&Listing { columns: COLUMNS, rows }.render(self.style)?)
     }
 
     fn summary(&self) -> String {

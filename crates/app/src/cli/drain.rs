@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::{Client, Failure, Listing, Outcome, Style, note, output::images, print, visible};
 
+const COLUMNS: &[&str] = &["Image", "Name", "Reason"];
+
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long nothing but hopeless reasons must be left to be believed: the first may still be from before the drain.
@@ -20,6 +22,7 @@ pub(super) struct Wait {
 }
 
 pub(super) async fn drain(client: &Client, store: &StoreName, wait: Option<Wait>, style: &Style) -> Outcome {
+    style.suits(COLUMNS)?;
     let begun = client.drain(store).await?;
     if client.overview().await?.observe {
         note("This `mimeo serve` only observes: nothing is moved before it runs without --observe.");
@@ -42,7 +45,7 @@ fn tell(report: &DrainReport, style: &Style) -> Outcome {
         vec![json!(entry.image), json!(entry.name), json!(format!("{}: {}", entry.reason.code, entry.reason.message))]
     };
     let rows: Vec<_> = report.left.iter().map(row).collect();
-    print(&Listing { columns: &["Image", "Name", "Reason"], rows }.render(style)?)?;
+    print(&Listing { columns: COLUMNS, rows }.render(style)?)?;
     note(&match report.left.len() {
         0 => empty(&report.store),
         left => format!("{} is being drained; {} left.", report.store, images(left as u64)),

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Client, Field, Format, Listing, Outcome, Record, Style, note, output, print, visible};
 
+const COLUMNS: &[&str] = &["ID", "Name", "State", "Registered", "Reason"];
+
 /// Images in a table, unless more are asked for.
 const IN_A_TABLE: usize = 50;
 
@@ -61,6 +63,7 @@ pub(super) struct Which {
 
 /// In a table: how things stand, then the images, those first that are not as they should be. For machines: the images.
 pub(super) async fn list(client: &Client, which: &Which, style: &Style) -> Outcome {
+    style.suits(COLUMNS)?;
     let is_table = style.format == Format::Table;
     let limit = which.limit.map_or(if is_table { IN_A_TABLE } else { usize::MAX }, NonZeroUsize::get);
     let images = match is_table && which.state.is_none() {
@@ -142,7 +145,7 @@ fn glance(overview: &Overview) -> String {
 
 fn listing(images: &[ImageReport]) -> Listing {
     let rows = images.iter().map(row).collect();
-    Listing { columns: &["ID", "Name", "State", "Registered", "Reason"], rows }
+    Listing { columns: COLUMNS, rows }
 }
 
 fn image_state(text: &str) -> Result<ImageState, String> {

@@ -7,7 +7,10 @@ use serde_json::json;
 use super::{Failure, Listing, Outcome, Style, print};
 use crate::{config::Config, logging, wire};
 
+const COLUMNS: &[&str] = &["Image", "Name", "Store", "Action", "Why"];
+
 pub(super) async fn plan(config: Config, image: Option<&str>, style: &Style) -> Outcome {
+    style.suits(COLUMNS)?;
     logging::start(config.log, tracing_subscriber::filter::LevelFilter::WARN);
     wire::glance(&config.openstack).map_err(|error| Failure::usage(error.chain()))?;
     let engine = wire::onlooker(config).await?;
@@ -19,8 +22,7 @@ pub(super) async fn plan(config: Config, image: Option<&str>, style: &Style) -> 
     let row = |action: &mimeo_engine::status::PlannedAction| {
         vec![json!(action.image), json!(action.name), json!(action.store), json!(action.action), json!(action.why)]
     };
-    let columns = &["Image", "Name", "Store", "Action", "Why"];
-    print(&Listing { columns, rows: actions.iter().map(row).collect() }.render(style)?)
+    print(&Listing { columns: COLUMNS, rows: actions.iter().map(row).collect() }.render(style)?)
 }
 
 /// An id is taken as it is: the ledger may not know it yet.

@@ -23,6 +23,13 @@ pub(crate) struct Style {
     pub columns: Vec<String>,
 }
 
+impl Style {
+    /// Whether a list of these columns can be shown so; for what is done before there is one to show.
+    pub(crate) fn suits(&self, columns: &[&str]) -> Outcome {
+        choose(columns, &self.columns).map(|_| ())
+    }
+}
+
 /// Many things of one kind: a row for each.
 #[derive(Debug)]
 pub(crate) struct Listing {

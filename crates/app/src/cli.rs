@@ -344,6 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn the_shell_offers_states_and_each_is_one() {
+        let command = Arguments::command();
+        let status = command.find_subcommand("status").unwrap();
+        for (option, states) in [("state", 7), ("replica", 8)] {
+            let [argument] = status.get_arguments().filter(|it| it.get_id() == option).collect::<Vec<_>>()[..] else {
+                panic!("{option}")
+            };
+            let values = argument.get_possible_values();
+            assert_eq!(values.len(), states, "{option}");
+            let parsed = |value: &str| Arguments::try_parse_from(["mimeo", "status", &format!("--{option}"), value]);
+            for value in values {
+                assert!(parsed(value.get_name()).is_ok(), "{value:?}");
+            }
+            let refused = parsed("faild").unwrap_err().to_string();
+            assert!(refused.contains("possible values: ") && refused.contains("'failed'"), "{refused}");
+        }
+        for wrong in ["0", "-1", "many"] {
+            let refused = Arguments::try_parse_from(["mimeo", "status", &format!("--limit={wrong}")]).unwrap_err();
+            assert!(refused.to_string().contains("1 or more"), "{refused}");
+        }
+    }
+
+    #[test]
     fn wrong_usage_ends_with_two() {
         for wrong in [
             &["mimeo", "drain"][..],

@@ -2,12 +2,22 @@
 
 use std::num::NonZeroUsize;
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use mimeo_core::{ImageId, ImageState, Reason, ReplicaState, StoreName, Timestamp};
 use mimeo_engine::status::{HistoryReport, ImageReport, Overview, ReplicaReport};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Client, Field, Format, Listing, Outcome, Record, Style, note, output, print, visible};
+
+const IMAGE_STATES: [&str; 7] = ["unmanaged", "pending", "replicating", "registered", "degraded", "failed", "retiring"];
+
+/// But for `gone`, of which nothing is kept.
+const REPLICA_STATES: [&str; 8] =
+    ["wanted", "copying", "stored", "proven", "registered", "failed", "suspect", "retiring"];
 
 const COLUMNS: &[&str] = &["ID", "Name", "State", "Registered", "Reason"];
 
@@ -38,14 +48,14 @@ pub(super) async fn show(client: &Client, image: &str, style: &Style) -> Outcome
 /// Which images are listed.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// Only images in this state: unmanaged, pending, replicating, registered, degraded, failed or retiring
-    #[arg(long, conflicts_with = "image", value_parser = image_state)]
+    /// Only images in this state
+    #[arg(long, conflicts_with = "image", value_parser = one_of::<ImageState>(&IMAGE_STATES))]
     state: Option<ImageState>,
     /// Only images that have a replica at this store
     #[arg(long, conflicts_with = "image")]
     store: Option<StoreName>,
-    /// Only images that have a replica in this state, at --store if that is given: failed, for one
-    #[arg(long, conflicts_with = "image", value_parser = replica_state)]
+    /// Only images that have a replica in this state, at --store if that is given
+    #[arg(long, conflicts_with = "image", value_parser = one_of::<ReplicaState>(&REPLICA_STATES))]
     replica: Option<ReplicaState>,
     /// Only images that this rule of the configuration matches
     #[arg(long, conflicts_with = "image")]
@@ -57,7 +67,7 @@ pub(super) struct Which {
     #[arg(long, conflicts_with = "image", value_name = "TEXT")]
     name: Option<String>,
     /// No more than so many [default: 50 in a table, else all]
-    #[arg(long, conflicts_with = "image", value_name = "N")]
+    #[arg(long, conflicts_with = "image", value_name = "N", value_parser = one_or_more)]
     limit: Option<NonZeroUsize>,
 }
 
@@ -148,12 +158,16 @@ fn listing(images: &[ImageReport]) -> Listing {
     Listing { columns: COLUMNS, rows }
 }
 
-fn image_state(text: &str) -> Result<ImageState, String> {
-    serde_json::from_value(json!(text)).map_err(|error| error.to_string())
+/// By their names, which the shell completes.
+fn one_of<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(names).try_map(|name| serde_json::from_value(json!(name)))
 }
 
-fn replica_state(text: &str) -> Result<ReplicaState, String> {
-    serde_json::from_value(json!(text)).map_err(|error| error.to_string())
+fn one_or_more(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "must be a whole number, 1 or more".into())
 }
 
 /// What became of an image and its copies. An id finds one that was forgotten too.

@@ -24,7 +24,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, input::Asked, problem::Problem, routes::Answer};
+use super::{
+    Api,
+    input::{Asked, number},
+    problem::Problem,
+    routes::Answer,
+};
 
 /// How often the ledger is asked for what is new.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -59,6 +64,7 @@ pub(crate) struct Numbered {
 #[serde(deny_unknown_fields)]
 pub(super) struct From {
     /// As the header `Last-Event-ID`, which counts more.
+    #[serde(default, deserialize_with = "number")]
     after: Option<u64>,
 }
 
@@ -89,7 +95,9 @@ pub(super) async fn events(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
+    #[serde(default, deserialize_with = "number")]
     after: Option<u64>,
+    #[serde(default, deserialize_with = "number")]
     limit: Option<u64>,
 }
 

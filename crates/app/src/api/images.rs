@@ -13,7 +13,7 @@ use url::form_urlencoded;
 
 use super::{
     Page,
-    input::{Asked, Id},
+    input::{Asked, Id, number},
     problem::Problem,
     routes::Answer,
     rules::known_rule,
@@ -39,6 +39,7 @@ pub(super) struct Which {
     store: Option<StoreName>,
     replica: Option<ReplicaState>,
     after: Option<ImageId>,
+    #[serde(default, deserialize_with = "number")]
     limit: Option<usize>,
 }
 

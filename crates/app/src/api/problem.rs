@@ -63,7 +63,13 @@ impl Problem {
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail, "correct the request as told")
+        let cure = "correct what is named here; /v1/openapi.json has every parameter and field";
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail, cure)
+    }
+
+    pub(super) fn unseen(detail: impl Into<String>) -> Self {
+        let cure = "send the `as_of` of the list that you looked at, which GET /v1/gc gives";
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", detail, cure)
     }
 
     pub(super) fn changed_meanwhile() -> Self {
@@ -75,13 +81,15 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not-found", detail, "look for it in the list, or in /v1/openapi.json")
     }
 
-    /// What axum makes of a body that it cannot read.
+    /// A body that cannot be read.
     pub(super) fn unreadable(status: StatusCode, detail: impl Into<String>) -> Self {
         match status {
             StatusCode::UNSUPPORTED_MEDIA_TYPE => {
                 Self::new(status, "unsupported-media-type", detail, "send JSON, and say so in Content-Type")
             }
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too-large", detail, "send less"),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(status, "too-large", detail, "send less: no body of this API needs more")
+            }
             _ => Self::bad_request(detail),
         }
     }

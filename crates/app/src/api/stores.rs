@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use mimeo_core::{ImageFilter, ImageId, Limits, StoreName, Timestamp};
+use mimeo_core::{ImageFilter, ImageId, Limits, StoreName};
 use mimeo_engine::{
     Engine, Refusal,
     status::{DrainReport, GcReport, MoveReport, RenameReport, StoreReport},
@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::{
     etag::is_as_seen,
     images::{MOST, up_to},
-    input::{Asked, Body, Id},
+    input::{Asked, Body, Id, number},
     problem::Problem,
     routes::Answer,
 };
@@ -77,6 +77,7 @@ pub(super) async fn move_store(State(engine): State<Arc<Engine>>, Id(name): Id<S
 #[serde(deny_unknown_fields)]
 pub(super) struct GcOf {
     after: Option<ImageId>,
+    #[serde(default, deserialize_with = "number")]
     limit: Option<usize>,
 }
 
@@ -100,14 +101,16 @@ pub(super) async fn gc(State(engine): State<Arc<Engine>>, Asked(of): Asked<GcOf>
 #[serde(deny_unknown_fields)]
 pub(super) struct Seen {
     /// The list's `as_of`.
-    seen: Timestamp,
+    seen: Option<String>,
 }
 
 pub(super) async fn confirm_gc(
     State(engine): State<Arc<Engine>>,
     Asked(Seen { seen }): Asked<Seen>,
 ) -> Result<StatusCode, Problem> {
-    engine.confirm_gc(seen).await?.map_err(Problem::bad_request)?;
+    let seen = seen.ok_or_else(|| Problem::unseen("seen: missing"))?;
+    let seen = seen.parse().map_err(|_| Problem::unseen(format!("seen: \"{seen}\" is not a time")))?;
+    engine.confirm_gc(seen).await?.map_err(Problem::unseen)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -211,6 +211,49 @@ async fn errors_are_problems_with_a_code() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_is_told_by_its_name_with_the_rule_and_what_to_do() {
+    let api = api().await;
+    let told = async |method: Method, path: &str, body: Option<&str>| {
+        let (status, body) = api.send(method, path, Some(&api.token()), body).await;
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        let text = |key: &str| problem[key].as_str().unwrap().to_owned();
+        (status, text("detail"), text("cure"))
+    };
+    for (path, detail) in [
+        ("/v1/images?limit=many", "limit: \"many\" is not a whole number"),
+        ("/v1/images?limit=0", "limit: 0 is not from 1 to 1000"),
+        ("/v1/gc?limit=", "limit: \"\" is not a whole number"),
+        ("/v1/changes?after=-1", "after: \"-1\" is not a whole number"),
+        ("/v1/images?after=x", "after: \"x\" is not an image id (a UUID with dashes)"),
+        ("/v1/images?nme=x", "nme: no such key; known: `name`, `state`,"),
+        ("/v1/images?state=x", "state: no such value `x`; known: `unmanaged`, `pending`,"),
+        ("/v1/images?name=a&name=b", "name: given twice"),
+        ("/v1/images/find", "q: missing"),
+    ] {
+        let (status, seen, cure) = told(Method::GET, path, None).await;
+        assert!(status == 400 && seen.starts_with(detail), "{path}: {seen}");
+        assert!(cure.contains("/v1/openapi.json"), "{path}: {cure}");
+    }
+    for query in ["", "?seen=", "?seen=yesterday"] {
+        let (status, detail, cure) = told(Method::POST, &format!("/v1/gc/confirm{query}"), None).await;
+        assert!(status == 400 && detail.starts_with("seen: "), "{detail}");
+        assert!(cure.contains("`as_of`") && cure.contains("GET /v1/gc"), "{cure}");
+    }
+    let long = format!("[\"{}\"]", "x".repeat(3 << 20));
+    for (body, status, detail) in [
+        (r#"{"copies": "two"}"#, 400, "copies: found string \"two\", expected a whole number at line 1"),
+        (r#"{"copies": -1}"#, 400, "copies: found integer `-1`, expected a whole number at line 1"),
+        (r#"{"wehn": ""}"#, 400, "wehn: no such key; known: `when`, `stores`, `copies`"),
+        (r#"{"when": "#, 400, "the body is not JSON: "),
+        (&*long, 413, "the body is larger than 2 MiB"),
+    ] {
+        let (answered, seen, cure) = told(Method::POST, "/v1/rules/try", Some(body)).await;
+        assert!(answered == status && seen.starts_with(detail), "{seen}");
+        assert!(!cure.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_nobody_knows_is_refused_and_no_stores_are_no_rule() {
     let api = api().await;
     let detail = |(status, body): (u16, String)| {
@@ -245,7 +288,7 @@ async fn limits_are_shown_and_changed() {
         (r#"{"concurrency": 1, "hour": []}"#, "hour: unknown key; did you mean \"hours\"?"),
         (r#"{"concurrency": 5}"#, "memory: 1048576 bytes are less than 256KiB for each of 5 images"),
         (r#"{"stores": {"http2": {}}}"#, "stores.http2: this store is not enabled; did you mean \"http1\"?"),
-        ("no JSON", "Failed to parse the request body as JSON"),
+        ("no JSON", "the body is not JSON: "),
     ] {
         let (status, problem) = api.patch_limits(wrong).await;
         assert_eq!((status, &problem["code"]), (400, &json!("bad-request")));

@@ -45,6 +45,13 @@ def prose(page: Path) -> str:
     return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text()))
 
 
+def inline_commands(page: Path) -> list[str]:
+    """What stands behind `mimeo` in the commands that a page has in its text."""
+    text = FENCE.sub("", page.read_text())
+    return [" ".join(command.split()) for command in
+            re.findall(r"`(?:sudo (?:-u mimeo )?|(?:podman|docker) exec mimeo |target/release/)?mimeo ([^`]+)`", text)]
+
+
 def links(page: Path) -> list[str]:
     """The targets of a page's links, but for those that lead out of the project."""
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in target]

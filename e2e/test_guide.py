@@ -20,7 +20,7 @@ from glance_store import multi_backend
 from oslo_config import cfg
 from oslo_messaging import opts as messaging_opts
 
-from book import DOCS, LANGUAGES, all_blocks, anchors, blocks, chapters, file_block, links
+from book import DOCS, LANGUAGES, all_blocks, anchors, blocks, chapters, file_block, inline_commands, links
 from cloud.base import eventually, program, run
 from cloud.uwsgi import VENV
 from mimeo import BINARY, QUICK, ROOT, toml
@@ -57,6 +57,22 @@ def test_no_block_is_left_out():
         assert block.language in LANGUAGES, f"{block}: nothing is done with a block of {block.language!r}"
         if block.language == "text":
             assert not re.search(r"^(\$ )?(sudo )?mimeo ", block.text, re.MULTILINE), f"{block}: make it a `console` block"
+
+
+# What stands in a command where a value of its own kind belongs; other capitals are names as good as any.
+VALUES = {"COMMAND": "status", "N": "1", "K": "1", "T": "90s", "SIZE": "1MiB", "PORT": "1", "TIME": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_the_text_are_mimeos(page):
+    """Its subcommands, options and arguments. With `--help` behind it a command is read, and not run."""
+    wrong = []
+    for command in inline_commands(page):
+        words = [VALUES.get(word, word) for word in shlex.split(re.sub(r"[\[\]…]", " ", command))]
+        done = run([BINARY, *words, "--help"], check=False)
+        if done.returncode != 0:
+            wrong.append(f"mimeo {command}: {done.stderr}")
+    assert wrong == []
 
 
 def of_readme(language: str):

@@ -133,11 +133,23 @@ def test_a_store_that_cannot_be_written(cloud, mimeo, images, faulty):
 
 
 def test_a_store_that_is_down(cloud, mimeo, images, faulty):
+    """What may be left there has the name of a check, until it is removed."""
     down = faulty()
     down.down()
     mimeo.use(*cloud.nginx[:2], down)
     assert_names(mimeo, "http3")
     assert_left_nothing(mimeo, images)
+    # Shows that Mimeo sees all images, without which nothing is removed.
+    images.as_user("alice").create(b"hers", name="of-alice")
+    mimeo.serve()
+
+    def others() -> list[str]:
+        return [row["Name"] for row in mimeo.ask("status") if row["Name"] != "of-alice"]
+
+    [left] = others()
+    assert (left or "").startswith("mimeo-check-"), left
+    down.up()
+    eventually(lambda: not others(), 60, "the sweeper has removed it")
 
 
 def test_a_url_that_glance_cannot_read(cloud, mimeo, images, faulty):

@@ -21,7 +21,7 @@ pub(super) async fn listen(trial: &Trial<'_>, report: &mut Report<'_>) -> Option
         report.info("notifications", "no [events]: the scan alone finds new images");
         return None;
     };
-    let queue = format!("mimeo-check-{}", trial.tag);
+    let queue = trial.name();
     let events = wire::events(RabbitConfig { queue, temporary: true, ..config.clone() });
     let health = events.health();
     let connected = async {

@@ -121,7 +121,7 @@ pub(super) async fn backends(trial: &Trial<'_>, report: &mut Report<'_>) {
 
 /// Creates the image and uploads its bits, as a client would. True: it is there.
 pub(super) async fn image(trial: &mut Trial<'_>, report: &mut Report<'_>) -> bool {
-    let name = format!("mimeo-check-{}", trial.tag);
+    let name = trial.name();
     let properties = BTreeMap::from([(CHECK_PROPERTY.to_owned(), "true".to_owned())]);
     let id = match trial.glance.create_image(&name, &properties).await {
         Ok(id) => id,

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use mimeo_adapters::openstack::Glance;
 use mimeo_core::{
-    Change, Error, ImageId, Object, ObjectName, ObjectState, Reason, Result, StoreName, Timestamp,
+    Change, Error, ImageId, ImageRow, Object, ObjectName, ObjectState, Reason, Result, StoreName, Timestamp,
     ports::{ByteStream, Clock, Ledger, Store},
     without_credentials,
 };
@@ -93,6 +93,11 @@ impl<'a> Trial<'a> {
         }
     }
 
+    /// What the check makes in Glance, at the broker and in the ledger is called so.
+    pub(super) fn name(&self) -> String {
+        format!("mimeo-check-{}", self.tag)
+    }
+
     /// Whose the objects are.
     fn owner(&self) -> ImageId {
         self.image.clone().unwrap_or_else(ImageId::nil)
@@ -159,7 +164,17 @@ impl<'a> Trial<'a> {
         let changes: Vec<Change> = self.objects.iter().map(doomed).collect();
         if let Err(error) = self.ledger.commit(&changes).await {
             report.fail("clean up: ledger", error.chain(), "");
+        } else if let Err(error) = self.name_what_is_left().await {
+            report.warn("clean up: ledger", error.chain(), "");
         }
+    }
+
+    /// Where no `serve` saw the image, nobody would know what is left of what.
+    async fn name_what_is_left(&self) -> Result<()> {
+        let Some(left) = self.objects.first() else { return Ok(()) };
+        let record = self.ledger.load(&left.name.image()).await?;
+        let Some(row) = record.map(|record| record.image).filter(|row| row.name.is_none()) else { return Ok(()) };
+        self.ledger.commit(&[Change::Image(ImageRow { name: Some(self.name()), ..row })]).await
     }
 }
 

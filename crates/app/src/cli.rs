@@ -197,7 +197,10 @@ enum Command {
     Demo(demo::Options),
     /// Write the man pages and shell completions into a directory, laid out as below /usr/share
     #[command(after_help = MANUAL_EXAMPLES)]
-    Manual { directory: PathBuf },
+    Manual {
+        /// Where to write them, `/usr/share` for one; what is missing below it is made
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -323,6 +326,16 @@ mod tests {
                 Arguments::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
             }
         }
+    }
+
+    #[test]
+    fn each_argument_is_described() {
+        fn undescribed(command: &clap::Command) -> Vec<String> {
+            let own = command.get_arguments().filter(|it| it.get_help().is_none());
+            let own = own.map(|it| format!("{} {}", command.get_name(), it.get_id()));
+            own.chain(command.get_subcommands().flat_map(undescribed)).collect()
+        }
+        assert_eq!(undescribed(&Arguments::command()), Vec::<String>::new());
     }
 
     /// As a shell would, but for what these examples do not have.

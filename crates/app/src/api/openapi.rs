@@ -34,6 +34,21 @@ mod tests {
         assert_eq!(described, ROUTES.iter().map(route).collect());
     }
 
+    #[test]
+    fn every_operation_has_a_name_of_its_own_for_generated_clients() {
+        let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+        let methods = document["paths"].as_object().unwrap().values().flat_map(|methods| methods.as_object().unwrap());
+        let names: Vec<&str> = methods
+            .filter(|(method, _)| *method != "parameters")
+            .map(|(method, what)| what["operationId"].as_str().unwrap_or_else(|| panic!("{method} of {what}")))
+            .collect();
+        assert!(
+            names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')),
+            "{names:?}"
+        );
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    }
+
     /// `x-role`, which must agree with what is said of tokens.
     fn role(what: &Value) -> Option<String> {
         let role = what["x-role"].as_str().map(str::to_owned);

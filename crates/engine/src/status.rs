@@ -17,6 +17,8 @@ pub struct ImageReport {
     pub state: ImageState,
     /// Bytes, where Glance tells.
     pub size: Option<u64>,
+    /// Glance's id of the project that it belongs to.
+    pub owner: Option<String>,
     /// The names of the rules that match it.
     pub rules: Vec<String>,
     /// What stands in the way of the image as a whole.
@@ -112,6 +114,7 @@ impl ImageReport {
             name: record.image.name.clone(),
             state: plan::state(record),
             size: record.image.size,
+            owner: record.image.owner.clone(),
             rules: record.image.rules.clone(),
             reason: record.image.trouble.as_ref().map(ReasonReport::from),
             observed_at: record.image.observed_at,

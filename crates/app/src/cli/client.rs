@@ -285,6 +285,7 @@ mod tests {
             name: Some("cirros".into()),
             state: ImageState::Pending,
             size: None,
+            owner: None,
             rules: Vec::new(),
             reason: None,
             observed_at: None,

@@ -311,6 +311,7 @@ mod tests {
             name: None,
             state: ImageState::Degraded,
             size: Some(1),
+            owner: None,
             rules: Vec::new(),
             reason: None,
             observed_at: Some(at),

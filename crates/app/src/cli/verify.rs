@@ -48,8 +48,9 @@ mod tests {
             progress: None,
         };
         let verified = |state, replicas| {
-            let (id, name, size, rules, reason, observed_at) = (ImageId::nil(), None, None, vec![], None, None);
-            is_verified(&ImageReport { id, name, state, size, rules, reason, observed_at, replicas }, at(10))
+            let (id, name, size, owner, rules, reason, observed_at) =
+                (ImageId::nil(), None, None, None, vec![], None, None);
+            is_verified(&ImageReport { id, name, state, size, owner, rules, reason, observed_at, replicas }, at(10))
         };
         let all = |proven_at| vec![replica(ProofKind::Readback, proven_at), replica(ProofKind::Glance, 1)];
         assert!(verified(ImageState::Registered, all(10)));

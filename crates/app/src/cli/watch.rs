@@ -142,8 +142,9 @@ mod tests {
             next_try: None,
             progress: None,
         };
-        let (id, name, size, rules, reason, observed_at) = (ImageId::nil(), None, None, vec![], None, None);
-        ImageReport { id, name, state, size, rules, reason, observed_at, replicas: vec![replica] }
+        let (id, name, size, owner, rules, reason, observed_at) =
+            (ImageId::nil(), None, None, None, vec![], None, None);
+        ImageReport { id, name, state, size, owner, rules, reason, observed_at, replicas: vec![replica] }
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use mimeo_engine::{
 use super::{
     Dashboard, SLOW,
     fault::Fault,
+    find::Filter,
     images::name,
     live::{self, Parts},
     page::{Answer, Shell, html},
@@ -151,6 +152,10 @@ fn gone() -> Html {
 fn copies(image: &ImageReport, now: Timestamp) -> Result<Html, Fault> {
     let size = image.size.map_or("not known yet".to_owned(), |size| format!("{} ({size} bytes)", show::bytes(size)));
     let mut facts = vec![("Size", Html::text(&size)), ("Last look", Html::time_or(image.observed_at, now, "not yet"))];
+    if let Some(owner) = &image.owner {
+        let theirs = Filter { owner: owner.clone(), ..Filter::default() };
+        facts.push(("Project", Html::link(&theirs.address("/", ""), owner)));
+    }
     if !image.rules.is_empty() {
         facts.push(("Rules", Html::text(&image.rules.join(", "))));
     }

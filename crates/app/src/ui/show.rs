@@ -55,6 +55,11 @@ impl Html {
         )
     }
 
+    /// Of an address that was made here.
+    pub(super) fn link(to: &str, text: &str) -> Self {
+        Self(format!("<a href=\"{}\">{}</a>", Self::text(to), Self::text(text)))
+    }
+
     /// `3 min ago`, with the exact time beneath.
     pub(super) fn time(at: Timestamp, now: Timestamp) -> Self {
         let exact = at.strftime("%Y-%m-%d %H:%M:%S UTC");

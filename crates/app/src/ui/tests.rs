@@ -348,6 +348,18 @@ async fn an_images_name_is_text_wherever_it_stands() {
 }
 
 #[tokio::test]
+async fn an_images_page_leads_to_the_others_of_its_project() {
+    let site = site().await;
+    let of = |n, owner: &str| Change::Image(ImageRow { owner: Some(owner.into()), ..ImageRow::new(sample::id(n)) });
+    site.ledger.commit(&[of(1, "a&b\""), of(2, "a&b\""), of(3, "c")]).await.unwrap();
+    let mut admin = site.browser_of("own").await;
+    let page = site.get(&mut admin, &format!("/images/{}", sample::id(1))).await;
+    let link = page.body.split("href=\"").find(|link| link.contains("a&amp;b&quot;</a>")).unwrap();
+    let others = site.get(&mut admin, link.split('"').next().unwrap()).await;
+    assert_eq!(others.body.matches("id=\"i-").count(), 2, "{}", others.body);
+}
+
+#[tokio::test]
 async fn the_matrix_is_filtered_and_has_pages() {
     let site = site().await;
     let rows: Vec<Change> = (1..=250)

@@ -56,9 +56,8 @@ class Measure:
 class Soak:
     cloud: Cloud
     dice: random.Random
-    until: float
-    half: float
-    late: float  # three quarters of the time
+    half: float  # when the first half ends
+    quarter: float  # how long one is
     images: dict[str, Made] = field(default_factory=dict)
     done: Counter = field(default_factory=Counter)
     healing: dict[str, tuple[float, object]] = field(default_factory=dict)  # what is broken → when it is healed, and how
@@ -262,13 +261,15 @@ def run(soak: Soak) -> None:
         soak.step()
     soak.settle()
     soak.began = soak.measure()
+    late = time.monotonic() + soak.quarter
     say(f"half of the time is over, and all is well ({soak.began}): from now on nothing is killed")
-    while time.monotonic() < soak.late:
+    while time.monotonic() < late:
         soak.step()
     soak.settle()
     soak.grown = soak.measure()
     say(f"and three quarters ({soak.grown})")
-    while time.monotonic() < soak.until:
+    end = time.monotonic() + soak.quarter
+    while time.monotonic() < end:
         soak.step()
 
 
@@ -320,7 +321,7 @@ def main() -> int:
     try:
         cloud.start()
         now = time.monotonic()
-        soak = Soak(cloud, random.Random(options.seed), now + options.duration, now + options.duration / 2, now + options.duration * 3 / 4)
+        soak = Soak(cloud, random.Random(options.seed), now + options.duration / 2, options.duration / 4)
         try:
             run(soak)
             print(f"Seed {options.seed}, {options.duration:.0f} s.\n{finish(soak)}")

@@ -32,9 +32,3 @@ pub(crate) fn range_start(response: &reqwest::Response) -> Option<u64> {
 pub(crate) fn start_of(range: &str) -> Option<u64> {
     range.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
-
-/// The last of its causes: those before it say the same once more, in a library's words.
-pub(crate) fn root(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.last().map(ToString::to_string).unwrap_or_default()
-}

@@ -4,14 +4,12 @@ use std::io;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
-use mimeo_core::{Error, Reason, Result};
+use mimeo_core::{Error, Reason, Result, root_cause};
 use reqwest::{Body, RequestBuilder, Response, header};
 use tokio::{
     sync::mpsc,
     task::{JoinError, JoinSet},
 };
-
-use crate::http::root;
 
 /// How many chunks wait between the writer and the connection: one is under way while the next is handed over.
 const WAITING: usize = 1;
@@ -132,5 +130,5 @@ pub(crate) fn unanswered(what: &str, cause: reqwest::Error) -> Error {
         () if cause.is_timeout() => (Reason::StoreUnreachable, "had no answer in time"),
         () => (Reason::StoreError, "broke off"),
     };
-    Error::new(reason, format!("{what} {how}: {}", root(&cause.without_url())))
+    Error::new(reason, format!("{what} {how}: {}", root_cause(&cause.without_url())))
 }

@@ -14,17 +14,29 @@ pub struct Error {
     pub message: String,
     #[source]
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    is_unsent: bool,
 }
 
 impl Error {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), cause: None }
+        Self { reason, message: message.into(), cause: None, is_unsent: false }
     }
 
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// The request never left: it has no effect, now or later.
+    #[must_use]
+    pub fn unsent(mut self) -> Self {
+        self.is_unsent = true;
+        self
+    }
+
+    pub fn is_unsent(&self) -> bool {
+        self.is_unsent
     }
 
     /// The sentence with all its causes, for a log line or a status.
@@ -40,6 +52,11 @@ impl Error {
         }
         text
     }
+}
+
+/// The last of its causes: those before it say the same once more, in a library's words.
+pub fn root_cause(error: &dyn StdError) -> String {
+    error.source().map_or_else(|| error.to_string(), root_cause)
 }
 
 /// Makes [`Reason`] with its code, so that code and variant cannot drift apart.

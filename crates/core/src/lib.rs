@@ -20,7 +20,7 @@ pub mod policy;
 pub mod ports;
 
 pub use backoff::Backoff;
-pub use error::{Error, Reason, Result};
+pub use error::{Error, Reason, Result, root_cause};
 pub use family::likeness;
 pub use history::{FORGOTTEN, HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, follow};
 pub use id::{Digest, ImageId, InvalidId, ObjectName, StoreName};

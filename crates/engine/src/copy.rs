@@ -12,7 +12,7 @@ use std::{
 
 use futures::future::select_all;
 use mimeo_core::{
-    Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
+    Digest, Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
     plan::{Plan, Sight, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
@@ -383,6 +383,18 @@ impl Copies<'_> {
         admitted
     }
 
+    /// Of an image without a hash: the digests of its proven copies, and whether other bits were given for one of the stores
+    /// before.
+    async fn known(&self, stores: &[StoreName]) -> Result<(Vec<Digest>, bool)> {
+        if self.image.hash.is_some() {
+            return Ok((Vec::new(), false));
+        }
+        let Some(record) = self.engine.ledger.load(&self.image.id).await? else { return Ok((Vec::new(), false)) };
+        let failure = |store| record.replicas.get(store).and_then(|replica| replica.failure.as_ref());
+        let was_other = stores.iter().filter_map(failure).any(|failure| failure.reason == Reason::SourceMismatch);
+        Ok((verify::known_digests(self.engine, &record), was_other))
+    }
+
     /// Writes the new attempts into the ledger (promise 3), then starts one reader and a task for each store.
     async fn start(&mut self, Admission { place, passes }: Admission) -> Result<()> {
         let (engine, image) = (self.engine, &self.image.clone());
@@ -391,11 +403,11 @@ impl Copies<'_> {
             return Ok(());
         }
         let stores: Vec<StoreName> = passes.keys().cloned().collect();
+        let (known, was_other) = self.known(&stores).await?;
         let attempts = attempt::begin(engine, &image.id, &stores, Partial::GoOn).await?;
         tracing::info!(stores = stores.len(), size = image.size, "copying");
         let patience = engine.settings.source_timeout;
-        let known = verify::known_digest(engine, image).await?;
-        let is_known = known.is_some();
+        let asks = !known.is_empty() && !was_other;
         let transfer = Transfer::new(image.clone(), self.origins.clone(), place.window, patience).of_known(known);
         let slow = known_slow(engine, &stores);
         for attempt in attempts {
@@ -433,7 +445,7 @@ impl Copies<'_> {
             if verdict.is_bad {
                 attempt::disown_chunks(&engine, &id).await;
             }
-            if verdict.is_bad && is_known {
+            if verdict.is_bad && asks {
                 // It may have been one of Mimeo's copies that Glance gave.
                 verify::ask(&engine, &id).await;
             }

@@ -14,13 +14,16 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Image, ImageId, ImageStatus, Reason, Result, Snapshot, Timestamp, Visibility, ports::Undone};
+use mimeo_core::{Error, Image, ImageId, ImageStatus, Reason, Result, Snapshot, Timestamp, Visibility, ports::Undone};
 use tokio::time::Instant;
 
 /// An event is expected within this time after its change.
 const MEMORY: Duration = Duration::from_secs(30);
 /// Glance may go on so long with a PATCH whose answer nobody waits for any more: one of its URLs hangs, and then answers.
 const UNANSWERED: Duration = Duration::from_mins(2);
+/// An image of which there may be more to find is looked at so often: at first, and after `MEMORY`.
+const WATCHED_EVERY: Duration = Duration::from_secs(5);
+const WATCHED_LATER: Duration = Duration::from_secs(20);
 /// An event on its way while the PATCH ends.
 const LATE: Duration = Duration::from_secs(2);
 
@@ -137,6 +140,7 @@ impl Recent {
         let Some(patches) = stories.get_mut(&open.image).map(|story| &mut story.patches) else { return };
         let Some(at) = patches.iter().position(|patch| patch.number == open.number) else { return };
         match outcome.as_ref().map_err(|error| error.reason) {
+            Err(_) if outcome.as_ref().is_err_and(Error::is_unsent) => drop(patches.remove(at)),
             Err(Reason::ImageServiceUnreachable) => patches[at].given_up = Some(Instant::now()),
             Ok(()) => (patches[at].ended, patches[at].is_written) = (Some(Instant::now()), true),
             Err(Reason::ImageServiceError) => patches[at].ended = Some(Instant::now()),
@@ -144,11 +148,10 @@ impl Recent {
         }
     }
 
-    /// Whether there may be something to find though no event comes: where Glance may still finish a PATCH that nobody waits
-    /// for, or an event is awaited.
-    pub(crate) fn is_unfinished(&self, image: &ImageId) -> bool {
-        let may_end = |patch: &Patch| patch.is_awaited() || patch.ended.is_none() && patch.is_open_for_events();
-        self.lock().get(image).is_some_and(|story| story.patches.iter().any(may_end))
+    /// In what time to look again, as there may be something to find though no event comes: where Glance may still finish a
+    /// PATCH that nobody waits for, or an event is awaited.
+    pub(crate) fn looks_in(&self, image: &ImageId) -> Option<Duration> {
+        self.lock().get(image)?.patches.iter().filter_map(Patch::looks_in).min()
     }
 
     /// Remembers an event's snapshot for as long as a PATCH near it may matter.
@@ -242,8 +245,11 @@ impl Patch {
         }
     }
 
-    fn is_awaited(&self) -> bool {
-        self.waits && self.ended.is_some_and(|ended| ended.elapsed() < MEMORY)
+    fn looks_in(&self) -> Option<Duration> {
+        let is_awaited = self.waits && self.ended.is_some_and(|ended| ended.elapsed() < MEMORY);
+        let may_end = self.ended.is_none() && self.is_open_for_events();
+        let is_fresh = self.given_up.unwrap_or(self.began).elapsed() < MEMORY;
+        (is_awaited || may_end).then_some(if is_fresh { WATCHED_EVERY } else { WATCHED_LATER })
     }
 
     /// A change of another's that has outlived the PATCH was not undone by it, whoever takes it back later.

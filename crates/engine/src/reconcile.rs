@@ -2,7 +2,7 @@
 //!
 //! Whatever woke it, the truth is read again first. One task at a time works on an image: the dispatcher sees to it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use mimeo_core::{Change, DirtyMark, Error, Failure, ImageId, ImageRow, Reason, Result, Timestamp, plan::Sight};
 
@@ -10,19 +10,18 @@ use crate::{Engine, arrange, ask, copy, look::look, register, turn::Turn};
 
 /// Looks at one image in a row; more means that something undoes the work as fast as it is done.
 const ROUNDS: u32 = 8;
-/// While Glance may still finish a PATCH that had no answer, or an event of one is awaited.
-const WATCHED_EVERY: Duration = Duration::from_secs(5);
 
 /// Works off one turn, and settles its mark in the ledger; an error says that the mark is still as it was.
 #[tracing::instrument(name = "image", skip_all, fields(id = %turn.due.image))]
 pub(crate) async fn run(engine: Arc<Engine>, turn: Turn) -> Result<()> {
     let id = &turn.due.image;
     let next = match rounds(&engine, &turn).await {
-        Ok(next) => next,
+        Ok(next) => {
+            let watched = engine.recent.looks_in(id).and_then(|wait| engine.clock.now().saturating_add(wait).ok());
+            next.into_iter().chain(watched).min()
+        }
         Err(error) => Some(trouble(&engine, id, &error).await),
     };
-    let watched = engine.recent.is_unfinished(id).then(|| engine.clock.now().saturating_add(WATCHED_EVERY));
-    let next = next.into_iter().chain(watched.and_then(Result::ok)).min();
     let next = next.map(|due| DirtyMark { image: id.clone(), due });
     mimeo_crash::point("turn-done");
     engine.ledger.settle(&turn.due, next).await?;

@@ -173,17 +173,25 @@ async fn remove(engine: &Engine, due: Vec<Object>) -> Result<()> {
 /// One after the other, until the store fails: it is asked again at the next sweep.
 async fn remove_from_store(engine: &Engine, objects: Vec<Object>) -> Result<()> {
     let mut failures = 0;
-    for object in objects {
+    for mut object in objects {
         let id = object.name.image();
         if object.state == ObjectState::Kept && engine.registry.look(&id).await?.is_some() {
             look_again(engine, &id).await?;
             continue;
         }
         let Some(part) = engine.stores.get(&object.store) else { continue };
-        // What was merely found may be taken over for a copy at any time but this.
-        let turn = (object.state == ObjectState::Found).then(|| engine.turns.take(&id));
-        if turn.as_ref().is_some_and(Option::is_none) {
-            continue;
+        if object.state == ObjectState::Found {
+            // No look takes it over any more when it is doomed.
+            let Some(turn) = engine.turns.take(&id) else { continue };
+            let record = engine.ledger.load(&id).await?;
+            let now = record.as_ref().and_then(|record| record.object(&object.store, &object.name));
+            if now.is_some_and(|now| now.state == ObjectState::Found) {
+                object.state = ObjectState::Doomed;
+                let doom = Change::Doom(object.store.clone(), object.name.clone(), engine.clock.now());
+                engine.ledger.commit(&[doom]).await?;
+            }
+            drop(turn);
+            engine.wake.notify_one();
         }
         let record = engine.ledger.load(&id).await?;
         // While others were removed it may have been taken over for the image's copy.

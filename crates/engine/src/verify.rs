@@ -1,7 +1,7 @@
 //! A registered copy is read again. It stays registered while it is, and while it merely cannot be read.
 
 use mimeo_core::{
-    Change, Digest, DirtyMark, Error, Image, ImageId, ObjectName, Proof, ProofKind, Reason, Replica, ReplicaState,
+    Change, Digest, DirtyMark, Error, ImageId, ObjectName, Proof, ProofKind, Reason, Record, Replica, ReplicaState,
     Result, StoreName,
 };
 use tokio::time::Instant;
@@ -129,14 +129,16 @@ async fn keep(
     Ok(())
 }
 
-/// What the image's bits are where only its copies tell: the digest that all those have that are known to be right.
-pub(crate) async fn known_digest(engine: &Engine, image: &Image) -> Result<Option<Digest>> {
-    let Some(record) = engine.ledger.load(&image.id).await?.filter(|_| image.hash.is_none()) else { return Ok(None) };
-    let doubted = engine.doubts.of(&image.id);
-    let is_right = |replica: &&Replica| replica.is_good() && replica.is_proven() && !doubted.contains(&replica.store);
-    let mut digests = record.replicas.values().filter(is_right).filter_map(|replica| replica.digest.clone());
-    let first = digests.next();
-    Ok(first.filter(|first| digests.all(|digest| digest == *first)))
+/// What the image's bits are where only its copies tell: what each was when it was found right, unless it was found wrong since.
+/// They are to be one.
+pub(crate) fn known_digests(engine: &Engine, record: &Record) -> Vec<Digest> {
+    use ReplicaState as R;
+    let doubted = engine.doubts.of(&record.image.id);
+    let was_right = |replica: &&Replica| {
+        let stands = matches!(replica.state, R::Proven | R::Registered | R::Suspect | R::Retiring);
+        stands && replica.is_proven() && !doubted.contains(&replica.store)
+    };
+    record.replicas.values().filter(was_right).filter_map(|replica| replica.digest.clone()).collect()
 }
 
 /// Has all copies of the image read again.

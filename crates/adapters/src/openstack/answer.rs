@@ -1,9 +1,7 @@
 //! From an answer that was not hoped for to an error with Glance's own words.
 
-use mimeo_core::{Error, Reason, without_credentials};
+use mimeo_core::{Error, Reason, root_cause, without_credentials};
 use reqwest::{Method, Response, StatusCode};
-
-use crate::http::root;
 
 /// Of Glance's text, as much as a status line bears.
 const LONGEST: usize = 300;
@@ -31,7 +29,9 @@ pub(super) fn unanswered(method: &Method, url: &str, cause: reqwest::Error) -> E
         () if cause.is_timeout() => (Reason::ImageServiceUnreachable, "had no answer in time"),
         () => (Reason::ImageServiceError, "broke off"),
     };
-    Error::new(reason, format!("{method} {url} {what}: {}", root(&cause.without_url())))
+    let is_unsent = cause.is_connect();
+    let error = Error::new(reason, format!("{method} {url} {what}: {}", root_cause(&cause.without_url())));
+    if is_unsent { error.unsent() } else { error }
 }
 
 /// The words of an HTML page, without those of its title and heading, which only repeat the status, and without the

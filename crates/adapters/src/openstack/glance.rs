@@ -130,12 +130,12 @@ impl Glance {
         path: &str,
         finish: impl Fn(RequestBuilder) -> RequestBuilder + Send + Sync,
     ) -> Result<Response> {
-        let access = self.0.session.access().await?;
+        let access = self.0.session.access().await.map_err(Error::unsent)?;
         let response = self.send_as(&access, method, path, &finish).await?;
         if response.status() != StatusCode::UNAUTHORIZED || self.0.session.is_open() {
             return Ok(response);
         }
-        let access = self.0.session.renewed(&access).await?;
+        let access = self.0.session.renewed(&access).await.map_err(Error::unsent)?;
         self.send_as(&access, method, path, &finish).await
     }
 
@@ -164,9 +164,19 @@ impl Glance {
         let finish = |request: RequestBuilder| {
             request.timeout(TIMEOUT).header(header::CONTENT_TYPE, PATCH_TYPE).body(body.clone())
         };
-        let response = self.send(&Method::PATCH, &image_path(id), finish).await?;
+        // Behind a proxy that answers for it, or a connection that broke off, Glance may go on.
+        let unanswered = |mut error: Error| {
+            if error.reason == Reason::ImageServiceError {
+                error.reason = Reason::ImageServiceUnreachable;
+            }
+            error
+        };
+        let response = self.send(&Method::PATCH, &image_path(id), finish).await.map_err(unanswered)?;
         match response.status() {
             status if status.is_success() => Ok(()),
+            StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+                Err(refused(&Method::PATCH, Reason::ImageServiceUnreachable, response).await)
+            }
             status => Err(refused(&Method::PATCH, reason(status), response).await),
         }
     }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use mimeo_core::{
     Error, Reason, Result, Timestamp,
     identity::{Credentials, Identity, Person},
+    root_cause,
 };
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header::HeaderValue};
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use super::{
     config::{Login, trust},
     session::LOGIN_TIMEOUT,
 };
-use crate::http::{client, root};
+use crate::http::client;
 
 /// Keystone's identity API, version 3. It needs no credentials of Mimeo's: Keystone lets whoever holds a token ask about
 /// that token.
@@ -44,7 +45,7 @@ impl Keystone {
                 true => (Reason::ImageServiceUnreachable, "cannot be reached"),
                 false => (Reason::ImageServiceError, "broke off"),
             };
-            Error::new(reason, format!("Keystone at {} {what}: {}", self.url, root(&cause.without_url())))
+            Error::new(reason, format!("Keystone at {} {what}: {}", self.url, root_cause(&cause.without_url())))
         })
     }
 

@@ -180,8 +180,8 @@ fn holdings(now: Timestamp, tally: &Tally) -> Vec<MetricFamily> {
             alone(number(tally.contested)),
         ),
         gauge(
-            "mimeo_images_hidden",
-            "Whether Glance no longer shows images that it showed before.",
+            "mimeo_images_not_visible",
+            "Whether Glance does not show images that there are, or may be.",
             alone(flag(tally.hidden.is_some())),
         ),
     ]

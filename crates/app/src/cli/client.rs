@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{ImageId, StoreName, Timestamp};
+use mimeo_core::{ImageId, StoreName, Timestamp, root_cause};
 use mimeo_engine::status::{
     DrainReport, GcReport, HistoryReport, ImageReport, MoveReport, Overview, RenameReport, RulesReport, StoreReport,
     TrialReport, VerifyReport,
@@ -206,8 +206,10 @@ impl Client {
     async fn judged(&self, sent: reqwest::Result<Response>) -> Outcome<Response> {
         let answer = sent.map_err(|error| match (not_trusted(&error), error.is_connect()) {
             (Some(why), _) => Failure::failed(format!("cannot talk to mimeo serve at {}: {why}", self.base)),
-            (None, true) => unreachable_at(&self.base, &root(&error)),
-            (None, false) => Failure::failed(format!("mimeo serve at {} does not answer: {}", self.base, root(&error))),
+            (None, true) => unreachable_at(&self.base, &root_cause(&error)),
+            (None, false) => {
+                Failure::failed(format!("mimeo serve at {} does not answer: {}", self.base, root_cause(&error)))
+            }
         })?;
         match answer.status() {
             status if status.is_success() => Ok(answer),
@@ -249,11 +251,6 @@ fn not_trusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a r
         return not_trusted(io.get_ref()?);
     }
     error.downcast_ref::<rustls::Error>().or_else(|| not_trusted(error.source()?))
-}
-
-/// What lies beneath all else: the operating system's word, mostly.
-fn root(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), root)
 }
 
 /// The address to connect to for one to listen on.

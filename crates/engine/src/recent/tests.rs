@@ -185,7 +185,7 @@ async fn a_patch_that_was_refused_has_undone_nothing_and_one_without_an_answer_h
         for event in [at(Public, 2), at(Private, 3)] {
             recent.note(&event.id, event.snapshot());
         }
-        recent.close(&open, &Err(mimeo_core::Error::new(reason, "no")));
+        recent.close(&open, &Err(Error::new(reason, "no")));
         let findings = recent.findings(&at(Private, 3));
         let reports = usize::from(reason != Reason::Conflict);
         assert_eq!((findings.undone.visibility, findings.reports.len()), (None, reports), "{reason:?}");
@@ -197,7 +197,7 @@ async fn a_patch_without_an_answer_may_still_undo_what_was_seen_to_stand() {
     let private = with(|image| image.visibility = Private);
     let recent = Recent::default();
     let open = recent.open(&image());
-    recent.close(&open, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer")));
+    recent.close(&open, &Err(Error::new(Reason::ImageServiceUnreachable, "no answer")));
     recent.note(&private.id, private.snapshot());
     assert_eq!(recent.findings(&private), Findings::default());
     assert_eq!(recent.findings(&image()).undone.visibility, Some(Private));
@@ -222,10 +222,10 @@ async fn what_a_patch_of_the_process_before_undoes_is_found_too() {
         tokio::time::advance(Duration::from_secs(1)).await;
         recent.inherit(&private, true);
         events[1..].iter().for_each(|event| recent.note(&event.id, event.snapshot()));
-        assert!(recent.is_unfinished(&private.id));
+        assert!(recent.looks_in(&private.id).is_some());
         assert_eq!(recent.findings(&image()).undone.visibility, Some(Private), "{} events", events.len());
         tokio::time::advance(MEMORY).await;
-        assert!(!recent.is_unfinished(&private.id));
+        assert_eq!(recent.looks_in(&private.id), None);
     }
     // What an owner changes before the first look is not lost, and hides nothing that is.
     let recent = Recent::default();
@@ -253,7 +253,7 @@ async fn an_event_of_our_own_patch_that_ended_late_opens_no_image() {
     let recent = Recent::default();
     // It loads the image while it is public, and is answered by nobody. Then the owner closes the image.
     let late = recent.open(&image());
-    recent.close(&late, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer")));
+    recent.close(&late, &Err(Error::new(Reason::ImageServiceUnreachable, "no answer")));
     let next = recent.open(&private);
     recent.note(&private.id, image().snapshot());
     recent.close(&next, &Ok(()));
@@ -285,7 +285,7 @@ async fn what_was_put_back_is_its_owners_again_from_then_on() {
             None => recent.inherit(&image(), true),
             Some(outcome) => {
                 let open = recent.open(&image());
-                recent.close(&open, &outcome.map_err(|reason| mimeo_core::Error::new(reason, "no answer")));
+                recent.close(&open, &outcome.map_err(|reason| Error::new(reason, "no answer")));
             }
         }
         recent.note(&closed.id, closed.snapshot());
@@ -320,7 +320,7 @@ async fn each_patch_without_an_answer_may_undo_what_was_put_back() {
     let recent = Recent::default();
     for _ in 0..2 {
         let open = recent.open(&image());
-        recent.close(&open, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer")));
+        recent.close(&open, &Err(Error::new(Reason::ImageServiceUnreachable, "no answer")));
     }
     recent.note(&private.id, private.snapshot());
     for put_back in [Some(Private), Some(Private), None] {
@@ -351,7 +351,7 @@ async fn nothing_is_opened_before_events_have_had_time_to_come() {
         let first = more.first().inspect(|event| recent.note(&event.id, event.snapshot()));
         let findings = recent.findings(&private);
         assert_eq!((&findings.undone, &*findings.reports), (&Undone::default(), &named[..]), "{first:?}");
-        assert!(recent.is_unfinished(&private.id));
+        assert!(recent.looks_in(&private.id).is_some());
         tokio::time::advance(LATE).await;
         for event in more.iter().skip(1) {
             recent.note(&event.id, event.snapshot());
@@ -359,7 +359,7 @@ async fn nothing_is_opened_before_events_have_had_time_to_come() {
         let findings = recent.findings(&private);
         assert_eq!(findings.undone.visibility, found, "{} events", more.len());
         assert_eq!(findings.reports[1..], told, "{} events", more.len());
-        assert!(!recent.is_unfinished(&private.id));
+        assert_eq!(recent.looks_in(&private.id), None);
     }
 }
 
@@ -372,17 +372,31 @@ async fn what_a_patch_undoes_long_after_it_was_given_up_is_found() {
     tokio::time::advance(seconds(10)).await;
     recent.note(&private.id, private.snapshot());
     tokio::time::advance(seconds(20)).await;
-    recent.close(&open, &Err(mimeo_core::Error::new(Reason::ImageServiceUnreachable, "no answer in 30 s")));
+    recent.close(&open, &Err(Error::new(Reason::ImageServiceUnreachable, "no answer in 30 s")));
     // What its owner made it still stands, for long, and others' images change meanwhile.
     for _ in 0..20 {
         tokio::time::advance(seconds(5)).await;
         assert_eq!(recent.findings(&private), Findings::default());
         recent.note(&"00000001-0000-4000-8000-000000000000".parse().unwrap(), image().snapshot());
-        assert!(recent.is_unfinished(&private.id));
+        assert!(recent.looks_in(&private.id).is_some());
     }
+    assert_eq!(recent.looks_in(&private.id), Some(WATCHED_LATER));
     assert_eq!(recent.findings(&image()).undone.visibility, Some(Private));
     tokio::time::advance(UNANSWERED).await;
-    assert!(!recent.is_unfinished(&private.id));
+    assert_eq!(recent.looks_in(&private.id), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_that_was_never_sent_has_undone_nothing() {
+    let recent = Recent::default();
+    let open = recent.open(&image());
+    recent.close(&open, &Err(Error::new(Reason::ImageServiceUnreachable, "no connection").unsent()));
+    // Its owner closes the image, and opens it again.
+    let private = with(|image| image.visibility = Private);
+    recent.note(&private.id, private.snapshot());
+    assert_eq!((recent.findings(&private), recent.looks_in(&private.id)), (Findings::default(), None));
+    recent.note(&private.id, image().snapshot());
+    assert_eq!(recent.findings(&image()), Findings::default());
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,25 +92,25 @@ pub(crate) struct Transfer {
     window: Arc<Window<Verified>>,
     origins: Origins,
     image: Image,
-    /// What the bits are by the copies that there are.
-    known: Option<Digest>,
+    /// What the bits are by the copies that there are, if anything tells.
+    known: Vec<Digest>,
     patience: Duration,
 }
 
 impl Transfer {
     pub(crate) fn new(image: Image, origins: Origins, window: usize, patience: Duration) -> Self {
-        Self { window: Window::new(window), origins, image, known: None, patience }
+        Self { window: Window::new(window), origins, image, known: Vec::new(), patience }
     }
 
     /// Of an image of which Glance tells no hash: what its bits were when they were copied before.
-    pub(crate) fn of_known(mut self, known: Option<Digest>) -> Self {
+    pub(crate) fn of_known(mut self, known: Vec<Digest>) -> Self {
         self.known = known;
         self
     }
 
     /// Of bits that pass once, while another waits for them: no sink may hold them up for longer than a moment.
     pub(crate) fn live(image: Image, origins: Origins, window: usize, patience: Duration) -> Self {
-        Self { window: Window::live(window), origins, image, known: None, patience }
+        Self { window: Window::live(window), origins, image, known: Vec::new(), patience }
     }
 
     /// One store's share of the transfer. One that is known to be slower than the others holds up nobody.
@@ -189,14 +189,13 @@ impl Transfer {
         check_size(&self.image, size)?;
         self.window.complete();
         let verified = hashes.verify(size, self.image.hash.as_ref()).await?;
-        match &self.known {
-            Some(known) if verified.digest.as_ref() != Some(known) => Err(Error::new(
-                Reason::SourceMismatch,
-                "Glance gives other bits than those that its proven copies were made of, and tells no hash of the image: \
-                 these are not copied, and the copies are read again",
-            )),
-            _ => Ok(verified),
+        let is_known = |digest| self.known.contains(digest);
+        if !self.known.is_empty() && !verified.digest.as_ref().is_some_and(is_known) {
+            let message = "Glance gives other bits than those that the image's proven copies were made of, and tells no hash of \
+                           it: these are not copied";
+            return Err(Error::new(Reason::SourceMismatch, message));
         }
+        Ok(verified)
     }
 
     /// Takes what passes, all of it, and gives its length and what it has become.

@@ -92,7 +92,7 @@ fn what_was_measured_stands_there_with_its_labels() {
         "mimeo_queue_images{due=\"later\"} 3",
         "mimeo_queue_oldest_seconds 1",
         "mimeo_glance_up 0",
-        "mimeo_images_hidden 0",
+        "mimeo_images_not_visible 0",
         "mimeo_store_bytes_total{store=\"http1\",direction=\"read\"} 20",
         "mimeo_failures_total{store=\"\",reason=\"image-service-error\"} 1",
         "mimeo_turns_total{outcome=\"done\"} 4",

@@ -108,6 +108,27 @@ async fn what_differs_from_the_copies_of_an_image_without_a_hash_is_not_copied()
     world.assert_good_copies(&id, 3);
 }
 
+/// Its store need not answer for that.
+#[tokio::test(start_paused = true)]
+async fn what_the_only_copy_of_an_image_without_a_hash_was_counts_while_its_store_is_away() {
+    let world = World::start(Options { stores: 2, ..Options::default() });
+    world.stores[1].inject(StoreFault::OpenFails(Reason::StoreUnreachable));
+    let id = world.create(sample::image(1, SIZE as u64));
+    world.until("one is registered", async || world.locations(&id).len() == 1).await;
+    world.stores[0].inject(StoreFault::ProbeFails(Reason::StoreUnreachable));
+    world.stores[0].inject(StoreFault::ReadFails(Reason::StoreUnreachable));
+    let state = async || world.report(&id).await.unwrap().replicas[0].state;
+    world.until("its store is down", async || state().await == ReplicaState::Suspect).await;
+    world.registry.inject(RegistryFault::SourceReadsOther);
+    world.stores[1].heal();
+    let reason = async || world.report(&id).await.unwrap().replicas[1].reason.clone().map(|reason| reason.code);
+    world.until("it is seen", async || reason().await.as_deref() == Some(Reason::SourceMismatch.code())).await;
+    world.registry.heal();
+    world.stores[0].heal();
+    world.registered(&id).await;
+    world.assert_good_copies(&id, 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_leaves_the_image_service_for_the_first_proven_copy() {
     let world = World::start(Options::default());

@@ -143,7 +143,8 @@ impl ReplicaReport {
     fn new(record: &Record, replica: &Replica, progress: Option<Progress>) -> Self {
         // What holds up the image holds up each of its replicas that is not there yet.
         // The sweeper has done its work; the replica itself stays in the ledger for as long as there is another.
-        let is_gone = replica.state == ReplicaState::Retiring && record.object_of(replica).is_none();
+        let was_removed = replica.object.is_some() && record.object_of(replica).is_none();
+        let is_gone = replica.state == ReplicaState::Retiring && was_removed;
         let gone = Replica { state: ReplicaState::Gone, ..Replica::wanted(replica.store.clone()) };
         let replica = if is_gone { &gone } else { replica };
         let is_open = !matches!(replica.state, ReplicaState::Registered | ReplicaState::Gone);

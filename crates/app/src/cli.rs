@@ -305,6 +305,8 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use mimeo_core::{ImageState, ReplicaState};
+
     use super::*;
 
     #[test]
@@ -360,12 +362,16 @@ mod tests {
     fn the_shell_offers_states_and_each_is_one() {
         let command = Arguments::command();
         let status = command.find_subcommand("status").unwrap();
-        for (option, states) in [("state", 7), ("replica", 8)] {
+        let of_images = ImageState::ALL.map(|state| state.to_string()).to_vec();
+        // Of what is gone nothing is kept.
+        let of_replicas = ReplicaState::ALL.into_iter().filter(|state| *state != ReplicaState::Gone);
+        let of_replicas = of_replicas.map(|state| state.to_string()).collect();
+        for (option, states) in [("state", of_images), ("replica", of_replicas)] {
             let [argument] = status.get_arguments().filter(|it| it.get_id() == option).collect::<Vec<_>>()[..] else {
                 panic!("{option}")
             };
             let values = argument.get_possible_values();
-            assert_eq!(values.len(), states, "{option}");
+            assert_eq!(values.iter().map(clap::builder::PossibleValue::get_name).collect::<Vec<_>>(), states);
             let parsed = |value: &str| Arguments::try_parse_from(["mimeo", "status", &format!("--{option}"), value]);
             for value in values {
                 assert!(parsed(value.get_name()).is_ok(), "{value:?}");

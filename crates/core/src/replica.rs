@@ -139,7 +139,31 @@ pub enum ImageState {
     Retiring,
 }
 
+impl ReplicaState {
+    pub const ALL: [Self; 9] = [
+        Self::Wanted,
+        Self::Copying,
+        Self::Stored,
+        Self::Proven,
+        Self::Registered,
+        Self::Failed,
+        Self::Suspect,
+        Self::Retiring,
+        Self::Gone,
+    ];
+}
+
 impl ImageState {
+    pub const ALL: [Self; 7] = [
+        Self::Unmanaged,
+        Self::Pending,
+        Self::Replicating,
+        Self::Registered,
+        Self::Degraded,
+        Self::Failed,
+        Self::Retiring,
+    ];
+
     /// `states` are those of the wanted replicas; `gone` is whether the image itself was deleted.
     pub fn of(gone: bool, states: &[ReplicaState]) -> Self {
         use ReplicaState as R;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use mimeo_core::{Error, Image, ImageId, ImageStatus, Reason, Result, Snapshot, Timestamp, Visibility, ports::Undone};
+use mimeo_core::{Image, ImageId, ImageStatus, Reason, Result, Snapshot, Timestamp, Visibility, ports::Undone};
 use tokio::time::Instant;
 
 /// An event is expected within this time after its change.
@@ -139,11 +139,10 @@ impl Recent {
         let mut stories = self.lock();
         let Some(patches) = stories.get_mut(&open.image).map(|story| &mut story.patches) else { return };
         let Some(at) = patches.iter().position(|patch| patch.number == open.number) else { return };
-        match outcome.as_ref().map_err(|error| error.reason) {
-            Err(_) if outcome.as_ref().is_err_and(Error::is_unsent) => drop(patches.remove(at)),
-            Err(Reason::ImageServiceUnreachable) => patches[at].given_up = Some(Instant::now()),
+        match outcome.as_ref().map_err(|error| (error.reason, error.is_unsent())) {
             Ok(()) => (patches[at].ended, patches[at].is_written) = (Some(Instant::now()), true),
-            Err(Reason::ImageServiceError) => patches[at].ended = Some(Instant::now()),
+            Err((Reason::ImageServiceUnreachable, false)) => patches[at].given_up = Some(Instant::now()),
+            Err((Reason::ImageServiceError, false)) => patches[at].ended = Some(Instant::now()),
             Err(_) => drop(patches.remove(at)),
         }
     }

@@ -141,12 +141,12 @@ impl ImageReport {
 
 impl ReplicaReport {
     fn new(record: &Record, replica: &Replica, progress: Option<Progress>) -> Self {
-        // What holds up the image holds up each of its replicas that is not there yet.
         // The sweeper has done its work; the replica itself stays in the ledger for as long as there is another.
         let was_removed = replica.object.is_some() && record.object_of(replica).is_none();
         let is_gone = replica.state == ReplicaState::Retiring && was_removed;
         let gone = Replica { state: ReplicaState::Gone, ..Replica::wanted(replica.store.clone()) };
         let replica = if is_gone { &gone } else { replica };
+        // What holds up the image holds up each of its replicas that is not there yet.
         let is_open = !matches!(replica.state, ReplicaState::Registered | ReplicaState::Gone);
         let trouble = record.image.trouble.as_ref().filter(|_| is_open);
         let failure = replica.failure.as_ref().or(trouble);

@@ -141,7 +141,7 @@ pub(crate) fn known_digests(engine: &Engine, record: &Record) -> Vec<Digest> {
     record.replicas.values().filter(was_right).filter_map(|replica| replica.digest.clone()).collect()
 }
 
-/// Has all copies of the image read again.
+/// Has all copies of the image read again; what has failed waits for its time.
 pub(crate) async fn ask(engine: &Engine, id: &ImageId) {
     let now = engine.clock.now();
     let mark = DirtyMark { image: id.clone(), due: now };

@@ -261,6 +261,28 @@ async fn locations_go_in_one_patch_and_a_refusal_keeps_its_reason_and_words() {
     }
 }
 
+/// A PATCH that Glance may go on with is told from one that it has refused, and from one that never left.
+#[tokio::test]
+async fn a_patch_without_an_answer_may_have_an_effect_unless_it_never_left() {
+    let cloud = TestCloud::start().await;
+    let locations = [Location::ours("http://a/1", &"http1".parse().unwrap())];
+    let add = async |glance: &Glance| {
+        let error = glance.add_locations(&id(1), &locations).await.unwrap_err();
+        (error.reason, error.is_unsent())
+    };
+    for (status, reason) in [
+        (500, Reason::ImageServiceError),
+        (502, Reason::ImageServiceUnreachable),
+        (503, Reason::ImageServiceError),
+        (504, Reason::ImageServiceUnreachable),
+    ] {
+        cloud.script([html(status, "")]);
+        assert_eq!(add(&cloud.glance).await, (reason, false), "{status}");
+    }
+    let nowhere = TestCloud::start_with("internal", "RegionOne", |_| {}).await;
+    assert_eq!(add(&nowhere.glance).await, (Reason::ImageServiceUnreachable, true), "its address leads nowhere");
+}
+
 #[tokio::test]
 async fn the_list_goes_from_the_visible_images_to_the_hidden_ones() {
     let cloud = TestCloud::start().await;

@@ -21,15 +21,6 @@ use self::family::{counter, gauge, histogram};
 use super::{Pace, problem::Problem};
 use crate::follow::{Board, Delivery, Listener};
 
-const IMAGE_STATES: [ImageState; 7] = {
-    use ImageState as I;
-    [I::Unmanaged, I::Pending, I::Replicating, I::Registered, I::Degraded, I::Failed, I::Retiring]
-};
-const REPLICA_STATES: [ReplicaState; 9] = {
-    use ReplicaState as R;
-    [R::Wanted, R::Copying, R::Stored, R::Proven, R::Registered, R::Suspect, R::Failed, R::Retiring, R::Gone]
-};
-
 pub(super) async fn metrics(
     State(engine): State<Arc<Engine>>,
     State(told): State<Board>,
@@ -156,11 +147,11 @@ fn stores(measured: &Measured) -> Vec<MetricFamily> {
 /// What the ledger holds.
 fn holdings(now: Timestamp, tally: &Tally) -> Vec<MetricFamily> {
     // Also those of which there are none: a share of nothing is no zero.
-    let images = IMAGE_STATES.map(|state| {
+    let images = ImageState::ALL.map(|state| {
         (vec![("state", state.to_string())], number(tally.images.get(&state).copied().unwrap_or_default()))
     });
     let replicas = tally.replicas.iter().flat_map(|(store, states)| {
-        REPLICA_STATES.map(|state| {
+        ReplicaState::ALL.map(|state| {
             let labels = vec![("store", store.to_string()), ("state", state.to_string())];
             (labels, number(states.get(&state).copied().unwrap_or_default()))
         })

@@ -290,11 +290,8 @@ mod tests {
 
     #[test]
     fn every_state_has_a_sign_in_the_legend() {
-        use ReplicaState as R;
-        let states =
-            [R::Wanted, R::Copying, R::Stored, R::Proven, R::Registered, R::Failed, R::Suspect, R::Retiring, R::Gone];
         let signs = include_str!("templates/signs.html");
-        for sign in states.map(|state| Sign::from(state).sign) {
+        for sign in ReplicaState::ALL.map(|state| Sign::from(state).sign) {
             assert!(LEGEND.iter().any(|(name, _)| *name == sign), "{sign}");
         }
         for (sign, _) in LEGEND {

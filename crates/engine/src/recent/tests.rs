@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mimeo_core::Visibility::{Private, Public};
+use mimeo_core::{
+    Error,
+    Visibility::{Private, Public},
+};
 
 use super::*;
 

@@ -8,6 +8,7 @@ mod ask;
 mod attempt;
 mod breaker;
 mod copy;
+mod digester;
 mod engine;
 #[cfg(fuzzing)]
 #[doc(hidden)]

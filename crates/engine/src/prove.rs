@@ -7,6 +7,7 @@ use mimeo_core::{ContentHash, Digest, Error, ObjectName, Reason, Result, without
 
 use crate::{
     StorePart,
+    digester::Digester,
     pace::Paces,
     progress::Line,
     transfer::{Chunk, ContentHasher, within},
@@ -46,7 +47,7 @@ pub(crate) async fn read_back(
     let (size, expected) = (*size, *expected);
     let mut stream = within(part.timeout, part, "opening the copy to read it back", part.store.read(object, 0)).await?;
     // In place, as a chunk takes no longer to hash than to receive.
-    let mut hasher = blake3::Hasher::new();
+    let mut digester = Digester::default();
     let mut content = match expected {
         Known::Content(hash) => Some((hash, ContentHasher::new(hash.algorithm))),
         Known::Digest(_) => None,
@@ -55,7 +56,7 @@ pub(crate) async fn read_back(
     while let Some(chunk) = within(part.timeout, part, "reading the copy back", next(&mut stream)).await? {
         seen += chunk.len() as u64;
         line.advance(chunk.len());
-        hasher.update(&chunk);
+        digester.update(&chunk);
         if let Some((_, content)) = &mut content {
             content.update(&chunk);
         }
@@ -73,7 +74,7 @@ pub(crate) async fn read_back(
         let message = format!("{store}: the copy reads back as {seen} bytes or more; it is to have {size}");
         return Err(Error::new(Reason::ProofMismatch, message));
     }
-    let found = Digest::from_hex(hasher.finalize().to_hex().to_string());
+    let found = digester.finish();
     let other = |what: String| {
         Err(Error::new(Reason::ProofMismatch, format!("{store}: the copy reads back with other bytes ({what})")))
     };

@@ -7,6 +7,7 @@ use super::{
     hash::{BATCH, Effort, PART},
     window::Cursor,
 };
+use crate::digester::Digester;
 
 /// The digests, in order. Dropping it ends the hashing.
 pub(crate) struct Chunks {
@@ -54,14 +55,14 @@ impl Chunks {
 
 /// One chunk while it passes.
 pub(crate) struct Chunk {
-    hasher: blake3::Hasher,
+    digester: Digester,
     length: u64,
     taken: u64,
 }
 
 impl Chunk {
     pub(crate) fn new(length: u64) -> Self {
-        Self { hasher: blake3::Hasher::new(), length, taken: 0 }
+        Self { digester: Digester::default(), length, taken: 0 }
     }
 
     /// Takes bytes, and adds the digest of each chunk that they complete to `done`.
@@ -69,17 +70,18 @@ impl Chunk {
         while !bytes.is_empty() {
             let room = usize::try_from(self.length - self.taken).unwrap_or(usize::MAX);
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
-            self.hasher.update(now);
+            self.digester.update(now);
             self.taken += now.len() as u64;
             bytes = rest;
             if self.taken == self.length {
-                done.push(std::mem::replace(self, Self::new(self.length)).digest());
+                done.push(self.digest());
             }
         }
     }
 
     /// Of what there is of it: the image's last chunk is a short one.
-    pub(crate) fn digest(&self) -> Digest {
-        Digest::from_hex(self.hasher.finalize().to_hex().to_string())
+    pub(crate) fn digest(&mut self) -> Digest {
+        self.taken = 0;
+        self.digester.finish()
     }
 }

@@ -7,6 +7,7 @@ use mimeo_core::{Digest, HashAlgorithm};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::{piece::Piece, window::Cursor};
+use crate::digester::Digester;
 
 /// Bytes that are hashed before the room that they took is given back.
 pub(super) const BATCH: usize = 1 << 20;
@@ -61,10 +62,7 @@ pub(super) struct Hasher(JoinSet<Result<String, JoinError>>);
 impl Hasher {
     /// The digest that proves copies.
     pub(super) fn blake3<T: Clone + Send + 'static>(cursor: Cursor<T>, effort: Effort) -> Self {
-        let update = |hash: &mut blake3::Hasher, part: &[u8]| {
-            hash.update(part);
-        };
-        Self::run((cursor, effort), blake3::Hasher::new(), update, |hash| hash.finalize().to_hex().to_string())
+        Self::run((cursor, effort), Digester::default(), Digester::update, |mut digester| digester.finish().to_string())
     }
 
     /// The digest that proves the source.

@@ -5,6 +5,7 @@ file in memory, writes, closes and ends. Everybody writes the same file to the s
 """
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -195,14 +196,19 @@ def sftp(sshd: Sshd, shown: Exporter, file: Path) -> Place:
 
 
 def rsync(rsyncd: Rsyncd, shown: Exporter, spool: Path, file: Path) -> list[Place]:
-    """Through the spool, and from a `file` store's copy."""
+    """Through the spool, as a stream must be, for rsync sends files only; and from a `file` store's copy."""
     spool.mkdir(exist_ok=True)
-    upload = [program("rsync", "rsync"), f"--password-file={rsyncd.password_file}", file, f"{rsyncd.url}client"]
-    client = Client(upload, curl(f"{shown.url}client"))
+    spooled, there, get = spool / "client", f"{rsyncd.url}client", curl(f"{shown.url}client")
+    send = [program("rsync", "rsync"), f"--password-file={rsyncd.password_file}"]
+    steps = ["cp", file, spooled], [*send, spooled, there], ["rm", spooled]
+    by_spool = ["sh", "-ec", "; ".join(shlex.join(map(str, step)) for step in steps)]
     given, env = ["rsync", rsyncd.url, shown.url, spool], {"STORE_PASSWORD": rsyncd.password}
     return [
-        Place(kind, given, {"rsync": client}, rsyncd.remove_all, env, verb=verb)
-        for kind, verb in {"rsync, by the spool": "write", "rsync, from a file store": "take"}.items()
+        Place(f"rsync, {how}", given, {name: Client(command, get)}, rsyncd.remove_all, env, verb=verb)
+        for how, verb, name, command in (
+            ("by the spool", "write", "cp, then rsync", by_spool),
+            ("from a file store", "take", "rsync", [*send, file, there]),
+        )
     ]
 
 
@@ -251,8 +257,8 @@ NOTES = [
     "files is read over HTTP, by clients with curl.",
     "CPU and memory are those of the processes on the client's side, ssh and rsync among them. The servers run on the "
     "same cores: with rbd, s3 and swift Ceph takes most of the time, which hides differences between clients.",
-    "rsync, by the spool: Mimeo writes the image there, and rsync sends it when it is complete: that takes the time of `cp` "
-    "and rsync at least. From a file store's copy rsync sends it as it is. file: cp copies within the kernel.",
+    "rsync sends files only. By the spool, both write the image to a file first; from a file store's copy rsync "
+    "sends it as it is. file: cp copies within the kernel.",
 ]
 
 

@@ -30,7 +30,7 @@ pub(super) const WRITTEN: &str = "mimeo.written";
 /// What is read or written at once, unless the image's objects are smaller.
 const REQUEST: u64 = 2 << 20;
 /// After how many more bytes it is noted how far the image was written.
-const NOTED_EVERY: u64 = 16 << 20;
+const NOTED_EVERY: u64 = 64 << 20;
 
 #[derive(Clone)]
 pub struct RbdStore {

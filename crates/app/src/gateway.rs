@@ -135,20 +135,26 @@ impl Gateway {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, is_served: bool, watcher: Watcher) {
         // Small answers are not to wait for more.
         let _ = stream.set_nodelay(true);
+        // One that says nothing yet takes 2 KiB, and not the buffers of a request: there may be thousands.
+        let mut first = [0];
+        let said = tokio::time::timeout(patience(is_served), stream.peek(&mut first));
+        if let Some(Ok(Ok(1))) = self.stopping.run_until_cancelled(said).await {
+            Box::pin(self.begun(stream, peer, is_served, watcher)).await;
+        }
+    }
+
+    async fn begun(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, is_served: bool, watcher: Watcher) {
         let stream = while_taken(stream, STALL);
-        let patience = if is_served { HEAD } else { REFUSED_HEAD };
-        match &self.tls {
-            None => self.requests(stream, Client { peer, scheme: "http" }, is_served, watcher).await,
-            Some(tls) => {
-                let shaken = tokio::time::timeout(patience, tls.current().accept(stream));
-                match self.stopping.run_until_cancelled(shaken).await {
-                    Some(Ok(Ok(stream))) => {
-                        self.requests(stream, Client { peer, scheme: "https" }, is_served, watcher).await;
-                    }
-                    Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "no TLS with this client"),
-                    Some(Err(_)) | None => {}
-                }
+        let Some(tls) = &self.tls else {
+            return self.requests(stream, Client { peer, scheme: "http" }, is_served, watcher).await;
+        };
+        let shaken = tokio::time::timeout(patience(is_served), tls.current().accept(stream));
+        match self.stopping.run_until_cancelled(shaken).await {
+            Some(Ok(Ok(stream))) => {
+                self.requests(stream, Client { peer, scheme: "https" }, is_served, watcher).await;
             }
+            Some(Ok(Err(error))) => tracing::debug!(%peer, %error, "no TLS with this client"),
+            Some(Err(_)) | None => {}
         }
     }
 
@@ -174,7 +180,7 @@ impl Gateway {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(if is_served { HEAD } else { REFUSED_HEAD })
+            .header_read_timeout(patience(is_served))
             .max_buf_size(BUFFER)
             .max_headers(MAX_HEADERS)
             .preserve_header_case(true)
@@ -195,6 +201,10 @@ impl Gateway {
             () = is_left => {}
         }
     }
+}
+
+fn patience(is_served: bool) -> Duration {
+    if is_served { HEAD } else { REFUSED_HEAD }
 }
 
 fn too_many() -> Response<AnyBody> {

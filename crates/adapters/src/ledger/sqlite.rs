@@ -99,8 +99,8 @@ impl SqliteLedger {
 #[async_trait]
 impl Ledger for SqliteLedger {
     async fn load(&self, id: &ImageId) -> Result<Option<Record>> {
-        let mut snapshot = self.readers.begin().await.map_err(unavailable)?;
-        Ok(rows::records(&mut snapshot, std::slice::from_ref(id)).await?.pop())
+        let mut reader = self.readers.acquire().await.map_err(unavailable)?;
+        Ok(rows::records(&mut reader, std::slice::from_ref(id)).await?.pop())
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<()> {

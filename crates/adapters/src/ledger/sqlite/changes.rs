@@ -14,6 +14,14 @@ use super::{
 
 type Statement<'a> = Query<'a, Sqlite, SqliteArguments>;
 
+/// The statement, and before it a bare row for the image `?1` that it hangs on. In one text, because each text is a way to the
+/// connection's thread and back, which costs more than what is done there.
+macro_rules! with_image {
+    ($statement:literal) => {
+        concat!("INSERT INTO images (id, state) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING; ", $statement)
+    };
+}
+
 pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -> Result<()> {
     match change {
         Change::Image(row) => {
@@ -21,7 +29,6 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             history::note_image(transaction, row).await
         }
         Change::Replica(id, new) => {
-            ensure_image(transaction, id).await?;
             replica(transaction, id, new).await?;
             history::note_replica(transaction, id, new).await
         }
@@ -29,10 +36,7 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
             let gone = sqlx::query("DELETE FROM replicas WHERE image = ?1 AND store = ?2");
             run(transaction, gone.bind(id.as_str()).bind(store.as_str())).await
         }
-        Change::Object(new) => {
-            ensure_image(transaction, &new.name.image()).await?;
-            object(transaction, new).await
-        }
+        Change::Object(new) => object(transaction, new).await,
         Change::Doom(store, name, at) => {
             let doom = sqlx::query(
                 "UPDATE objects SET state = ?4, since = ?5, regretted = FALSE WHERE image = ?1 AND name = ?2 AND store = ?3",
@@ -52,23 +56,18 @@ pub(super) async fn apply(transaction: &mut SqliteConnection, change: &Change) -
         }
         Change::Dirty(mark) => dirty(transaction, mark).await,
         Change::DeleteSeen(id, at) => {
-            ensure_image(transaction, id).await?;
-            let seen = sqlx::query("UPDATE images SET delete_seen = ?2 WHERE id = ?1");
-            run(transaction, seen.bind(id.as_str()).bind(milliseconds(*at))).await
+            let seen = of_image(with_image!("UPDATE images SET delete_seen = ?3 WHERE id = ?1"), id.as_str());
+            run(transaction, seen.bind(milliseconds(*at))).await
         }
         Change::VerifyAsked(id, at) => {
-            ensure_image(transaction, id).await?;
-            let asked = sqlx::query("UPDATE images SET verify_asked = ?2 WHERE id = ?1");
-            run(transaction, asked.bind(id.as_str()).bind(milliseconds(*at))).await
+            let asked = of_image(with_image!("UPDATE images SET verify_asked = ?3 WHERE id = ?1"), id.as_str());
+            run(transaction, asked.bind(milliseconds(*at))).await
         }
         Change::DeleteUnseen(id) => {
             let unseen = sqlx::query("UPDATE images SET delete_seen = NULL WHERE id = ?1");
             run(transaction, unseen.bind(id.as_str())).await
         }
-        Change::Chunks { image, first, digests } => {
-            ensure_image(transaction, image).await?;
-            chunks(transaction, image, *first, digests).await
-        }
+        Change::Chunks { image, first, digests } => chunks(transaction, image, *first, digests).await,
         Change::ChunksGone(id) => {
             run(transaction, sqlx::query("DELETE FROM chunks WHERE image = ?1").bind(id.as_str())).await
         }
@@ -117,16 +116,15 @@ async fn image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()>
 
 async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Replica) -> Result<()> {
     // No REPLACE: of what that removes no trigger is told.
-    let replace = sqlx::query(
+    let replace = with_image!(
         "INSERT INTO replicas (image, store, state, object, url, size, digest, proof_kind, proof_at, seen_at,
              unwanted_since, failure_reason, failure_message, failure_tries, failure_next_try)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
-         ON CONFLICT (image, store) DO UPDATE SET state = ?3, object = ?4, url = ?5, size = ?6, digest = ?7,
-             proof_kind = ?8, proof_at = ?9, seen_at = ?10, unwanted_since = ?11, failure_reason = ?12,
-             failure_message = ?13, failure_tries = ?14, failure_next_try = ?15",
+         VALUES (?1, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+         ON CONFLICT (image, store) DO UPDATE SET state = ?4, object = ?5, url = ?6, size = ?7, digest = ?8,
+             proof_kind = ?9, proof_at = ?10, seen_at = ?11, unwanted_since = ?12, failure_reason = ?13,
+             failure_message = ?14, failure_tries = ?15, failure_next_try = ?16"
     );
-    let bound = replace
-        .bind(id.as_str())
+    let bound = of_image(replace, id.as_str())
         .bind(replica.store.as_str())
         .bind(replica.state.to_string())
         .bind(replica.object.as_ref().map(mimeo_core::ObjectName::as_str))
@@ -143,17 +141,16 @@ async fn replica(transaction: &mut SqliteConnection, id: &ImageId, replica: &Rep
 async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<()> {
     // No REPLACE: of what that removes no trigger is told.
     let insert = match object.state {
-        ObjectState::Found => {
-            "INSERT INTO objects (image, name, store, url, state, since, regretted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        ObjectState::Found => with_image!(
+            "INSERT INTO objects (image, name, store, url, state, since, regretted) VALUES (?1, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (image, name, store) DO NOTHING"
-        }
-        _ => {
-            "INSERT INTO objects (image, name, store, url, state, since, regretted) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             ON CONFLICT (image, name, store) DO UPDATE SET url = ?4, state = ?5, since = ?6, regretted = ?7"
-        }
+        ),
+        _ => with_image!(
+            "INSERT INTO objects (image, name, store, url, state, since, regretted) VALUES (?1, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (image, name, store) DO UPDATE SET url = ?5, state = ?6, since = ?7, regretted = ?8"
+        ),
     };
-    let bound = sqlx::query(insert)
-        .bind(String::from(object.name.image()))
+    let bound = of_image(insert, String::from(object.name.image()))
         .bind(object.name.as_str())
         .bind(object.store.as_str())
         .bind(object.url.as_str())
@@ -165,11 +162,11 @@ async fn object(transaction: &mut SqliteConnection, object: &Object) -> Result<(
 
 /// All of them in one statement, in which SQLite takes the list apart.
 async fn chunks(transaction: &mut SqliteConnection, image: &ImageId, first: u64, digests: &[Digest]) -> Result<()> {
-    let replace = sqlx::query(
-        "INSERT OR REPLACE INTO chunks (image, number, digest) SELECT ?1, ?2 + key, value FROM json_each(?3)",
+    let replace = with_image!(
+        "INSERT OR REPLACE INTO chunks (image, number, digest) SELECT ?1, ?3 + key, value FROM json_each(?4)"
     );
     let listed = serde_json::Value::from(digests.iter().map(Digest::as_str).collect::<Vec<_>>());
-    run(transaction, replace.bind(image.as_str()).bind(index(first)?).bind(listed.to_string())).await
+    run(transaction, of_image(replace, image.as_str()).bind(index(first)?).bind(listed.to_string())).await
 }
 
 async fn dirty(transaction: &mut SqliteConnection, mark: &DirtyMark) -> Result<()> {
@@ -197,10 +194,9 @@ async fn forget(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> 
     }
 }
 
-/// A bare row for what hangs on it.
-async fn ensure_image(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
-    let insert = sqlx::query("INSERT INTO images (id, state) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING");
-    run(transaction, insert.bind(id.as_str()).bind(ImageState::of(false, &[]).to_string())).await
+/// A statement of [`with_image`], with what that needs bound: the statement's own values begin with `?3`.
+fn of_image<'a>(statement: &'static str, id: impl sqlx::Encode<'a, Sqlite> + sqlx::Type<Sqlite>) -> Statement<'a> {
+    sqlx::query(statement).bind(id).bind(ImageState::of(false, &[]).to_string())
 }
 
 fn bind_failure<'a>(statement: Statement<'a>, failure: Option<&'a Failure>) -> Statement<'a> {

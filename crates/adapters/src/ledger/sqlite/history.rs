@@ -1,9 +1,12 @@
 //! The history of each image, written beside the changes that it comes from, by core's rules.
 
+use std::cmp::Reverse;
+
 use mimeo_core::{
     HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, ImageId, ImageRow, Reason, Replica, Result,
     Timestamp, Told, follow,
 };
+use serde::Deserialize;
 use sqlx::{FromRow, SqliteConnection, SqlitePool};
 
 use super::{
@@ -67,38 +70,41 @@ pub(super) async fn last_told(readers: &SqlitePool) -> Result<u64> {
 }
 
 async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistoryState, tries: u32) -> Result<()> {
-    let newest: Vec<LineColumns> =
-        sqlx::query_as("SELECT * FROM history WHERE image = ?1 AND store IS ?2 ORDER BY number DESC LIMIT 2")
-            .bind(id.as_str())
-            .bind(what.store.as_ref().map(mimeo_core::StoreName::as_str))
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
+    let (now, newest): (i64, String) = sqlx::query_as(
+        "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER), json_group_array(json_object('number', number, 'at', at,
+             'since', since, 'times', times, 'store', store, 'state', state, 'reason', reason, 'message', message))
+         FROM (SELECT * FROM history WHERE image = ?1 AND store IS ?2 ORDER BY number DESC LIMIT 2)",
+    )
+    .bind(id.as_str())
+    .bind(what.store.as_ref().map(mimeo_core::StoreName::as_str))
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(unavailable)?;
+    let mut newest = rows::json::<Vec<LineColumns>>(&newest)?;
+    newest.sort_by_key(|line| Reverse(line.number));
     let newest = newest.into_iter().map(LineColumns::parse).collect::<Result<Vec<_>>>()?;
     let lines: Vec<HistoryLine> = newest.iter().map(|(_, line)| line.clone()).collect();
-    let now = now(transaction).await?;
-    let HistoryStep::Add { line, replaces } = follow(&lines, what, tries, now) else { return Ok(()) };
+    let HistoryStep::Add { line, replaces } = follow(&lines, what, tries, timestamp(now)?) else { return Ok(()) };
     for (number, _) in &newest[..replaces] {
         let replaced = sqlx::query("DELETE FROM history WHERE image = ?1 AND number = ?2");
         run(transaction, replaced.bind(id.as_str()).bind(number)).await?;
     }
-    add(transaction, id, &line).await?;
-    let surplus = sqlx::query(
-        "DELETE FROM history WHERE image = ?1 AND number <=
-             (SELECT number FROM history WHERE image = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
-    );
-    run(transaction, surplus.bind(id.as_str()).bind(i64::try_from(HISTORY_LINES).unwrap_or(i64::MAX))).await
+    add(transaction, id, &line).await
 }
 
+/// In one text, as in [`changes`](super::changes). What are too many lines by now go.
 async fn add(transaction: &mut SqliteConnection, id: &ImageId, line: &HistoryLine) -> Result<()> {
-    run(transaction, sqlx::query("UPDATE counters SET value = value + 1 WHERE name = 'told'")).await?;
-    let insert = sqlx::query(
-        "INSERT INTO history (image, number, at, since, times, store, state, reason, message, told)
-         VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM history WHERE image = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8,
-             (SELECT value FROM counters WHERE name = 'told'))",
+    let add = sqlx::query(
+        "UPDATE counters SET value = value + 1 WHERE name = 'told';
+         INSERT INTO history (image, number, at, since, times, store, state, reason, message, told)
+         VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM history WHERE image = ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9,
+             (SELECT value FROM counters WHERE name = 'told'));
+         DELETE FROM history WHERE image = ?1 AND number <=
+             (SELECT number FROM history WHERE image = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
     );
-    let bound = insert
+    let bound = add
         .bind(id.as_str())
+        .bind(i64::try_from(HISTORY_LINES).unwrap_or(i64::MAX))
         .bind(milliseconds(line.at))
         .bind(milliseconds(line.since))
         .bind(i64::from(line.times))
@@ -128,7 +134,7 @@ impl ToldColumns {
     }
 }
 
-#[derive(FromRow)]
+#[derive(FromRow, Deserialize)]
 struct LineColumns {
     number: i64,
     at: i64,

@@ -208,21 +208,25 @@ pub(super) async fn keep_states(transaction: &mut SqliteConnection, changes: &[C
 }
 
 async fn keep_state(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
-    let found: Option<(bool, String, String)> = sqlx::query_as(
-        "SELECT gone_at IS NOT NULL, wanted, (SELECT json_group_object(store, state) FROM replicas WHERE image = id)
+    let found: Option<(Option<String>, bool, String, String)> = sqlx::query_as(
+        "SELECT state, gone_at IS NOT NULL, wanted,
+             (SELECT json_group_object(store, state) FROM replicas WHERE image = id)
          FROM images WHERE id = ?1",
     )
     .bind(id.as_str())
     .fetch_optional(&mut *transaction)
     .await
     .map_err(unavailable)?;
-    let Some((is_gone, wanted, replicas)) = found else { return Ok(()) };
+    let Some((before, is_gone, wanted, replicas)) = found else { return Ok(()) };
     let wanted: Vec<String> = rows::json(&wanted)?;
     let replicas: BTreeMap<String, ReplicaState> = rows::json(&replicas)?;
     let state = |store: &String| replicas.get(store).copied().unwrap_or(ReplicaState::Wanted);
-    let state = ImageState::of(is_gone, &wanted.iter().map(state).collect::<Vec<_>>());
-    let keep = sqlx::query("UPDATE images SET state = ?2 WHERE id = ?1 AND state IS NOT ?2");
-    run(transaction, keep.bind(id.as_str()).bind(state.to_string())).await
+    let state = ImageState::of(is_gone, &wanted.iter().map(state).collect::<Vec<_>>()).to_string();
+    if before.as_ref() == Some(&state) {
+        return Ok(());
+    }
+    let keep = sqlx::query("UPDATE images SET state = ?2 WHERE id = ?1");
+    run(transaction, keep.bind(id.as_str()).bind(state)).await
 }
 
 /// For a ledger from before states were kept.

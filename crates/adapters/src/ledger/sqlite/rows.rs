@@ -6,58 +6,62 @@ use mimeo_core::{
     Digest, Due, Error, Failure, ImageId, ImageRow, Object, ObjectState, Proof, ProofKind, Reason, Record, Replica,
     Result, Timestamp,
 };
-use serde::de::{DeserializeOwned, IntoDeserializer, value};
-use sqlx::{FromRow, QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IntoDeserializer, value},
+};
+use sqlx::{FromRow, QueryBuilder, Sqlite, SqliteConnection};
 
 use super::unavailable;
 
-/// The records of these images, in this order; those that have none are left out.
-pub(super) async fn records(snapshot: &mut SqliteConnection, wanted: &[ImageId]) -> Result<Vec<Record>> {
-    let images: Vec<ImageColumns> = rows_of(snapshot, wanted, "SELECT * FROM images WHERE id IN (").await?;
-    let replicas: Vec<ReplicaColumns> = rows_of(snapshot, wanted, "SELECT * FROM replicas WHERE image IN (").await?;
-    let mut objects: Vec<ObjectColumns> = rows_of(snapshot, wanted, "SELECT * FROM objects WHERE image IN (").await?;
-    objects.sort_by(|a, b| (&a.store, &a.name).cmp(&(&b.store, &b.name)));
-    assemble(wanted, images, replicas, objects)
-}
-
-/// What is selected of these images. A list of values: a single one, as it is most often, is looked up without the table that
-/// SQLite would make of a list in JSON and throw away.
-async fn rows_of<T>(snapshot: &mut SqliteConnection, wanted: &[ImageId], select: &str) -> Result<Vec<T>>
-where
-    T: for<'row> FromRow<'row, SqliteRow> + Send + Unpin,
-{
-    let mut query = QueryBuilder::<Sqlite>::new(select);
+/// The records of these images, in this order; those that have none are left out. One statement, and so one snapshot; and one
+/// way to the connection's thread and back, which costs more than what is done there.
+pub(super) async fn records(connection: &mut SqliteConnection, wanted: &[ImageId]) -> Result<Vec<Record>> {
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "SELECT *,
+             (SELECT json_group_array(json_object('store', store, 'state', state, 'object', object, 'url', url,
+                  'size', size, 'digest', digest, 'proof_kind', proof_kind, 'proof_at', proof_at, 'seen_at', seen_at,
+                  'unwanted_since', unwanted_since, 'failure_reason', failure_reason,
+                  'failure_message', failure_message, 'failure_tries', failure_tries,
+                  'failure_next_try', failure_next_try))
+              FROM replicas WHERE image = images.id) AS replicas,
+             (SELECT json_group_array(json_object('store', store, 'name', name, 'url', url, 'state', state,
+                  'since', since, 'regretted', regretted))
+              FROM objects WHERE image = images.id) AS objects
+         FROM images WHERE id IN (",
+    );
+    // A list of values: a single one, as it is most often, is looked up without the table that SQLite would make of a list in
+    // JSON and throw away.
     let mut values = query.separated(", ");
     for id in wanted {
         values.push_bind(id.as_str());
     }
     values.push_unseparated(")");
-    query.build_query_as().fetch_all(snapshot).await.map_err(unavailable)
+    let found: Vec<RecordColumns> = query.build_query_as().fetch_all(connection).await.map_err(unavailable)?;
+    let found = found.into_iter().map(|columns| Ok((columns.image.id.clone(), columns.parse()?)));
+    let mut records = found.collect::<Result<BTreeMap<String, Record>>>()?;
+    Ok(wanted.iter().filter_map(|id| records.remove(id.as_str())).collect())
 }
 
-fn assemble(
-    wanted: &[ImageId],
-    images: Vec<ImageColumns>,
-    replicas: Vec<ReplicaColumns>,
-    objects: Vec<ObjectColumns>,
-) -> Result<Vec<Record>> {
-    let mut records = BTreeMap::new();
-    for columns in images {
-        let image = columns.parse()?;
-        records.insert(image.id.to_string(), Record { image, replicas: BTreeMap::new(), objects: Vec::new() });
-    }
-    for columns in replicas {
-        if let Some(record) = records.get_mut(&columns.image) {
+#[derive(FromRow)]
+struct RecordColumns {
+    #[sqlx(flatten)]
+    image: ImageColumns,
+    replicas: String,
+    objects: String,
+}
+
+impl RecordColumns {
+    fn parse(self) -> Result<Record> {
+        let replicas = json::<Vec<ReplicaColumns>>(&self.replicas)?.into_iter().map(|columns| {
             let replica = columns.parse()?;
-            record.replicas.insert(replica.store.clone(), replica);
-        }
+            Ok((replica.store.clone(), replica))
+        });
+        let objects = json::<Vec<ObjectColumns>>(&self.objects)?.into_iter().map(ObjectColumns::parse);
+        let mut objects = objects.collect::<Result<Vec<Object>>>()?;
+        objects.sort_by(|a, b| (a.store.as_str(), a.name.as_str()).cmp(&(b.store.as_str(), b.name.as_str())));
+        Ok(Record { image: self.image.parse()?, replicas: replicas.collect::<Result<_>>()?, objects })
     }
-    for columns in objects {
-        if let Some(record) = records.get_mut(&columns.image) {
-            record.objects.push(columns.parse()?);
-        }
-    }
-    Ok(wanted.iter().filter_map(|id| records.remove(id.as_str())).collect())
 }
 
 #[derive(FromRow)]
@@ -96,9 +100,8 @@ impl ImageColumns {
     }
 }
 
-#[derive(FromRow)]
+#[derive(Deserialize)]
 struct ReplicaColumns {
-    image: String,
     store: String,
     state: String,
     object: Option<String>,
@@ -109,7 +112,7 @@ struct ReplicaColumns {
     proof_at: Option<i64>,
     seen_at: Option<i64>,
     unwanted_since: Option<i64>,
-    #[sqlx(flatten)]
+    #[serde(flatten)]
     failure: FailureColumns,
 }
 
@@ -134,15 +137,19 @@ impl ReplicaColumns {
     }
 }
 
-#[derive(FromRow)]
+#[derive(FromRow, Deserialize)]
 struct FailureColumns {
     #[sqlx(rename = "failure_reason")]
+    #[serde(rename = "failure_reason")]
     reason: Option<String>,
     #[sqlx(rename = "failure_message")]
+    #[serde(rename = "failure_message")]
     message: Option<String>,
     #[sqlx(rename = "failure_tries")]
+    #[serde(rename = "failure_tries")]
     tries: Option<i64>,
     #[sqlx(rename = "failure_next_try")]
+    #[serde(rename = "failure_next_try")]
     next_try: Option<i64>,
 }
 
@@ -161,15 +168,14 @@ impl FailureColumns {
     }
 }
 
-#[derive(FromRow)]
+#[derive(Deserialize)]
 struct ObjectColumns {
     store: String,
     name: String,
-    image: String,
     url: String,
     state: String,
     since: i64,
-    regretted: bool,
+    regretted: i64,
 }
 
 impl ObjectColumns {
@@ -177,7 +183,7 @@ impl ObjectColumns {
         let state = match self.state.as_str() {
             "open" => ObjectState::Open,
             "kept" => ObjectState::Kept,
-            "doomed" if self.regretted => ObjectState::Regretted,
+            "doomed" if self.regretted != 0 => ObjectState::Regretted,
             "doomed" => ObjectState::Doomed,
             "found" => ObjectState::Found,
             other => return Err(unreadable(other)),

@@ -252,6 +252,23 @@ async fn what_one_of_two_addresses_does_not_show_is_not_missing_and_not_gone() {
 }
 
 #[tokio::test]
+async fn what_the_address_that_is_written_to_does_not_tell_is_not_missing() {
+    for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::FORBIDDEN, StatusCode::METHOD_NOT_ALLOWED] {
+        let router = Router::new()
+            .route("/w/{name}", any(async move || status))
+            .route("/r/{name}", any(async || StatusCode::NOT_FOUND));
+        let server = server::serve(router).await;
+        let (url, read_url) = (format!("{}/w/", server.url), format!("{}/r/", server.url));
+        let config = HttpStoreConfig::new("http1".parse().unwrap(), &url, Some(&read_url)).unwrap();
+        let store = HttpStore::new(config).unwrap();
+        for error in [store.probe(&object()).await.unwrap_err(), store.read(&object(), 0).await.map(drop).unwrap_err()]
+        {
+            assert!(error.reason != Reason::ObjectMissing && error.message.contains(&url), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_directory_that_is_not_there_is_made_once_with_those_above_it_and_again_when_it_has_gone() {
     let (asked, directories) = (Asked::default(), Arc::new(Mutex::new(BTreeSet::from(["/".to_owned()]))));
     let (seen, there) = (Arc::clone(&asked), Arc::clone(&directories));

@@ -133,10 +133,19 @@ impl HttpStore {
         }
     }
 
-    /// Whether the object is where it was written, where that is another place than where it is read.
+    /// Whether the object is where it was written, where that is another place than where it is read. A server that does not
+    /// say so is no witness that it is gone.
     async fn is_there(&self, object: &ObjectName) -> Result<bool> {
         let url = self.written(object);
-        Ok(url != self.web.location(object) && self.status(&Method::HEAD, &url).await? == Some(StatusCode::OK))
+        if url == self.web.location(object) {
+            return Ok(false);
+        }
+        let asked = self.request(Method::HEAD, &url).timeout(CONNECT_TIMEOUT).send().await;
+        match asked.map_err(|cause| self.failed(&Method::HEAD, &url, cause))?.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(false),
+            status => Err(self.refused(&Method::HEAD, &url, status)),
+        }
     }
 
     pub(super) fn failed(&self, method: &Method, url: &Url, cause: reqwest::Error) -> Error {

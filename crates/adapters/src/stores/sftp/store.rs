@@ -7,7 +7,7 @@ use mimeo_core::{
     Error, ObjectName, Reason, Result, StoreName,
     ports::{ByteStream, Cursor, ObjectPage, Sink, Store},
 };
-use russh_sftp::protocol::OpenFlags;
+use russh_sftp::{client::error::Error as SftpError, protocol::OpenFlags};
 
 use super::{SftpStoreConfig, connection::Connection, sink::SftpSink};
 use crate::{
@@ -192,6 +192,11 @@ impl Kept {
                 return Ok(bytes.into());
             }
             match self.connection.sftp.read(self.handle.as_str(), offset + got, left).await {
+                // Behind the end a server is to say so; this one would be asked for ever.
+                Ok(data) if data.data.is_empty() => {
+                    let cause = SftpError::UnexpectedBehavior("a read was answered with nothing".into());
+                    return Err(self.connection.failed("read", &self.part, cause).await);
+                }
                 Ok(data) => bytes.extend_from_slice(&data.data),
                 Err(cause) => return Err(self.connection.failed("read", &self.part, cause).await),
             }

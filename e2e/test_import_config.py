@@ -72,6 +72,22 @@ def test_a_sample_of_glances_configuration(sample):
     tomllib.loads(out)
 
 
+def test_what_is_written_of_a_real_glances_file_passes_the_check(cloud, storage, mimeo):
+    """Ceph, S3 and Swift are written to with what Glance's file tells of them; the others are Glance's own."""
+    cloud.glance.reconfigured(storage.glance)
+    code, out, err = run(cloud.glance.dir / "glance-api.conf", "--secrets")
+    assert code == 0, err
+    # What the file cannot tell: where this Mimeo keeps its ledger, and what it listens at.
+    own = f'\n[ledger]\nurl = "sqlite:{mimeo.ledger}"\n\n[api]\nlisten = "127.0.0.1:{mimeo.port}"\n'
+    mimeo.config_file.write_text(out + own)
+    mimeo.queue = "mimeo"
+    code, said, err = mimeo.run("check", timeout=180)
+    assert code == 0 and "FAIL" not in said, f"{said}{err}\n{out}"
+    for name in ("rbd1", "rbd2", "s3_1", "swift1", "swift2"):
+        assert f"{name}: write and read" in said or f"{name}: Glance's own" in said, f"{name} was not tried:\n{said}"
+    assert "rbd1: write and read" in said and "s3_1: write and read" in said, said
+
+
 def test_options_are_read_as_oslo_config_reads_them(tmp_path):
     stores = sections(TRICKY)
     files = tmp_path / "glance-api.conf", tmp_path / "later.conf"

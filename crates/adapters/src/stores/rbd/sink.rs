@@ -6,7 +6,10 @@ use mimeo_core::{
     Error, Reason, Result,
     ports::{Receipt, Sink},
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use super::{
     ceph::{Ceph, answered, blocking},
@@ -44,6 +47,7 @@ pub(super) struct RbdSink {
     stored: u64,
     /// Up to here it was noted that all is at the store.
     noted: u64,
+    noted_at: Instant,
     noting: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -70,6 +74,7 @@ impl RbdSink {
             requests: VecDeque::new(),
             stored: offset,
             noted: offset,
+            noted_at: Instant::now(),
             noting: None,
         }
     }
@@ -140,7 +145,8 @@ impl RbdSink {
 
     /// Notes how far the image is stored, in the background, where that was long ago.
     async fn note(&mut self) -> io::Result<()> {
-        if self.stored - self.noted < self.sizes.noted_every {
+        let Sizes { noted_every, noted_after, .. } = self.sizes;
+        if self.stored - self.noted < noted_every || self.noted_at.elapsed() < noted_after {
             return Ok(());
         }
         match &mut self.noting {
@@ -154,7 +160,7 @@ impl RbdSink {
         }
         let (image, stored) = (Arc::clone(&self.image), self.stored);
         self.noting = Some(tokio::task::spawn_blocking(move || image.set_metadata(WRITTEN, &stored.to_string())));
-        self.noted = stored;
+        (self.noted, self.noted_at) = (stored, Instant::now());
         Ok(())
     }
 

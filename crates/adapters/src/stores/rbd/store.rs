@@ -1,6 +1,7 @@
 use std::{
     io, mem,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -29,8 +30,10 @@ pub(super) const WRITTEN: &str = "mimeo.written";
 
 /// What is read or written at once, unless the image's objects are smaller.
 const REQUEST: u64 = 2 << 20;
-/// After how many more bytes it is noted how far the image was written.
-const NOTED_EVERY: u64 = 64 << 20;
+/// After how many more bytes it is noted how far the image was written, and after how long at the soonest: each note waits for
+/// the disk, and one for each of so many bytes took a tenth of a quick upload.
+const NOTED_EVERY: u64 = 16 << 20;
+const NOTED_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub struct RbdStore {
@@ -45,13 +48,14 @@ pub(super) struct Sizes {
     /// A power of two, and no more than an object of the image.
     pub(super) request: u64,
     pub(super) noted_every: u64,
+    pub(super) noted_after: Duration,
 }
 
 impl RbdStore {
     /// Connects to nothing yet.
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
-        let sizes = Sizes { request, noted_every: NOTED_EVERY };
+        let sizes = Sizes { request, noted_every: NOTED_EVERY, noted_after: NOTED_AFTER };
         Ok(Self { ceph: Ceph::new(config), sizes, shares: Shares::default(), taking: Arc::default() })
     }
 
@@ -64,7 +68,7 @@ impl RbdStore {
     #[doc(hidden)]
     #[must_use]
     pub fn with_request(self, bytes: u64) -> Self {
-        Self { sizes: Sizes { request: bytes, noted_every: bytes }, ..self }
+        Self { sizes: Sizes { request: bytes, noted_every: bytes, noted_after: Duration::ZERO }, ..self }
     }
 
     /// For messages, as `rbd` itself takes it.

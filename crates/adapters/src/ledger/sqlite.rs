@@ -347,4 +347,22 @@ mod tests {
             assert_eq!(ledger.bookmark("small").await.unwrap().as_deref(), Some(value));
         }
     }
+
+    #[tokio::test]
+    async fn the_history_of_an_image_goes_a_month_after_it_was_forgotten_and_not_before() {
+        let ledger = SqliteLedger::open_in_memory().await.unwrap();
+        let id = |number: u32| format!("{number:08x}-0b0a-4009-8807-060504030201").parse::<ImageId>().unwrap();
+        let forget = async |number| {
+            let row = Change::Image(Record::new(id(number)).image);
+            ledger.commit(&[row, Change::Forget(id(number))]).await.unwrap();
+        };
+        for (number, days) in [(1, 31), (2, 29)] {
+            forget(number).await;
+            let earlier = sqlx::query("UPDATE history SET at = at - ?2 * 86400000 WHERE image = ?1");
+            earlier.bind(id(number).as_str()).bind(days).execute(&ledger.writer).await.unwrap();
+        }
+        forget(3).await;
+        let is_kept = async |number| !ledger.history(&id(number)).await.unwrap().is_empty();
+        assert_eq!([is_kept(1).await, is_kept(2).await, is_kept(3).await], [false, true, true]);
+    }
 }

@@ -230,6 +230,12 @@ async fn the_location_and_all_reads_are_where_glance_reads() {
     assert_eq!(store.location(&object()), format!("{read_url}{}", object()));
 }
 
+/// Written at `/w/`, and read at `/r/`.
+fn read_elsewhere(server: &str) -> HttpStore {
+    let config = HttpStoreConfig::new("http1".parse().unwrap(), &format!("{server}/w/"), Some(&format!("{server}/r/")));
+    HttpStore::new(config.unwrap()).unwrap()
+}
+
 #[tokio::test]
 async fn what_one_of_two_addresses_does_not_show_is_not_missing_and_not_gone() {
     let (written, read) = (Dav::default(), Dav::default());
@@ -237,9 +243,7 @@ async fn what_one_of_two_addresses_does_not_show_is_not_missing_and_not_gone() {
         .route("/w/{name}", any(dav).with_state(written.clone()))
         .route("/r/{name}", any(dav).with_state(read.clone()));
     let server = server::serve(router).await;
-    let (url, read_url) = (format!("{}/w/", server.url), format!("{}/r/", server.url));
-    let config = HttpStoreConfig::new("http1".parse().unwrap(), &url, Some(&read_url)).unwrap();
-    let store = HttpStore::new(config).unwrap();
+    let store = read_elsewhere(&server.url);
     written.objects.lock().unwrap().insert(object().to_string(), sample::bits(10));
     for error in [store.probe(&object()).await.unwrap_err(), store.read(&object(), 0).await.map(drop).unwrap_err()] {
         assert!(error.reason == Reason::StoreError && error.message.contains("is there, but"), "{error}");
@@ -258,12 +262,10 @@ async fn what_the_address_that_is_written_to_does_not_tell_is_not_missing() {
             .route("/w/{name}", any(async move || status))
             .route("/r/{name}", any(async || StatusCode::NOT_FOUND));
         let server = server::serve(router).await;
-        let (url, read_url) = (format!("{}/w/", server.url), format!("{}/r/", server.url));
-        let config = HttpStoreConfig::new("http1".parse().unwrap(), &url, Some(&read_url)).unwrap();
-        let store = HttpStore::new(config).unwrap();
+        let store = read_elsewhere(&server.url);
         for error in [store.probe(&object()).await.unwrap_err(), store.read(&object(), 0).await.map(drop).unwrap_err()]
         {
-            assert!(error.reason != Reason::ObjectMissing && error.message.contains(&url), "{error}");
+            assert!(error.reason != Reason::ObjectMissing && error.message.contains("/w/"), "{error}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use mimeo_core::{
     HISTORY_KEPT, HISTORY_LINES, HistoryLine, HistoryState, HistoryStep, ImageId, ImageRow, Reason, Replica, Result,
-    Timestamp, Told, follow,
+    Told, follow,
 };
 use serde::Deserialize;
 use sqlx::{FromRow, SqliteConnection, SqlitePool};
@@ -14,9 +14,6 @@ use super::{
     rows::{self, milliseconds, text, timestamp, unreadable},
     unavailable,
 };
-
-/// The database's own clock, in milliseconds.
-const NOW: &str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
 pub(super) async fn note_image(transaction: &mut SqliteConnection, row: &ImageRow) -> Result<()> {
     let tries = row.trouble.as_ref().map_or(0, |trouble| trouble.tries);
@@ -31,14 +28,13 @@ pub(super) async fn note_replica(transaction: &mut SqliteConnection, id: &ImageI
 /// The image's last line; the histories of those that were forgotten long ago go.
 pub(super) async fn note_forgotten(transaction: &mut SqliteConnection, id: &ImageId) -> Result<()> {
     note(transaction, id, &HistoryState::forgotten(), 0).await?;
-    let now = now(transaction).await?;
-    let old = now.saturating_sub(HISTORY_KEPT).unwrap_or(Timestamp::UNIX_EPOCH);
     let forget = sqlx::query(
         "DELETE FROM history WHERE image IN
-             (SELECT image FROM history WHERE state = 'forgotten' GROUP BY image HAVING max(at) < ?1)
+             (SELECT image FROM history WHERE state = 'forgotten' GROUP BY image
+              HAVING max(at) < CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?1)
          AND image NOT IN (SELECT id FROM images)",
     );
-    run(transaction, forget.bind(milliseconds(old))).await
+    run(transaction, forget.bind(i64::try_from(HISTORY_KEPT.as_millis()).unwrap_or(i64::MAX))).await
 }
 
 pub(super) async fn lines(readers: &SqlitePool, id: &ImageId) -> Result<Vec<HistoryLine>> {
@@ -69,6 +65,7 @@ pub(super) async fn last_told(readers: &SqlitePool) -> Result<u64> {
     Ok(last.unsigned_abs())
 }
 
+/// By the database's own clock.
 async fn note(transaction: &mut SqliteConnection, id: &ImageId, what: &HistoryState, tries: u32) -> Result<()> {
     let (now, newest): (i64, String) = sqlx::query_as(
         "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER), json_group_array(json_object('number', number, 'at', at,
@@ -113,10 +110,6 @@ async fn add(transaction: &mut SqliteConnection, id: &ImageId, line: &HistoryLin
         .bind(line.what.reason.map(Reason::code))
         .bind(line.what.message.as_deref());
     run(transaction, bound).await
-}
-
-async fn now(transaction: &mut SqliteConnection) -> Result<Timestamp> {
-    timestamp(sqlx::query_scalar(NOW).fetch_one(transaction).await.map_err(unavailable)?)
 }
 
 #[derive(FromRow)]

@@ -7,4 +7,4 @@ mod store;
 
 pub use ledger::ledger;
 pub use registry::{Backstage, registry};
-pub use store::{large_object, store, take};
+pub use store::{large_object, store, store_at, take};

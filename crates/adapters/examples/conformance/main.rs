@@ -2,6 +2,7 @@
 //!
 //! - `conformance store TYPE …`: a store; what each type is given is said in `stores.rs`. It is checked with small parts
 //!   too, so that small objects are large ones. It prints `resumes` where a copy that was broken off can be gone on with.
+//! - `conformance place TYPE …`: the same store, as far as the name of the place counts that its objects lie in.
 //! - `conformance large TYPE …`: the same store, with one object of 5 GiB and a byte.
 //! - `conformance registry URL`: the Glance that the `OS_*` variables (user and password) lead to. It must read
 //!   locations below the URL, which is a web server's that takes PUT, and give no more than three images per page
@@ -34,11 +35,12 @@ async fn main() {
                 println!("resumes");
             }
         }
+        ["place", kind, ref options @ ..] => conformance::store_at(stores::of(kind, options)[0].as_ref()).await,
         ["large", kind, ref options @ ..] => conformance::large_object(stores::of(kind, options)[0].as_ref()).await,
         ["registry", url] => {
             let glance = Glance::connect(&OpenstackConfig::default()).unwrap();
             conformance::registry(&glance, &Cloud::log_in(url).await).await;
         }
-        _ => panic!("usage: conformance store|large TYPE … | conformance registry URL"),
+        _ => panic!("usage: conformance store|place|large TYPE … | conformance registry URL"),
     }
 }

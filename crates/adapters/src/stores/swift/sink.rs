@@ -89,7 +89,9 @@ impl SwiftSink {
         Ok(())
     }
 
-    async fn publish(&self) -> Result<()> {
+    async fn publish(&self, segments: u32) -> Result<()> {
+        // What bore the name before may have had more of them, and the manifest takes in all that are there.
+        self.store.remove_segments_behind(&self.object, segments).await?;
         let (account, container) = (&self.store.account, &self.store.container);
         let manifest = format!("{container}/{}", prefix(&self.object));
         let with = |request: reqwest::RequestBuilder| {
@@ -142,8 +144,8 @@ impl Sink for SwiftSink {
             self.begin().await?;
         }
         self.end_put().await?;
-        if self.segments.is_some() {
-            self.publish().await?;
+        if let Some(segments) = self.segments {
+            self.publish(segments).await?;
         }
         Ok(Receipt::default())
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     SwiftCredentials, SwiftStoreConfig,
     account::{Account, At},
-    segments::{Segment, list, page, place, segment, total, unbroken},
+    segments::{list, page, place, segment, total, unbroken},
     sink::SwiftSink,
 };
 use crate::{Live, http::range_start, stores::web::content_length, stream::skipping};
@@ -93,8 +93,11 @@ impl Shared {
         }
     }
 
-    async fn remove_segments(&self, object: &ObjectName, segments: &[Segment]) -> Result<()> {
-        let names: Vec<String> = segments.iter().map(|each| segment(object, each.number)).collect::<Result<_>>()?;
+    /// All segments of the object with a greater number than this.
+    pub(super) async fn remove_segments_behind(&self, object: &ObjectName, last: u32) -> Result<()> {
+        let segments = list(&self.account, object).await?;
+        let names = segments.iter().filter(|each| each.number > last).map(|each| segment(object, each.number));
+        let names: Vec<String> = names.collect::<Result<_>>()?;
         let deletes = stream::iter(names).map(|name| async move { self.remove(&name).await });
         deletes.buffer_unordered(DELETES).try_collect().await
     }
@@ -141,10 +144,8 @@ impl Store for SwiftStore {
             let message = format!("{}: cannot go on with {object} of {size:?} bytes from {offset}", self.name());
             return Err(Error::new(Reason::StoreError, message));
         };
-        // The manifest would take in whatever is behind those that are written now.
-        let kept = whole + u32::from(head > 0);
-        let stale: Vec<Segment> = segments.into_iter().filter(|segment| segment.number > kept).collect();
-        self.0.remove_segments(object, &stale).await?;
+        // Whoever counts what was kept, or publishes it, would take in whatever is behind those that are written now.
+        self.0.remove_segments_behind(object, whole + u32::from(head > 0)).await?;
         Ok(Box::new(SwiftSink::resume(Arc::clone(&self.0), object.clone(), size, offset, (whole, head))))
     }
 
@@ -221,8 +222,7 @@ impl Store for SwiftStore {
         // The manifest first: without its segments it would be a shorter object.
         self.0.remove(object.as_str()).await?;
         mimeo_crash::point("swift-manifest-removed");
-        let segments = list(&self.0.account, object).await?;
-        self.0.remove_segments(object, &segments).await
+        self.0.remove_segments_behind(object, 0).await
     }
 }
 

@@ -29,8 +29,15 @@ pub struct RsyncStoreConfig {
 /// The directory that rsync writes to. Shown as rsync takes it, with a slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RsyncTarget {
-    Ssh { login: String, directory: String },
-    Daemon(Url),
+    Ssh {
+        login: String,
+        directory: String,
+    },
+    /// Of the URL only the host is one: rsync takes the path as it is written.
+    Daemon {
+        host: String,
+        url: String,
+    },
 }
 
 /// A text that is no target of rsync. The message has the rule, and the text without any password.
@@ -58,9 +65,9 @@ impl RsyncTarget {
                     refuse("has no host or no module; write it as rsync://user@host/module/")
                 }
                 Ok(url) if url.query().is_some() || url.fragment().is_some() => refuse("must have no '?' or '#'"),
-                Ok(mut url) => {
-                    url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
-                    Ok(Self::Daemon(url))
+                Ok(url) => {
+                    let host = url.host_str().unwrap_or_default().to_owned();
+                    Ok(Self::Daemon { host, url: format!("{}/", text.trim_end_matches('/')) })
                 }
                 Err(_) => refuse("is not a URL; write it as rsync://user@host/module/"),
             };
@@ -79,7 +86,7 @@ impl RsyncTarget {
     pub(super) fn host(&self) -> &str {
         match self {
             Self::Ssh { login, .. } => login.rsplit_once('@').map_or(login.as_str(), |(_, host)| host),
-            Self::Daemon(url) => url.host_str().unwrap_or_default(),
+            Self::Daemon { host, .. } => host,
         }
     }
 }
@@ -97,7 +104,7 @@ impl fmt::Display for RsyncTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ssh { login, directory } => write!(f, "{login}:{directory}"),
-            Self::Daemon(url) => url.fmt(f),
+            Self::Daemon { url, .. } => f.write_str(url),
         }
     }
 }
@@ -115,6 +122,7 @@ mod tests {
             ("mimeo@[fe80::1]:/", "mimeo@[fe80::1]:/"),
             ("rsync://mimeo@host/images", "rsync://mimeo@host/images/"),
             ("rsync://host:8730/images/deep/", "rsync://host:8730/images/deep/"),
+            ("rsync://host/images/ü{1}%41", "rsync://host/images/ü{1}%41/"),
         ];
         for (text, expected) in cases {
             assert_eq!(RsyncTarget::parse(text).map(|target| target.to_string()), Ok(expected.to_owned()));

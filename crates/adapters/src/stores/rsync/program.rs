@@ -38,7 +38,7 @@ pub(super) async fn run(
         RsyncTarget::Ssh { .. } => {
             command.arg("-e").arg(shell(config));
         }
-        RsyncTarget::Daemon(_) => {
+        RsyncTarget::Daemon { .. } => {
             command.arg(format!("--contimeout={}", CONNECT_TIMEOUT.as_secs()));
             // Never as an argument, which every user of the machine can read.
             command.envs(config.password.as_ref().map(|password| ("RSYNC_PASSWORD", password.expose_secret())));

@@ -25,7 +25,9 @@ pub(super) fn read(own: &Own<'_>) -> Option<RsyncStoreConfig> {
     let port = section.get("port").map(|item| ssh::port(&item));
     let (others, instead) = match target.as_ref()? {
         RsyncTarget::Ssh { .. } => (&["password"][..], "is for a daemon; ssh logs in with key_file or an agent"),
-        RsyncTarget::Daemon(_) => (&["key_file", "known_hosts", "port"][..], "is for ssh; leave it out for a daemon"),
+        RsyncTarget::Daemon { .. } => {
+            (&["key_file", "known_hosts", "port"][..], "is for ssh; leave it out for a daemon")
+        }
     };
     let misplaced: Vec<_> = others.iter().filter_map(|key| section.get(key)).collect();
     for item in &misplaced {

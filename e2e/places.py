@@ -11,6 +11,10 @@ from cloud.rsyncd import Rsyncd
 from cloud.sshd import Sshd
 from cloud.storage import Storage
 
+# Names in which a shell, a URL, a pattern or a format might take something for something else. rsync takes no space.
+ODD = "a'b+%41&ü;$(c)[d]*{e}=@~"
+ODDER = f"{ODD} #f?"
+
 
 class Place:
     def __init__(self, section: dict, secret: str = ""):

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import pytest
 import requests
@@ -19,7 +19,7 @@ from cloud.ceph import SECOND_POOL, new_key
 from cloud.conf import write_ini
 from cloud.storage import Storage
 from mimeo import NO_SCAN, ROOT
-from places import S3, Directory, Place, Rbd, Swift
+from places import ODDER, S3, Directory, Place, Rbd, Swift
 
 MiB = 1 << 20
 PATIENT = {"type": "http", "timeout": "30s"}  # many servers share this machine
@@ -137,6 +137,32 @@ def test_one_reading_for_every_kind(cloud, mimeo, places, images):
     wait_nothing_left(mimeo, image)
     assert {name: place.left() for name, place in places.items()} == dict.fromkeys(places, [])
     assert_no_secret(mimeo, image)
+
+
+def test_places_with_odd_names(cloud, storage, mimeo, images, exported):
+    """Glance looks at each location before it takes it, and reads the copy there."""
+    web, scratch = cloud.nginx[0], mimeo.dir / ODDER
+    directories = web.objects / ODDER, scratch / "images"
+    for directory in directories:
+        directory.mkdir(parents=True)
+    shown = f"{exported(mimeo.dir).url}{quote(ODDER)}/images/"
+    mimeo.stores = {
+        "http": Directory({"type": "http", "url": f"{web.url}{quote(ODDER)}/"}, directories[0]),
+        "file": Directory({"type": "file", "path": str(directories[1]), "read_url": shown}, directories[1]),
+        "s3": S3(storage, prefix="Site-1_"),
+    }
+    mimeo.serve(store_defaults=PATIENT, **NO_SCAN)
+    data = os.urandom(MiB)
+    image = images.create(data)
+    wait_all_registered(mimeo, image)
+    for store, location in images.mimeo_locations(image).items():
+        name = location.rsplit("/", 1)[1]
+        assert mimeo.stores[store].read(name) == data, store
+    cloud.glance.take_away(image)
+    assert images.raw("GET", f"/images/{image}/file").content == data
+    images.delete(image)
+    wait_nothing_left(mimeo, image)
+    directories[0].rmdir()
 
 
 def test_what_one_store_has_another_takes(cloud, storage, mimeo, places, images):

@@ -6,21 +6,36 @@ import os
 import subprocess
 from pathlib import Path
 
+from urllib.parse import quote
+
 import pytest
 
 from cloud.apache import Apache
+from cloud.base import program
 from cloud.keystone import PROJECTS, SECRET
 from cloud.nginx import Nginx
 from mimeo import ROOT
+from places import ODD, ODDER
 
 PROGRAM = Path(os.environ.get("MIMEO_CONFORMANCE", ROOT / "target/debug/examples/conformance"))
 
 
-def conforms(*arguments, timeout: float = 180, **variables: str) -> str:
-    """What the program said."""
+def with_hosts(file: Path, command: list) -> list:
+    """The command in a mount namespace of its own, where this file is /etc/hosts."""
+    if os.getuid() != 0:
+        pytest.fail("only root may give a program another /etc/hosts: run the tests as root")
+    script = f'mount --bind "{file}" /etc/hosts; exec "$@"'
+    return [program("unshare", "util-linux"), "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *command]
+
+
+def conforms(*arguments, timeout: float = 180, hosts: Path | None = None, **variables: str) -> str:
+    """What the program said. `hosts`: what it alone sees as /etc/hosts."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("OS_", "MIMEO_", "AWS_"))}
+    command = [PROGRAM, *arguments]
+    if hosts:
+        command = with_hosts(hosts, command)
     done = subprocess.run(
-        [PROGRAM, *map(str, arguments)], env={**own, **variables, "RUST_BACKTRACE": "1"}, capture_output=True,
+        list(map(str, command)), env={**own, **variables, "RUST_BACKTRACE": "1"}, capture_output=True,
         text=True, timeout=timeout, stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
@@ -42,6 +57,19 @@ def test_a_web_server_is_a_store(cloud, name):
     assert not list(server.objects.iterdir()), "the suite, or an upload that was cut short, left something behind"
 
 
+@pytest.mark.parametrize("name", ["nginx1", "apache"])
+def test_a_web_servers_directory_may_have_an_odd_name(cloud, name):
+    server = next(server for server in cloud.web if server.name == name)
+    (server.objects / ODDER).mkdir()
+    try:
+        server.objects.chmod(0o777)
+        (server.objects / ODDER).chmod(0o777)
+        conforms("place", "http", f"{server.url}{quote(ODDER)}/")
+        assert not list((server.objects / ODDER).iterdir())
+    finally:
+        (server.objects / ODDER).rmdir()
+
+
 @pytest.mark.parametrize("kind", [Nginx, Apache])
 def test_a_directory_that_a_web_server_shows_is_a_store(open_path, kind):
     server = kind(open_path, "web")
@@ -53,10 +81,36 @@ def test_a_directory_that_a_web_server_shows_is_a_store(open_path, kind):
         server.stop()
 
 
+def test_directories_behind_sftp_and_rsync_may_have_odd_names(sshd, rsyncd, exported, tmp_path):
+    """And one of this machine. Whatever shows them is asked with the name in a URL's form."""
+    for server in (sshd, rsyncd):
+        for odd in (ODD, ODDER):
+            (server.objects / odd).mkdir()
+            (server.objects / odd).chmod(0o777)
+    shown = {server: exported(server.objects).url for server in (sshd, rsyncd)}
+    login = (sshd.host, sshd.port, sshd.user)
+    conforms("place", "sftp", *login, sshd.objects / ODDER, f"{shown[sshd]}{quote(ODDER)}", sshd.known_hosts, sshd.key)
+    ssh = (sshd.port, sshd.key, sshd.known_hosts)
+    spool = tmp_path / ODDER
+    spool.mkdir()
+    conforms("place", "rsync", f"{sshd.user}@{sshd.host}:{sshd.objects}/{ODD}", f"{shown[sshd]}{quote(ODD)}", spool, *ssh)
+    conforms("place", "rsync", f"{rsyncd.url}{ODD}", f"{shown[rsyncd]}{quote(ODD)}", spool, STORE_PASSWORD=rsyncd.password)
+    conforms("place", "file", rsyncd.objects / ODDER, f"{shown[rsyncd]}{quote(ODDER)}")
+    left = {path.name for server in (sshd, rsyncd) for path in server.objects.iterdir()}
+    assert left == {ODD, ODDER}, "nothing was made beside them"
+    assert files(sshd.objects) + files(rsyncd.objects) + files(spool) == []
+
+
 def test_a_pool_of_ceph_is_a_store(storage):
     ceph = storage.ceph
     assert "resumes" in conforms("store", "rbd", ceph.conf, "mimeo", ceph.pool)
     assert (ceph.images(), ceph.trash()) == ([], [])
+
+
+def test_a_pool_may_have_an_odd_name(storage, pools):
+    storage.ceph.add_pool(ODDER)
+    conforms("place", "rbd", storage.ceph.conf, "admin", ODDER)
+    assert storage.ceph.images(ODDER) == []
 
 
 def test_a_bucket_is_a_store(storage):
@@ -64,6 +118,18 @@ def test_a_bucket_is_a_store(storage):
     gateway = storage.gateway
     keys = {"AWS_ACCESS_KEY_ID": gateway.access_key, "AWS_SECRET_ACCESS_KEY": gateway.secret_key}
     assert "resumes" in conforms("store", "s3", gateway.url, gateway.bucket, "small-parts", **keys)
+    assert (gateway.keys(), gateway.uploads()) == ([], [])
+
+
+def test_a_bucket_by_its_own_hosts_name_with_keys_that_end_and_names_with_a_prefix(storage, tmp_path):
+    """What a server of many buckets and its users have: `bucket.host`, and keys with a session token."""
+    gateway = storage.gateway
+    access_key, secret_key, token = gateway.keys_that_end()
+    keys = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key, "AWS_SESSION_TOKEN": token}
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.0.1 {gateway.host} {gateway.bucket}.{gateway.host}\n")
+    url = f"http://{gateway.host}:{gateway.port}"
+    conforms("place", "s3", url, gateway.bucket, "virtual-host", "prefix=Site-1.", hosts=hosts, **keys)
     assert (gateway.keys(), gateway.uploads()) == ([], [])
 
 

@@ -1,5 +1,8 @@
 """The gateway of Ceph: S3, and Swift with both of its ways to log in, Keystone's tokens and its own (TempAuth)."""
 
+import json
+import secrets
+
 import boto3
 import botocore.config
 import requests
@@ -25,6 +28,7 @@ class RadosGateway(Server):
         self.url = f"http://127.0.0.1:{self.port}"
         self.access_key, self.secret_key = "MIMEOACCESSKEY", "mimeo-secret-key"
         self.bucket = "images"
+        self.host = "s3.mimeo.test"  # which no name server knows
         self.swift_url = f"{self.url}/swift/v1"
         self.container = "images"
         self.tempauth_url, self.tempauth_user, self.tempauth_key = f"{self.url}/auth/1.0", f"{USER}:swift", SECRET
@@ -33,7 +37,9 @@ class RadosGateway(Server):
     def _options(self) -> dict:
         return {
             "rgw_frontends": f"beast endpoint=127.0.0.1:{self.port}", "rgw_data": self.dir,
-            "rgw_enable_apis": "s3, swift, swift_auth, admin", "rgw_enable_usage_log": "false",
+            "rgw_enable_apis": "s3, swift, swift_auth, admin, sts", "rgw_dns_name": self.host,
+            "rgw_s3_auth_use_sts": "true", "rgw_sts_key": secrets.token_hex(8),
+            "rgw_enable_usage_log": "false",
             "rgw_run_sync_thread": "false", "rgw_dynamic_resharding": "false", "rgw_thread_pool_size": 64,
             "rgw_gc_obj_min_wait": 5, "rgw_gc_processor_period": 5,  # what is deleted is soon gone
             "rgw_multipart_min_part_size": MIN_PART,
@@ -91,6 +97,21 @@ class RadosGateway(Server):
             "s3", endpoint_url=self.url, region_name="us-east-1", config=config,
             aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key,
         )
+
+    def keys_that_end(self) -> tuple[str, str, str]:
+        """An access key, its secret and its session token: of a role that the user takes on."""
+        user = {"AWS": [f"arn:aws:iam:::user/{USER}"]}
+        may_take_it_on = {"Effect": "Allow", "Principal": user, "Action": ["sts:AssumeRole"]}
+        may_do_all = {"Effect": "Allow", "Action": ["s3:*"], "Resource": "arn:aws:s3:::*"}
+        trust, policy = (json.dumps({"Version": "2012-10-17", "Statement": [each]}) for each in (may_take_it_on, may_do_all))
+        self._admin("role", "create", "--role-name", "writer", "--assume-role-policy-doc", trust)
+        self._admin("role-policy", "put", "--role-name", "writer", "--policy-name", "all", "--policy-doc", policy)
+        sts = boto3.client(
+            "sts", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+        )
+        found = sts.assume_role(RoleArn="arn:aws:iam:::role/writer", RoleSessionName="mimeo")["Credentials"]
+        return found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"]
 
     def swift(self, user: str = "mimeo") -> swiftclient.Connection:
         """A connection by a token of Keystone to the account of the user's project, found in the catalogue."""

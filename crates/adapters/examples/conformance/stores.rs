@@ -27,7 +27,8 @@ pub(crate) fn of(kind: &str, options: &[&str]) -> Stores {
         // A pool of a Ceph, whose keyring the file names.
         ("rbd", [conf_file, user, pool]) => rbd(conf_file, user, pool),
         // A bucket, with the keys in the `AWS_*` variables. `small-parts`: the server takes parts of 25,000 bytes (radosgw:
-        // `rgw_multipart_min_part_size`). `ca_file=FILE`: who signed its certificate.
+        // `rgw_multipart_min_part_size`). `ca_file=FILE`: who signed its certificate. `prefix=TEXT`: before each name. `virtual-host`: the bucket is in the
+        // host's name.
         ("s3", [endpoint, bucket, options @ ..]) => s3(endpoint, bucket, options),
         // A Swift that is logged in to by version 1, or with a project by Keystone.
         ("swift", [url, user, container]) => {
@@ -104,20 +105,22 @@ fn rbd(conf_file: &str, user: &str, pool: &str) -> Stores {
 
 fn s3(endpoint: &str, bucket: &str, options: &[&str]) -> Stores {
     let written = endpoint.to_owned();
-    let authorities = options.iter().find_map(|option| option.strip_prefix("ca_file="));
+    let option = |key: &str| options.iter().find_map(|option| option.strip_prefix(key)?.strip_prefix('='));
+    let style = if options.contains(&"virtual-host") { UrlStyle::VirtualHost } else { UrlStyle::Path };
     let endpoint = base("endpoint", endpoint);
     let config = S3StoreConfig {
         name: name(),
-        bucket: s3::bucket(endpoint.clone(), UrlStyle::Path, bucket, "us-east-1").unwrap(),
+        bucket: s3::bucket(endpoint.clone(), style, bucket, "us-east-1").unwrap(),
         endpoint,
         written,
-        prefix: String::new(),
+        prefix: s3::prefix(option("prefix").unwrap_or_default()).unwrap(),
         credentials: S3Credentials {
             access_key: variable("AWS_ACCESS_KEY_ID"),
             secret_key: variable("AWS_SECRET_ACCESS_KEY").into(),
-            session_token: None,
+            session_token: env::var("AWS_SESSION_TOKEN").ok().map(Into::into),
         },
-        authorities: authorities.map_or_else(Vec::new, |file| s3::certificates(&fs::read(file).unwrap()).unwrap()),
+        authorities: option("ca_file")
+            .map_or_else(Vec::new, |file| s3::certificates(&fs::read(file).unwrap()).unwrap()),
         location_credentials: false,
         checksum: options.contains(&"checksum"),
     };

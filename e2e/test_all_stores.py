@@ -191,6 +191,30 @@ def test_what_one_store_has_another_takes(cloud, storage, mimeo, places, images)
     wait_nothing_left(mimeo, image)
 
 
+def test_every_kind_is_a_source(cloud, mimeo, places, images):
+    """A store that a rule names later is given the bits of the copy there is, whatever its kind. Glance is not asked for
+    them a second time."""
+    kinds, web = [kind for kind in places if kind != "glance"], cloud.nginx[1]
+    mimeo.stores = {**only(places, *kinds), "later": Directory({"type": "http", "url": web.url}, web.objects)}
+
+    def rules(*more: str) -> list[dict]:
+        return [{"name": kind, "when": f'image.name == "{kind}"', "stores": [kind, *more]} for kind in kinds]
+
+    mimeo.serve(store_defaults=PATIENT, rules=rules(), **NO_SCAN)
+    data = {kind: os.urandom(10 * MiB) + bytes(MiB) + kind.encode() for kind in kinds}
+    made = {kind: images.create(data[kind], kind) for kind in kinds}
+    for kind, image in made.items():
+        mimeo.wait_registered(image, stores=[kind])
+    mimeo.stop()
+    mimeo.configure(store_defaults=PATIENT, rules=rules("later"))
+    mimeo.start()
+    for kind, image in made.items():
+        mimeo.wait_registered(image, stores=[kind, "later"])
+        location = images.mimeo_locations(image)["later"]
+        assert mimeo.stores["later"].read(location.rsplit("/", 1)[1]) == data[kind], kind
+        assert len(cloud.glance.requests("GET", f"/images/{image}/file")) == 1, f"{kind}'s copy is the source"
+
+
 def test_an_image_that_is_looked_at_while_glance_deletes_it(storage, mimeo, images):
     """Glance removes the bits of one location after the other, and shows the image as active all the time: what Mimeo
     misses then, and begins to copy again, goes too."""

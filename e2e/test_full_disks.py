@@ -1,4 +1,4 @@
-"""A disk that fills up under a store in the middle of a copy."""
+"""A disk that fills up under a store in the middle of a copy, and quotas."""
 
 import errno
 import os
@@ -8,7 +8,8 @@ import pytest
 
 from cloud.base import always, eventually, run
 from cloud.nginx import Nginx
-from places import Directory
+from cloud.sshd import Sshd
+from places import S3, Directory, Swift, rsync, sftp
 
 MiB = 1 << 20
 DISK = 8 * MiB
@@ -93,6 +94,49 @@ def test_a_disk_fills_up_in_the_middle_of_copies(cloud, mimeo, images, exported,
         name = locations[store].rsplit("/", 1)[1]
         assert place.read(name) == data
         eventually(lambda p=place, n=name: p.left() == [n], 60, f"{store} has the registered object and nothing else")
+
+
+@pytest.fixture
+def small_sshd(cloud, small_disk):
+    """An SSH server whose directory is a small disk: what is mounted later it does not see."""
+    server = Sshd(cloud.dir / "runs" / f"small-{os.urandom(3).hex()}")
+    server.prepare()
+    small_disk(server.objects)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_servers_that_take_no_more(storage, mimeo, images, rsyncd, small_sshd, exported, small_disk, tmp_path):
+    """A bucket and a container with quotas, a directory behind SSH and a module of rsync's daemon on small disks: each says
+    that it is full, keeps nothing half-written, and has its copy when there is room."""
+    gateway = storage.gateway
+    small_disk(rsyncd.objects)
+    mimeo.stores = {
+        "s3": S3(storage), "swift": Swift(storage), "sftp": sftp(small_sshd, exported(small_sshd.objects)),
+        "rsync": rsync(rsyncd, exported(rsyncd.objects), tmp_path / "spool"), **mimeo.stores,
+    }
+    full = ["s3", "swift", "sftp", "rsync"]
+    gateway.set_quotas(DISK)
+    try:
+        # What was given up in mid-copy is removed after this time.
+        mimeo.serve(store_defaults={"timeout": "5s"}, retry={"first": "10m", "max": "10m"})
+        data = os.urandom(DISK + MiB)
+        image = images.create(data)
+        for store in full:
+            mimeo.wait_reason(image, store, {"store-full"})
+        mimeo.wait_registered(image, stores=[store for store in mimeo.stores if store not in full])
+        for store in full:
+            eventually(lambda store=store: not mimeo.stores[store].left(), 60, f"nothing is left at {store}")
+    finally:
+        gateway.set_quotas(None)
+    for disk in (small_sshd.objects, rsyncd.objects):
+        run(["mount", "-o", f"remount,size={4 * DISK}", disk])
+    assert mimeo.run("replicate", image)[0] == 0
+    mimeo.wait_registered(image)
+    for store in full:
+        [name] = mimeo.stores[store].left()
+        assert mimeo.stores[store].read(name) == data
 
 
 def test_a_copy_that_would_not_fit_is_not_begun(mimeo, images, exported, small_disk):

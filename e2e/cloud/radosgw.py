@@ -83,6 +83,13 @@ class RadosGateway(Server):
     def remove_key(self, access_key: str) -> None:
         self._admin("key", "rm", "--key-type", "s3", "--uid", USER, "--access-key", access_key)
 
+    def set_quotas(self, size: int | None) -> None:
+        """How many bytes the bucket, and the container, may have; `None`: as many as they like."""
+        bucket = ("--quota-scope", "bucket", "--bucket", self.bucket)
+        self._admin("quota", "set", *bucket, "--max-size", str(size or -1))
+        self._admin("quota", "enable" if size else "disable", *bucket)
+        self.swift().post_container(self.container, {"X-Container-Meta-Quota-Bytes": str(size or -1)})
+
     def _admin(self, *arguments):
         binary = program("radosgw-admin", "radosgw")
         run([binary, "-c", self.ceph.conf, "--name", "client.radosgw", *arguments])

@@ -96,6 +96,15 @@ def storage(_storage, cloud) -> Storage:
     cloud.images.delete_all()
 
 
+@pytest.fixture
+def pools(storage):
+    """Removes what pools a test makes."""
+    before = storage.ceph.pools()
+    yield
+    for pool in storage.ceph.pools() - before:
+        storage.ceph.remove_pool(pool)
+
+
 def _of_its_own(request, kind, *arguments):
     """A server for one test, in a directory of its own."""
     parent = request.getfixturevalue("cloud").dir / "runs" / f"peer-{os.urandom(4).hex()}"

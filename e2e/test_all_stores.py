@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -432,6 +433,23 @@ def test_every_kind_goes_on_with_what_was_kept(mimeo, places, images):
     assert_no_secret(mimeo, image)
     images.delete(image)
     wait_nothing_left(mimeo, image)
+
+
+def test_the_token_ends_in_the_middle_of_a_copy(cloud, mimeo, places, images):
+    """Keystone's, by which Swift knows who writes: the next segment comes with a new one, and those before it stay."""
+    lifetime = 6
+    cloud.keystone.reconfigured({"token": {"expiration": lifetime}})
+    mimeo.stores = only(places, "swift")
+    mimeo.stores["swift"].section["segment_size"] = "16MiB"
+    mimeo.serve(store_defaults={**PATIENT, "bandwidth": "4MiB/s"}, **NO_SCAN)
+    data = os.urandom(48 * MiB)
+    image = images.create(data)
+    eventually(lambda: mimeo.stores["swift"].written(image) > 0, 60, "the first segment is there")
+    begun = time.monotonic()
+    wait_all_registered(mimeo, image)
+    assert time.monotonic() - begun > lifetime, "no token lives so long"
+    assert_copies(mimeo, image, data)
+    assert [" copying " in line and image in line for line in mimeo.log_lines()].count(True) == 1, "in one go"
 
 
 # -- refused -----------------------------------------------------------------------------------------------------------

@@ -188,15 +188,6 @@ def test_a_module_of_rsyncs_daemon_is_a_store(rsyncd, exported, tmp_path):
     assert (files(rsyncd.objects), files(tmp_path)) == ([], []), "at the server, or in the spool"
 
 
-@pytest.fixture
-def pools(storage):
-    """Removes what pools a test makes."""
-    before = storage.ceph.pools()
-    yield
-    for pool in storage.ceph.pools() - before:
-        storage.ceph.remove_pool(pool)
-
-
 def rbd_tests() -> Path:
     """The program of the unit tests that need a Ceph; Cargo knows its name."""
     if named := os.environ.get("MIMEO_RBD_TESTS"):

@@ -1,8 +1,10 @@
 //! A store of the type `rsync`.
 
+use std::path::PathBuf;
+
 use mimeo_adapters::stores::rsync::{RsyncStoreConfig, RsyncTarget};
 
-use super::{Own, ssh};
+use super::{Item, Own, ssh};
 use crate::config::units;
 
 pub(super) const KEYS: &[&str] =
@@ -16,7 +18,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<RsyncStoreConfig> {
     let target = target.and_then(|item| item.parse(|text| RsyncTarget::parse(text).map_err(|error| error.to_string())));
     let read_url = own.url("read_url", "where a web server exports the target, like \"http://10.0.0.11/images/\"");
     let spool = own.required("spool", "a directory of this machine with room for the images that are on their way");
-    let spool = spool.and_then(|item| ssh::directory(own, &item));
+    let spool = spool.and_then(|item| directory(own, &item));
     let spool_size = own.required("spool_size", "what the spool may hold, like \"20GiB\"");
     let spool_size = spool_size.and_then(|item| item.parse(size));
     let password = own.section.get("password").map(|item| item.secret(own.directory));
@@ -58,6 +60,16 @@ fn size(text: &str) -> Result<u64, String> {
 /// What no other store may have too, each with its key.
 pub(super) fn places(config: &RsyncStoreConfig) -> Vec<(&'static str, String)> {
     vec![("target", config.target.to_string()), ("read_url", config.read_url.to_string())]
+}
+
+/// A directory that is there.
+fn directory(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
+    let path = ssh::path(own, item)?;
+    if !path.is_dir() {
+        item.wrong(format!("{} is no directory; create it, writable for mimeo, or correct the path", path.display()));
+        return None;
+    }
+    Some(path)
 }
 
 #[cfg(test)]

@@ -1,5 +1,10 @@
 //! A store of the type `sftp`.
 
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
 use mimeo_adapters::stores::sftp::SftpStoreConfig;
 
 use super::{Item, Own, ssh};
@@ -9,7 +14,7 @@ pub(super) const KEYS: &[&str] =
 
 pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
     let section = &own.section;
-    let word = |key, example| own.required(key, example).and_then(|item| item.parse(ssh::word));
+    let word = |key, example| own.required(key, example).and_then(|item| item.parse(one_word));
     let secret = |key| match section.get(key) {
         Some(item) => item.secret(own.directory).map(|text| Some(text.into())),
         None => Some(None),
@@ -39,7 +44,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
         key_passphrase: key_passphrase?,
         agent,
         password: password?,
-        known_hosts: known_hosts?.unwrap_or_else(ssh::known_hosts_of_the_user),
+        known_hosts: known_hosts?.unwrap_or_else(known_hosts_of_the_user),
     })
 }
 
@@ -53,6 +58,19 @@ fn directory(text: &str) -> Result<String, String> {
 /// What no other store may have too, each with its key.
 pub(super) fn places(config: &SftpStoreConfig) -> Vec<(&'static str, String)> {
     vec![("path", config.address()), ("read_url", config.read_url.to_string())]
+}
+
+/// Where the keys of known hosts are, if nothing is said: where ssh has them.
+fn known_hosts_of_the_user() -> PathBuf {
+    env::home_dir().unwrap_or_else(|| Path::new("/").to_owned()).join(".ssh/known_hosts")
+}
+
+/// A word that ends up in a command or an address.
+fn one_word(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('-') || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err(format!("\"{text}\" must be one word that does not start with '-'")),
+        false => Ok(text.to_owned()),
+    }
 }
 
 #[cfg(test)]

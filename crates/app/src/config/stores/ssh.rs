@@ -1,9 +1,6 @@
 //! What the stores behind an SSH server share.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use super::{Item, Own};
 
@@ -36,21 +33,6 @@ pub(super) fn file_if_given(own: &Own<'_>, key: &str) -> Option<Option<PathBuf>>
     }
 }
 
-/// A directory that is there.
-pub(super) fn directory(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
-    let path = path(own, item)?;
-    if !path.is_dir() {
-        item.wrong(format!("{} is no directory; create it, writable for mimeo, or correct the path", path.display()));
-        return None;
-    }
-    Some(path)
-}
-
-/// Where the keys of known hosts are, if nothing is said: where ssh has them.
-pub(super) fn known_hosts_of_the_user() -> PathBuf {
-    env::home_dir().unwrap_or_else(|| Path::new("/").to_owned()).join(".ssh/known_hosts")
-}
-
 /// A port of TCP.
 pub(super) fn port(item: &Item<'_>) -> Option<u16> {
     let number = item.number(1)?;
@@ -59,12 +41,4 @@ pub(super) fn port(item: &Item<'_>) -> Option<u16> {
         item.wrong(format!("{number} is no port; the last one is 65535"));
     }
     port
-}
-
-/// A word that ends up in a command or an address.
-pub(super) fn word(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.starts_with('-') || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Err(format!("\"{text}\" must be one word that does not start with '-'")),
-        false => Ok(text.to_owned()),
-    }
 }

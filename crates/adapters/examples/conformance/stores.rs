@@ -156,7 +156,7 @@ fn rsync(target: &str, read_url: &str, spool: &str, ssh: &[&str]) -> Stores {
         target: RsyncTarget::parse(target).unwrap(),
         read_url: base("read_url", read_url),
         spool: spool.into(),
-        spool_size: 1 << 30,
+        spool_size: 8 << 30,
         bandwidth: None,
         password: ssh.is_empty().then(|| password().into()),
         port: ssh.first().map(|port| port.parse().unwrap()),

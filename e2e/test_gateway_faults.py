@@ -141,10 +141,11 @@ def test_glance_refuses(lab):
         waits = Upload(lab, image, **more)
         waits.head()
         assert waits.answer_to_the_head() == status
-        # Glance closes with the body unread, and what it answered may be lost by that.
-        sends = Upload(lab, image, **more)
-        sends.head()
-        assert sends.answer() in (status, 502)
+        # Glance closes with the body unread.
+        for _ in range(5):
+            sends = Upload(lab, image, **more)
+            sends.head()
+            assert sends.answer() == status
     begun = [seen for store in lab.stores for seen in store.requests("PUT") if seen.name.split(".")[0] != active]
     assert (begun, images.show(queued)["status"], images.show(public)["status"]) == ([], "queued", "queued")
 

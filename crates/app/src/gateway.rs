@@ -6,6 +6,7 @@
 mod download;
 mod forward;
 mod headers;
+mod hearing;
 mod target;
 mod upload;
 mod upstream;

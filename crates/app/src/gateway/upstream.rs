@@ -20,14 +20,16 @@ use hyper::{
     body::{Body, Frame, Incoming, SizeHint},
     http::{request::Parts, uri::PathAndQuery},
 };
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use tokio::net::TcpStream;
+use tower::{ServiceExt, util::MapResponse};
 use url::Url;
 
-use super::BUFFER;
+use super::{BUFFER, hearing::Hearing};
 
 pub(super) type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -41,9 +43,12 @@ const SILENCES: usize = 3;
 /// Shorter than the time after which common servers close an idle connection.
 const IDLE: Duration = Duration::from_secs(4);
 
+type Transport = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Connector = MapResponse<HttpsConnector<HttpConnector>, fn(Transport) -> Hearing<Transport>>;
+
 pub(super) struct Upstreams {
     all: Vec<Upstream>,
-    client: Client<HttpsConnector<HttpConnector>, Held>,
+    client: Client<Connector, Held>,
     next: AtomicUsize,
 }
 
@@ -88,7 +93,8 @@ impl Upstreams {
             .context("the system's certificates cannot be read")?
             .https_or_http()
             .enable_http1()
-            .wrap_connector(connector);
+            .wrap_connector(connector)
+            .map_response(Hearing::new as fn(_) -> _);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -217,6 +223,8 @@ impl Body for Held {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::disallowed_methods)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use hyper::Method;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -280,6 +288,32 @@ mod tests {
             assert_eq!(first.recv().await.unwrap(), format!("{method} /v2/images HTTP/1.1"));
             assert!(second.try_recv().is_err());
             assert!(upstreams.all[0].is_well.load(Ordering::Relaxed), "it can be connected to");
+        }
+    }
+
+    /// As uwsgi refuses: it answers, and closes with what is still on its way to it unread.
+    #[tokio::test]
+    async fn what_it_says_before_it_hangs_up_on_an_upload_is_heard() {
+        const REFUSAL: &str = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n";
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        // In a thread of its own, so that it hangs up while it is written to.
+        std::thread::spawn(move || {
+            for (read, stream) in (1..).step_by(10_000).zip(listener.incoming()) {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut vec![0; read]).unwrap();
+                stream.write_all(REFUSAL.as_bytes()).unwrap();
+            }
+        });
+        let upstreams = Upstreams::new(&[url]).unwrap();
+        for _ in 0..200 {
+            let piece = Bytes::from(vec![0; 64 << 10]);
+            let endless = futures::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
+            let mut request = request(Method::PUT);
+            *request.body_mut() = http_body_util::StreamBody::new(endless).boxed_unsync();
+            let answer = upstreams.send(request, None).await.expect("its answer");
+            assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no\n");
         }
     }
 

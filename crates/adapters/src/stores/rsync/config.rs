@@ -33,7 +33,7 @@ pub enum RsyncTarget {
         login: String,
         directory: String,
     },
-    /// Of the URL only the host is one: rsync takes the path as it is written.
+    /// The URL's path is as rsync takes it: nothing is encoded there.
     Daemon {
         host: String,
         url: String,
@@ -50,36 +50,42 @@ pub struct InvalidTarget {
 
 impl RsyncTarget {
     pub fn parse(text: &str) -> Result<Self, InvalidTarget> {
-        let shown = match text.rsplit_once('@') {
-            Some((_, host)) if text.contains("://") => format!("rsync://***@{host}"),
-            _ => text.to_owned(),
-        };
-        let refuse = |rule| Err(InvalidTarget { text: shown.clone(), rule });
+        let refuse = |rule| Err(InvalidTarget { text: shown(text), rule });
         if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return refuse("must be one word");
         }
         if text.starts_with("rsync:") {
             return match Url::parse(text) {
                 Ok(url) if url.password().is_some() => refuse("must not carry the password: write it in `password`"),
-                Ok(url) if url.host().is_none() || url.path().trim_matches('/').is_empty() => {
-                    refuse("has no host or no module; write it as rsync://user@host/module/")
-                }
                 Ok(url) if url.query().is_some() || url.fragment().is_some() => refuse("must have no '?' or '#'"),
-                Ok(url) => {
-                    let host = url.host_str().unwrap_or_default().to_owned();
-                    Ok(Self::Daemon { host, url: format!("{}/", text.trim_end_matches('/')) })
-                }
+                Ok(_) => Self::daemon(text).map_or_else(refuse, Ok),
                 Err(_) => refuse("is not a URL; write it as rsync://user@host/module/"),
             };
         }
         match text.split_once(":/") {
-            Some((login, directory)) if is_login(login) && !directory.starts_with('/') => {
-                let parts = directory.split('/').filter(|part| !part.is_empty());
-                let directory = parts.fold("/".to_owned(), |path, part| path + part + "/");
-                Ok(Self::Ssh { login: login.to_owned(), directory })
-            }
+            Some((login, directory)) if is_login(login) && !directory.starts_with('/') => match path(directory) {
+                Ok(directory) => Ok(Self::Ssh { login: login.to_owned(), directory }),
+                Err(rule) => refuse(rule),
+            },
             _ => refuse("is no target; write it as user@host:/dir/ or rsync://user@host/module/"),
         }
+    }
+
+    /// Of a URL's path nothing is changed but its slashes: rsync takes it as it is written.
+    fn daemon(text: &str) -> Result<Self, &'static str> {
+        let missing = "has no host or no module; write it as rsync://user@host/module/";
+        let (authority, directory) =
+            text.strip_prefix("rsync://").and_then(|rest| rest.split_once('/')).ok_or(missing)?;
+        let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+        // As one place is written in one way, it can be told from others.
+        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix(":873").unwrap_or(&host);
+        let (module, at) = (path(directory)?, if user.is_empty() { "" } else { "@" });
+        if host.is_empty() || module == "/" || directory.starts_with('/') {
+            return Err(missing);
+        }
+        let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
+        Ok(Self::Daemon { host: name.to_owned(), url: format!("rsync://{user}{at}{host}{module}") })
     }
 
     /// Without the user.
@@ -88,6 +94,26 @@ impl RsyncTarget {
             Self::Ssh { login, .. } => login.rsplit_once('@').map_or(login.as_str(), |(_, host)| host),
             Self::Daemon { host, .. } => host,
         }
+    }
+}
+
+/// With one slash before each part and one at the end.
+fn path(text: &str) -> Result<String, &'static str> {
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    match parts.iter().any(|part| matches!(*part, "." | "..")) {
+        true => Err("must have no '.' or '..' in its path"),
+        false => Ok(parts.iter().fold("/".to_owned(), |path, part| path + part + "/")),
+    }
+}
+
+/// A text that may be no target, without what may be meant for a password.
+fn shown(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((user, rest)) if user.contains(':') => {
+            let scheme = if user.starts_with("rsync:") { "rsync://" } else { "" };
+            format!("{scheme}***@{rest}")
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -122,10 +148,26 @@ mod tests {
             ("mimeo@[fe80::1]:/", "mimeo@[fe80::1]:/"),
             ("rsync://mimeo@host/images", "rsync://mimeo@host/images/"),
             ("rsync://host:8730/images/deep/", "rsync://host:8730/images/deep/"),
+            ("rsync://mimeo@HOST:873/images//deep", "rsync://mimeo@host/images/deep/"),
+            ("rsync://[fe80::1]:8730/images", "rsync://[fe80::1]:8730/images/"),
             ("rsync://host/images/ü{1}%41", "rsync://host/images/ü{1}%41/"),
         ];
         for (text, expected) in cases {
             assert_eq!(RsyncTarget::parse(text).map(|target| target.to_string()), Ok(expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_password_is_not_shown() {
+        for text in [
+            "mimeo:s3cret@10.0.0.1:/srv/images/",
+            "rsync:mimeo:s3cret@h/m/",
+            "rsync:/mimeo:s3cret@h/m/",
+            "rsync://mimeo:s3cret@h/m/",
+            "rsync://mimeo:s3c@ret@h/m/",
+        ] {
+            let error = RsyncTarget::parse(text).unwrap_err().to_string();
+            assert!(error.contains("***@") && !error.contains("s3c"), "{error}");
         }
     }
 
@@ -140,6 +182,10 @@ mod tests {
             ("http://host:/srv/", "is no target"),
             ("host:/a b/", "must be one word"),
             ("rsync://host/", "has no host or no module"),
+            ("rsync://host//images", "has no host or no module"),
+            ("rsync:/host/images", "has no host or no module"),
+            ("rsync://host/images/../x", "must have no '.' or '..'"),
+            ("host:/srv/../x", "must have no '.' or '..'"),
             ("rsync://host/images/?a", "must have no '?'"),
         ];
         for (text, rule) in cases {

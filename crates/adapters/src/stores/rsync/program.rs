@@ -110,6 +110,16 @@ fn for_ssh(path: &Path) -> String {
     format!("\"{}\"", path.display().to_string().replace('%', "%%"))
 }
 
+/// As ssh says it. In parentheses are the ways to log in that the server has.
+const LOGIN_REFUSED: [&str; 6] = [
+    "Permission denied (publickey",
+    "Permission denied (password",
+    "Permission denied (keyboard-interactive",
+    "Permission denied (gssapi",
+    "Permission denied (hostbased",
+    "Too many authentication failures",
+];
+
 /// The program ended with another code than 0.
 pub(super) fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &str) -> Error {
     let has = |parts: &[&str]| parts.iter().any(|part| complaint.contains(part));
@@ -125,13 +135,17 @@ pub(super) fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &s
             (Reason::StoreFull, "; make room there".to_owned())
         }
         _ if has(&["auth failed"]) => (Reason::StoreRefused, "; correct the user in target, and password".to_owned()),
-        Some(255) if has(&["Permission denied", "Too many authentication failures"]) => {
+        // What ssh says counts, and not the code: rsync ends with its own where it notices first that the pipe is closed.
+        _ if has(&LOGIN_REFUSED) => {
             (Reason::StoreRefused, "; add the key of key_file to the user's authorized_keys there".to_owned())
+        }
+        _ if has(&["ssh: ", "kex_exchange_identification", "Connection closed by", "Connection reset by"]) => {
+            (Reason::StoreUnreachable, String::new())
         }
         _ if has(&["Permission denied", "Operation not permitted", "read only", "Read-only file system"]) => {
             (Reason::StoreRefused, "; let the user write in the directory, and delete".to_owned())
         }
-        _ if has(&["Unknown module", "access denied", "refuse"]) && code != Some(10) && code != Some(255) => {
+        _ if has(&["Unknown module", "access denied", "configured to refuse"]) => {
             (Reason::StoreRefused, "; correct the module in target, or allow this in rsyncd.conf".to_owned())
         }
         Some(10 | 30 | 35 | 255) => (Reason::StoreUnreachable, String::new()),
@@ -196,6 +210,11 @@ mod tests {
             (255, "Host key verification failed.", Reason::StoreRefused, "ssh-keyscan -p 2222 h >> /etc/known hosts"),
             (255, "u@h: Permission denied (publickey).", Reason::StoreRefused, "authorized_keys"),
             (255, "ssh: connect to host h port 22: Connection refused", Reason::StoreUnreachable, "refused"),
+            (12, "ssh: connect to host h port 22: Connection refused", Reason::StoreUnreachable, "refused"),
+            (12, "ssh: connect to host h port 22: No route to host", Reason::StoreUnreachable, "route"),
+            (12, "ssh: Could not resolve hostname h: Name or service not known", Reason::StoreUnreachable, "resolve"),
+            (12, "u@h: Permission denied (publickey,password).", Reason::StoreRefused, "authorized_keys"),
+            (12, "kex_exchange_identification: read: Connection reset by peer", Reason::StoreUnreachable, "reset"),
             (10, "rsync: failed to connect to h: Connection refused (111)", Reason::StoreUnreachable, "refused"),
             (35, "rsync error: timeout waiting for daemon connection", Reason::StoreUnreachable, "timeout"),
             (5, "@ERROR: auth failed on module images", Reason::StoreRefused, "password"),

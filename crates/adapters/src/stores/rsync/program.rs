@@ -139,7 +139,7 @@ pub(super) fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &s
         _ if has(&LOGIN_REFUSED) => {
             (Reason::StoreRefused, "; add the key of key_file to the user's authorized_keys there".to_owned())
         }
-        _ if has(&["ssh: ", "kex_exchange_identification", "Connection closed by", "Connection reset by"]) => {
+        _ if has(&["ssh: ", "kex_exchange_identification", "Connection closed by"]) => {
             (Reason::StoreUnreachable, String::new())
         }
         _ if has(&["Permission denied", "Operation not permitted", "read only", "Read-only file system"]) => {

@@ -28,6 +28,8 @@ pub struct SftpStoreConfig {
 impl SftpStoreConfig {
     /// The directory, for messages.
     pub fn address(&self) -> String {
-        format!("sftp://{}@{}:{}/{}", self.user, self.host, self.port, self.path.trim_start_matches('/'))
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        let home = if self.path.starts_with('/') { "" } else { "/~/" };
+        format!("sftp://{}@{open}{}{close}:{}{home}{}", self.user, self.host, self.port, self.path)
     }
 }

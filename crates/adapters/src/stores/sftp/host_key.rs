@@ -15,6 +15,13 @@ pub(super) struct HostKeys {
     revoked: String,
 }
 
+/// Of what the library numbers, which passes over comments: the lines' numbers in the file.
+fn numbered(keys: Vec<(usize, PublicKey)>, text: &str) -> Vec<(usize, PublicKey)> {
+    let counted: Vec<usize> =
+        (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#')).map(|(n, _)| n).collect();
+    keys.into_iter().map(|(n, key)| (counted.get(n - 1).copied().unwrap_or(n), key)).collect()
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -47,7 +54,7 @@ impl HostKeys {
         let keys = spawn_blocking(move || known_host_keys_path(&host, port, path)).await;
         let keys =
             keys.map_err(|cause| unreadable(cause.to_string()))?.map_err(|cause| unreadable(cause.to_string()))?;
-        Ok(Self { keys, revoked })
+        Ok(Self { keys: numbered(keys, &text), revoked })
     }
 
     /// The algorithms in our order. Of the host's keys it is to show one that is known; AES is done by the processor.
@@ -131,7 +138,7 @@ mod tests {
         std::fs::write(&file, known).unwrap();
         let keys = known_host_keys_path("host", 2222, &file).unwrap();
         let revoked = known.lines().filter(|line| line.starts_with("@revoked")).collect();
-        HostKeys { keys, revoked }
+        HostKeys { keys: numbered(keys, known), revoked }
     }
 
     fn key() -> PublicKey {
@@ -141,8 +148,8 @@ mod tests {
     #[test]
     fn a_key_is_taken_only_if_the_file_has_it_for_the_host_and_port() {
         assert!(keys(&format!("[host]:2222 {OTHER}\n[host]:2222 {KEY}\n")).check(&key()).is_ok());
-        let changed = keys(&format!("# one\n[host]:2222 {OTHER}\n")).check(&key());
-        assert!(matches!(changed, Err(Failure::HostKey(_, Some(_)))), "{changed:?}");
+        let changed = keys(&format!("# one\n\n[other]:2222 {KEY}\n# two\n[host]:2222 {OTHER}\n")).check(&key());
+        assert!(matches!(changed, Err(Failure::HostKey(_, Some(5)))), "{changed:?}");
         for unknown in ["", &format!("host {KEY}\n"), &format!("[host]:2223 {KEY}\n"), &format!("[other]:2222 {KEY}\n")]
         {
             let found = keys(unknown).check(&key());

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    net::Ipv6Addr,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +20,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
         Some(item) => item.secret(own.directory).map(|text| Some(text.into())),
         None => Some(None),
     };
-    let host = word("host", "the SSH server's name, like \"10.0.0.11\"");
+    let host = own.required("host", "the SSH server's name, like \"10.0.0.11\"").and_then(|item| item.parse(host));
     let user = word("user", "the user to log in as");
     let path = own.required("path", "the directory at the server, like \"/srv/images\"");
     let path = path.and_then(|item| item.parse(directory));
@@ -48,11 +49,30 @@ pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
     })
 }
 
-fn directory(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.contains(char::is_control) {
-        true => Err(format!("\"{text}\" is no directory; write it like \"/srv/images\", or \".\" for the user's home")),
-        false => Ok(text.trim_end_matches('/').to_owned()),
+/// A name or an address, and nothing besides.
+fn host(text: &str) -> Result<String, String> {
+    let host = one_word(text)?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    match host.contains([':', '/', '@', '[', ']']) && bare.parse::<Ipv6Addr>().is_err() {
+        true => {
+            Err(format!("\"{text}\" is more than a name or an address; user, port and path have keys of their own"))
+        }
+        false => Ok(bare.to_owned()),
     }
+}
+
+/// One directory is written in one way, so that it can be told from others.
+fn directory(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err(format!("\"{text}\" is no directory; write it like \"/srv/images\", or \".\" for the user's home"));
+    }
+    if text.starts_with('~') {
+        return Err(format!("\"{text}\": no shell reads it; without \"~/\" it counts from the user's home"));
+    }
+    let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let root = if text.starts_with('/') { "/" } else { "" };
+    let path = format!("{root}{}", parts.join("/"));
+    Ok(if path.is_empty() { ".".to_owned() } else { path })
 }
 
 /// What no other store may have too, each with its key.
@@ -109,6 +129,21 @@ mod tests {
     }
 
     #[test]
+    fn one_directory_is_written_in_one_way() {
+        for (host, path, expected) in [
+            ("h", "/srv//images/.", "sftp://u@h:22/srv/images"),
+            ("h", "images/", "sftp://u@h:22/~/images"),
+            ("h", "/images", "sftp://u@h:22/images"),
+            ("h", "./", "sftp://u@h:22/~/."),
+            ("[fe80::1]", "/", "sftp://u@[fe80::1]:22/"),
+            ("fe80::1", "/", "sftp://u@[fe80::1]:22/"),
+        ] {
+            let text = LEAST.replace("\"h\"", &format!("\"{host}\"")).replace("/srv/images/", path);
+            assert_eq!(sftp(&format!("{text}agent = true")).address(), expected);
+        }
+    }
+
+    #[test]
     fn every_key_is_read_and_no_secret_is_shown() {
         let directory = tempfile::tempdir().unwrap();
         for file in ["key", "word"] {
@@ -148,6 +183,12 @@ mod tests {
             ));
             assert!(found.starts_with(&format!("etc/mimeo.toml:8: stores.a.{expected}")), "{line}: {found}");
         }
+        for host in ["h:22", "u@h", "sftp://h", "h/x", "[h]", "::x"] {
+            let found = mistakes(&format!("{}agent = true", LEAST.replace("\"h\"", &format!("\"{host}\""))));
+            assert!(found.contains(&format!("host: \"{host}\" is more than a name or an address")), "{found}");
+        }
+        let found = mistakes(&format!("{}agent = true", LEAST.replace("/srv/images/", "~/images")));
+        assert!(found.contains("path: \"~/images\": no shell reads it"), "{found}");
         let found = mistakes(&LEAST.replace("\"h\"", "\"-oProxyCommand=x\"").replace("/srv/images/", ""));
         assert!(found.contains(":4: stores.a.host: \"-oProxyCommand=x\" must be one word"), "{found}");
         assert!(found.contains(":6: stores.a.path: \"\" is no directory"), "{found}");

@@ -222,9 +222,17 @@ pub struct InvalidStoreUrl {
     pub rule: &'static str,
 }
 
+/// Whether a parser of URLs takes it for another text than it is, which others may read otherwise.
+pub(super) fn is_repaired(text: &str) -> bool {
+    text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\')
+}
+
 /// What the names of objects are appended to; it ends with `/`.
 pub fn base_url(key: &'static str, text: &str) -> Result<Url, InvalidStoreUrl> {
     let refuse = |rule| Err(InvalidStoreUrl { key, value: without_credentials(text), rule });
+    if is_repaired(text) {
+        return refuse("has a space, a control character or a backslash; write those in its path as %20, say");
+    }
     let Ok(mut url) = Url::parse(text) else {
         return refuse("is not a URL; write it as http://host/path/");
     };
@@ -232,7 +240,7 @@ pub fn base_url(key: &'static str, text: &str) -> Result<Url, InvalidStoreUrl> {
         return refuse("must start with http:// or https://");
     }
     // The URL standard takes `http:///images/` for the host `images`: nobody means that.
-    let authority = text.split_once("//").map_or("", |(_, rest)| rest);
+    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
     if authority.is_empty() || authority.starts_with('/') {
         return refuse("has no host; write it as http://host/path/");
     }
@@ -266,7 +274,20 @@ mod tests {
 
     #[test]
     fn urls_that_no_store_can_have_are_refused_by_name_and_rule() {
-        for bad in ["", "images", "ftp://host/", "http://", "http:///images/", "http://h/?a=b", "http://h/#a"] {
+        for bad in [
+            "",
+            "images",
+            "ftp://host/",
+            "http://",
+            "http:///images/",
+            "http:h//images/",
+            "http:h/",
+            "http://h/?a=b",
+            "http://h/#a",
+            " http://h/",
+            "http://h/a b/",
+            "http://h\\images/",
+        ] {
             let error = parsed(bad).unwrap_err().to_string();
             assert!(error.starts_with(&format!("url = {bad:?}: ")), "{error}");
         }

@@ -117,7 +117,7 @@ fn keystone(
 /// The name of a container, or the rule that it breaks.
 pub fn container(text: &str) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    match !text.is_empty() && text.len() <= 256 && text.bytes().all(fits) {
+    match !matches!(text, "" | "." | "..") && text.len() <= 256 && text.bytes().all(fits) {
         true => Ok(text.to_owned()),
         false => Err(format!("\"{text}\" is no container's name of letters, digits, '.', '_' and '-'")),
     }

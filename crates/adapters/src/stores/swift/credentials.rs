@@ -4,6 +4,8 @@ use mimeo_core::ObjectName;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::stores::web::is_repaired;
+
 /// Who may read the objects, and where they log in: what stands in the location that Glance reads.
 #[derive(Clone)]
 pub struct SwiftCredentials {
@@ -50,7 +52,10 @@ impl SwiftCredentials {
         let Ok(url) = Url::parse(auth_url) else {
             return invalid("auth_url", "is no URL; write it like \"http://10.0.0.5:5000/v3\"");
         };
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        if is_repaired(auth_url) {
+            return invalid("auth_url", "has a space, a control character or a backslash");
+        }
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !auth_url.contains("://") {
             return invalid("auth_url", "must be http://… or https://… with a host");
         }
         if !url.username().is_empty() || url.password().is_some() {

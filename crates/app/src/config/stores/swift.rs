@@ -1,7 +1,10 @@
 //! A store of the type `swift`.
 
-use mimeo_adapters::stores::swift::{
-    InvalidCredentials, SwiftCredentials, SwiftLogin, SwiftStoreConfig, container, segment_size,
+use std::path::PathBuf;
+
+use mimeo_adapters::stores::{
+    http::certificates,
+    swift::{InvalidCredentials, SwiftCredentials, SwiftLogin, SwiftStoreConfig, container, segment_size},
 };
 
 use super::{Item, Own};
@@ -46,6 +49,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<SwiftStoreConfig> {
     let interface = section.get("interface").and_then(|item| item.choice(&interfaces)).map(str::to_owned);
     let shown = location_credentials(own);
     let login = login(own).filter(|login| has_findable_backend(own, login));
+    let ca_file = section.get("ca_file").map_or(Some(None), |item| self::ca_file(own, &item).map(Some));
     shown?;
     Some(SwiftStoreConfig {
         name: own.name.clone(),
@@ -55,7 +59,7 @@ pub(super) fn read(own: &Own<'_>) -> Option<SwiftStoreConfig> {
         container: name?,
         segment_size,
         create_container: section.value("create_container", false, Item::boolean),
-        ca_file: text(own, "ca_file").map(|path| own.directory.join(path)),
+        ca_file: ca_file?,
     })
 }
 
@@ -66,6 +70,16 @@ pub(super) fn places(config: &SwiftStoreConfig) -> Vec<(&'static str, String)> {
         SwiftLogin::Cloud { cloud, .. } => format!("cloud {cloud}"),
     };
     vec![("container", format!("{account} {:?} {}", config.region, config.container))]
+}
+
+/// The file is named to the SDK, which would not say what is wrong with it, and where.
+fn ca_file(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
+    item.parse(|text| {
+        let path = own.directory.join(text);
+        let pem = std::fs::read(&path)
+            .map_err(|error| format!("{text} cannot be read: {error}; write there the authority's certificate"))?;
+        certificates(&pem).map(|_| path).map_err(|rule| format!("{text} {rule}"))
+    })
 }
 
 /// Without them Glance could read nothing, so that they are asked for.
@@ -208,10 +222,9 @@ mod tests {
         );
         assert!(matches!(config.login, SwiftLogin::Keystone { .. }));
         assert!(!format!("{config:?}").contains("s3cret"));
-        let more = "cloud = \"c\"\nsegment_size = \"16MiB\"\ncreate_container = true\nca_file = \"ca.pem\"\n";
+        let more = "cloud = \"c\"\nsegment_size = \"16MiB\"\ncreate_container = true\n";
         let config = parse(&format!("{LEAST}{KEYSTONE}{more}")).unwrap();
         assert!(matches!(config.login, SwiftLogin::Cloud { credentials: Some(_), .. }));
-        assert_eq!(config.ca_file.unwrap(), Path::new("etc/ca.pem"));
         assert!(config.create_container && config.segment_size == 16 << 20);
         assert!(matches!(
             parse(&format!("{LEAST}cloud = \"c\"")).unwrap().login,
@@ -232,10 +245,11 @@ mod tests {
 
     #[test]
     fn mistakes_are_collected_and_show_no_secret() {
-        let text = parse("segment_size = \"17MiB\"\ncontainer = \"a/b\"\n").unwrap_err();
+        let text = parse("segment_size = \"17MiB\"\ncontainer = \"a/b\"\nca_file = \"nowhere.pem\"\n").unwrap_err();
         for key in [
             "segment_size: must be a multiple of 16MiB",
             "container: \"a/b\"",
+            "ca_file: nowhere.pem cannot be read",
             "location_credentials: missing",
             "auth_url: missing",
             "project: missing",

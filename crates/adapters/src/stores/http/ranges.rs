@@ -69,6 +69,26 @@ impl HttpStore {
     /// Every object begins so: Apache keeps what it has of a ranged PUT that was broken off only where the object
     /// was there before. The bytes are the object's own, so that a request that comes late changes nothing.
     async fn begins_in_ranges(&self, object: &ObjectName, size: u64, first: &[u8; 2]) -> Result<bool> {
+        // Again where something else bore the name: that tells nothing of ranges, and is removed.
+        let taken = match self.puts_two(object, size, first).await? {
+            Some(3..) => self.puts_two(object, size, first).await?,
+            taken => taken,
+        };
+        match taken {
+            Some(size) => {
+                let taken = self.ranges.found(size == 2);
+                if !taken {
+                    self.delete(object).await?;
+                }
+                Ok(taken)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// The object's size after two ranged PUTs of a byte; of one that is then too large nothing is left. `None`: it did not
+    /// come to that.
+    async fn puts_two(&self, object: &ObjectName, size: u64, first: &[u8; 2]) -> Result<Option<u64>> {
         let url = self.written(object);
         for (at, byte) in (0..).zip(first) {
             let status = self.put_byte(&url, at, Some(size), *byte).await?;
@@ -80,18 +100,14 @@ impl HttpStore {
                 if at > 0 {
                     self.delete(object).await?;
                 }
-                return Ok(false);
+                return Ok(None);
             }
         }
-        let taken = match self.written_size(&url).await? {
-            // Something else bore the name, which tells nothing of ranges.
-            Ok(3..) | Err(_) => false,
-            Ok(size) => self.ranges.found(size == 2),
-        };
-        if !taken {
+        let size = self.written_size(&url).await?.ok();
+        if size.is_none_or(|size| size > 2) {
             self.delete(object).await?;
         }
-        Ok(taken)
+        Ok(size)
     }
 
     /// How much of the object is there to be gone on with. Where it is not known yet whether the server takes ranged

@@ -387,7 +387,7 @@ def test_a_copy_with_a_clone_stays_and_holds_nothing_up(storage, unseen, mimeo, 
     def told():
         [entry] = mimeo.ask("gc")
         assert (entry["Image"], entry["Store"], entry["Object"]) == (held, "rbd", names[held])
-        return "held by 1 clones" in entry["Why"] and f"{unseen}/disk" in entry["Why"]
+        return "held by 1 clone" in entry["Why"] and f"{unseen}/disk" in entry["Why"]
 
     eventually(told, 20, "`mimeo gc` says by what it is held")
     assert mimeo.status(held)["state"] == "retiring"

@@ -200,7 +200,7 @@ async fn an_image_with_clones_stays_whole_and_goes_after_them() {
         run("rbd", &["--rbd-default-clone-format", format, "clone", &parent, &clone]);
         let error = store.delete(&object).await.unwrap_err();
         assert_eq!(error.reason, Reason::StoreInUse, "{}", error.chain());
-        assert!(error.message.contains(&format!("held by 1 clones ({clone})")), "{}", error.message);
+        assert!(error.message.contains(&format!("held by 1 clone ({clone})")), "{}", error.message);
         assert_eq!(told(&["snap", "ls", &format!("images/{object}")])[0]["protected"], json!("true"));
         assert_eq!(read(&store, &object).await.unwrap(), bits(SIZE));
         run("rbd", &["rm", "--no-progress", &clone]);

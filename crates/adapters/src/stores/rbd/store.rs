@@ -226,8 +226,7 @@ impl Store for RbdStore {
         match self.ceph.work(&what, move |pool| Ok(remove(pool, &name))).await? {
             Ok(()) => Ok(()),
             Err(Held::Clones(clones)) => {
-                let (store, count, clones) = (self.name(), clones.len(), clones.join(", "));
-                let message = format!("{store}: {spec} is held by {count} clones ({clones}): it goes after them");
+                let message = format!("{}: {spec} is held by {}: it goes after them", self.name(), listed(&clones));
                 Err(Error::new(Reason::StoreInUse, message))
             }
             Err(Held::Snapshots) => {
@@ -245,6 +244,14 @@ impl Store for RbdStore {
             Err(Held::Failed(cause)) => Err(self.ceph.failed(&what, cause)),
         }
     }
+}
+
+/// How many clones there are, and the first of them: an image may have thousands.
+fn listed(clones: &[String]) -> String {
+    const NAMED: usize = 5;
+    let (count, plural) = (clones.len(), if clones.len() == 1 { "" } else { "s" });
+    let named = clones.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    format!("{count} clone{plural} ({named}{})", if count > NAMED { ", …" } else { "" })
 }
 
 /// Why an image could not be removed.

@@ -220,6 +220,19 @@ async fn an_image_that_somebody_writes_is_not_removed_under_them() {
     store.delete(&object).await.unwrap();
 }
 
+/// Without a map of its objects Ceph asks for each one that there might be.
+#[tokio::test]
+#[ignore = "needs a Ceph"]
+async fn a_removal_that_was_given_up_goes_on_and_is_in_nobodys_way() {
+    let (store, object) = (store(), object(12));
+    let spec = format!("images/{object}");
+    run("rbd", &["create", &spec, "--size", "64G", "--image-feature", "layering"]);
+    let given_up = tokio::time::timeout(Duration::from_millis(300), store.delete(&object)).await;
+    assert!(given_up.is_err(), "it takes longer: {given_up:?}");
+    store.delete(&object).await.unwrap();
+    assert!(!told(&["ls", "images"]).as_array().unwrap().contains(&json!(object.as_str())));
+}
+
 #[tokio::test]
 #[ignore = "needs a Ceph"]
 async fn a_snapshot_of_somebody_elses_holds_the_image() {

@@ -12,6 +12,7 @@ use mimeo_core::{
     ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 use super::{
     RbdStoreConfig,
@@ -41,6 +42,8 @@ pub struct RbdStore {
     sizes: Sizes,
     shares: Shares,
     taking: Arc<Taking>,
+    /// One removal at a time, each to its end: one that was given up goes on, and has the image open.
+    removing: Arc<Mutex<()>>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,7 +59,13 @@ impl RbdStore {
     pub fn new(config: RbdStoreConfig) -> Result<Self> {
         let request = REQUEST.min(1 << config.order);
         let sizes = Sizes { request, noted_every: NOTED_EVERY, noted_after: NOTED_AFTER };
-        Ok(Self { ceph: Ceph::new(config), sizes, shares: Shares::default(), taking: Arc::default() })
+        Ok(Self {
+            ceph: Ceph::new(config),
+            sizes,
+            shares: Shares::default(),
+            taking: Arc::default(),
+            removing: Arc::default(),
+        })
     }
 
     /// What begins from now on is done over a new connection, with the key that the keyring has then.
@@ -223,7 +232,12 @@ impl Store for RbdStore {
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let (spec, name) = (self.spec(object), object.to_string());
         let what = format!("removing {spec}");
-        match self.ceph.work(&what, move |pool| Ok(remove(pool, &name))).await? {
+        let turn = Arc::clone(&self.removing).lock_owned().await;
+        let in_turn = move |pool: &Arc<Pool>| {
+            let _turn = turn;
+            Ok(remove(pool, &name))
+        };
+        match self.ceph.work(&what, in_turn).await? {
             Ok(()) => Ok(()),
             Err(Held::Clones(clones)) => {
                 let message = format!("{}: {spec} is held by {}: it goes after them", self.name(), listed(&clones));

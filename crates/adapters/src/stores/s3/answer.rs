@@ -79,7 +79,10 @@ pub(super) fn refused(what: &str, status: StatusCode, body: &str) -> Error {
 fn by_code(code: &str) -> Option<(Reason, &'static str)> {
     Some(match code {
         "AccessDenied" => {
-            (Reason::StoreRefused, ": let the access key's owner list the bucket, and read, write and delete in it")
+            // Ceph's, with STS, says so of a wrong secret too.
+            let cure =
+                ": let the access key's owner list the bucket, and read, write and delete in it, or correct secret_key";
+            (Reason::StoreRefused, cure)
         }
         "InvalidAccessKeyId" => (Reason::StoreRefused, ": the server knows no such access key; correct access_key"),
         "SignatureDoesNotMatch" => {

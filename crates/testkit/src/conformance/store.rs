@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicU64;
+use std::{ops::Range, sync::atomic::AtomicU64};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -9,30 +9,76 @@ use mimeo_core::{
 
 use crate::sample::{bits, id};
 
-/// Writes and reads an object that is larger than what one request may carry in some protocols: 5 GiB and a byte.
+/// Writes and reads an object that is larger than what one request may carry in some protocols: 5 GiB and a byte. It is
+/// broken off, and gone on with where the store can, beyond what 32 bits count.
 pub async fn large_object(store: &dyn Store) {
-    const PART: usize = 1 << 20;
     const SIZE: u64 = (5 << 30) + 1;
-    let (object, part) = (object(13), bits(PART));
+    const COUNTED: u64 = 1 << 32;
+    let (object, parts) = (object(13), Parts(bits(Parts::SIZE)));
     let mut sink = store.open(&object, Some(SIZE)).await.unwrap();
-    for _ in 0..SIZE / PART as u64 {
-        sink.write(part.clone()).await.unwrap();
-    }
-    sink.write(part.slice(..1)).await.unwrap();
+    parts.write(sink.as_mut(), 0..COUNTED + COUNTED / 8).await;
+    sink.abort().await;
+    notices().await;
+    let kept = store.kept(&object).await.unwrap();
+    let mut sink = match store.resumes() {
+        Some(true) => {
+            assert!(kept > COUNTED, "{kept}");
+            store.resume(&object, Some(SIZE), kept).await.unwrap()
+        }
+        _ => store.open(&object, Some(SIZE)).await.unwrap(),
+    };
+    parts.write(sink.as_mut(), kept..SIZE).await;
     sink.close().await.unwrap();
     assert_eq!(store.probe(&object).await.unwrap(), Some(SIZE));
-    let (mut stream, mut at) = (store.read(&object, 0).await.unwrap(), 0);
-    while let Some(chunk) = stream.try_next().await.unwrap() {
-        let mut bytes = &chunk[..];
-        while !bytes.is_empty() {
-            let expected = &part[at % PART..];
-            let (now, rest) = bytes.split_at(expected.len().min(bytes.len()));
-            assert!(now == &expected[..now.len()], "other bytes after {at}");
-            (at, bytes) = (at + now.len(), rest);
+    for offset in [0, COUNTED + 5] {
+        let (mut stream, mut at) = (store.read(&object, offset).await.unwrap(), offset);
+        while let Some(chunk) = stream.try_next().await.unwrap() {
+            at = parts.check(&chunk, at);
+        }
+        assert_eq!(at, SIZE);
+    }
+    store.delete(&object).await.unwrap();
+}
+
+/// Parts of an object too large to be held, which differ from each other by their numbers.
+struct Parts(Bytes);
+
+impl Parts {
+    const SIZE: usize = 1 << 20;
+
+    /// What is at this place, up to the end of its part.
+    fn at(&self, place: u64) -> Bytes {
+        let number = (place / Self::SIZE as u64).to_be_bytes();
+        let offset = usize::try_from(place % Self::SIZE as u64).unwrap();
+        if offset >= number.len() {
+            return self.0.slice(offset..);
+        }
+        let mut part = self.0.to_vec();
+        part[..number.len()].copy_from_slice(&number);
+        Bytes::from(part).split_off(offset)
+    }
+
+    async fn write(&self, sink: &mut dyn Sink, range: Range<u64>) {
+        let mut at = range.start;
+        while at < range.end {
+            let mut part = self.at(at);
+            part.truncate(usize::try_from(range.end - at).unwrap());
+            at += part.len() as u64;
+            sink.write(part).await.unwrap();
         }
     }
-    assert_eq!(at as u64, SIZE);
-    store.delete(&object).await.unwrap();
+
+    /// Gives the place behind the chunk.
+    fn check(&self, chunk: &[u8], mut at: u64) -> u64 {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let part = self.at(at);
+            let (now, later) = rest.split_at(part.len().min(rest.len()));
+            assert!(now == &part[..now.len()], "other bytes after {at}");
+            (at, rest) = (at + now.len() as u64, later);
+        }
+        at
+    }
 }
 
 /// Checks a store's whole contract, and leaves it empty of what was written for it.

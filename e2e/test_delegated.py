@@ -37,6 +37,21 @@ def test_glance_copies_to_its_own_stores_and_mimeo_to_the_others(cloud, mimeo, i
     eventually(lambda: not any(mimeo.objects(store, image) for store in mimeo.stores), 30, "the copies are removed")
 
 
+def test_a_glance_that_shows_no_locations_copies_all_the_same(cloud, mimeo, images):
+    """`show_multiple_locations` is off: all stores are Glance's own then."""
+    cloud.glance.reconfigured({"DEFAULT": {"show_multiple_locations": "false", "show_image_direct_url": "false"}})
+    mimeo.stores = {}
+    mimeo.serve(**GLANCES, enabled_stores=["second", "shelf"])
+    data = os.urandom(8 * MiB)
+    image = images.create(data)
+    report = wait_all_registered(mimeo, image)
+    assert {replica["store"]: replica["proof"] for replica in report["replicas"]} == {"second": "glance", "shelf": "glance"}
+    shown = images.show(image)
+    assert {"main", "second", "third"} <= set(shown["stores"].split(",")) and "locations" not in shown, shown
+    for backend in ("second", "third"):
+        assert (cloud.glance.stores[backend] / image).read_bytes() == data
+
+
 def test_check_knows_glances_stores(mimeo):
     mimeo.configure(**{**GLANCES, "stores.lost": {"type": "glance"}}, enabled_stores=[*enabled(mimeo), "lost"])
     code, out, err = mimeo.run("check")

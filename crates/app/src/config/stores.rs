@@ -17,7 +17,12 @@ mod ssh;
 #[cfg(feature = "swift")]
 mod swift;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use mimeo_adapters::stores::{InvalidStoreUrl, base_url};
 use mimeo_core::{StoreLimits, StoreName, Visibility, policy::StoreFacts};
@@ -121,6 +126,27 @@ impl<'a> Own<'a> {
             self.section.missing(key, &format!("missing; give {example}"));
         }
         item
+    }
+
+    /// A path of this machine: relative to the configuration file, or to the home directory after `~/`.
+    fn path(&self, item: &Item<'_>) -> Option<PathBuf> {
+        item.parse(|text| match (text.strip_prefix("~/"), env::home_dir()) {
+            _ if text.trim().is_empty() => Err("is empty; write a path, or remove the key".to_owned()),
+            (Some(rest), Some(home)) => Ok(home.join(rest)),
+            _ => Ok(self.directory.join(text)),
+        })
+    }
+
+    /// The file that is named, and what is in it.
+    fn file(&self, item: &Item<'_>) -> Option<(PathBuf, Vec<u8>)> {
+        let path = self.path(item)?;
+        match fs::read(&path) {
+            Ok(content) => Some((path, content)),
+            Err(error) => {
+                item.wrong(format!("{} cannot be read: {error}; create it, readable for mimeo", path.display()));
+                None
+            }
+        }
     }
 
     /// A URL that the names of objects are appended to.

@@ -9,13 +9,8 @@ use super::Own;
 pub(super) const KEYS: &[&str] = &["path", "read_url"];
 
 pub(super) fn read(own: &Own<'_>) -> Option<FileStoreConfig> {
-    let path = own.required("path", "the directory to write to, like \"/srv/images\"").and_then(|item| {
-        item.parse(|text| match text.trim().is_empty() {
-            true => Err("is empty; give the directory to write to".to_owned()),
-            // Whether it is there shows when it is written to: one whose file server is away would not answer now.
-            false => Ok(own.directory.join(text)),
-        })
-    });
+    // Whether it is there shows when it is written to: one whose file server is away would not answer now.
+    let path = own.required("path", "the directory to write to, like \"/srv/images\"").and_then(|item| own.path(&item));
     let read_url =
         own.url("read_url", "the web server that shows the directory: Glance reads no file:// location, ever");
     Some(FileStoreConfig { name: own.name.clone(), path: path?, read_url: read_url? })
@@ -66,7 +61,10 @@ mod tests {
         let config = parse("path = \"images\"\nread_url = \"http://10.0.0.11/images\"").unwrap();
         let StoreKind::File(file) = &config.stores[0].kind else { panic!("{:?}", config.stores[0].kind) };
         assert_eq!(file.path, Path::new("/etc/mimeo/images"), "whether it is there is not asked");
-        assert_eq!(config.stores[0].kind.read_url().unwrap().as_str(), "http://10.0.0.11/images/");
+        let config = parse("path = \"~/images\"\nread_url = \"http://h/\"").unwrap();
+        let StoreKind::File(at_home) = &config.stores[0].kind else { panic!("{:?}", config.stores[0].kind) };
+        assert_eq!(at_home.path, std::env::home_dir().unwrap().join("images"));
+        assert_eq!(config.stores[0].kind.read_url().unwrap().as_str(), "http://h/");
     }
 
     #[test]
@@ -76,10 +74,7 @@ mod tests {
         assert!(found[1].starts_with("2: stores.a.read_url: missing; give the web server"), "{found:?}");
         for path in ["", " "] {
             let found = mistakes(&format!("read_url = \"http://h/\"\npath = \"{path}\""));
-            assert!(
-                found.len() == 1 && found[0].starts_with("5: stores.a.path: is empty; give the directory"),
-                "{found:?}"
-            );
+            assert!(found.len() == 1 && found[0].starts_with("5: stores.a.path: is empty; write a path"), "{found:?}");
         }
         let found = mistakes("path = \"images\"\nread_url = \"file:///images/\"");
         assert!(

@@ -1,7 +1,5 @@
 //! A store of the type `http`.
 
-use std::fs;
-
 use mimeo_adapters::stores::http::{self, Access, HttpStoreConfig, Login};
 use url::Url;
 
@@ -33,7 +31,7 @@ fn access(own: &Own<'_>, url: Option<&Url>, read_url: Option<&Url>) -> Option<Ac
     }
     let (login, identity) = (login(own), identity(own));
     let roots = read_if_given(own, "ca_file", |item| {
-        let pem = file(own, item)?;
+        let (_, pem) = own.file(item)?;
         ruled(item, http::certificates(&pem))
     });
     let proxy = read_if_given(own, "proxy", |item| {
@@ -63,7 +61,7 @@ fn login(own: &Own<'_>) -> Option<Option<Login>> {
 }
 
 fn identity(own: &Own<'_>) -> Option<Option<reqwest::Identity>> {
-    let given = |key| read_if_given(own, key, |item| Some((file(own, item)?, item.clone())));
+    let given = |key| read_if_given(own, key, |item| Some((own.file(item)?.1, item.clone())));
     let (certificates, key) = (given("cert_file"), given("key_file"));
     if !pair(own, "cert_file", "key_file") {
         return None;
@@ -104,13 +102,6 @@ fn secret(own: &Own<'_>, item: &Item<'_>, is_good: impl Fn(&str) -> bool) -> Opt
         return None;
     }
     Some(text)
-}
-
-fn file(own: &Own<'_>, item: &Item<'_>) -> Option<Vec<u8>> {
-    item.parse(|text| {
-        fs::read(own.directory.join(text))
-            .map_err(|error| format!("{text} cannot be read: {error}; create it, readable for mimeo"))
-    })
 }
 
 /// Tells the rule and not the value, which may be a secret.

@@ -1,6 +1,6 @@
 //! A store of the type `rbd`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mimeo_adapters::stores::rbd::RbdStoreConfig;
 
@@ -12,13 +12,12 @@ pub(super) const KEYS: &[&str] = &["backend", "pool", "user", "conf_file", "keyr
 pub(super) fn read(own: &Own<'_>) -> Option<RbdStoreConfig> {
     let section = &own.section;
     let pool = own.required("pool", "the pool of Glance's images, like \"images\"").and_then(|item| pool(&item));
-    let path = |item: &Item<'_>| path(own, item);
-    let conf_file = section.value("conf_file", RbdStoreConfig::CONF_FILE.into(), path);
+    let conf_file = section.value("conf_file", RbdStoreConfig::CONF_FILE.into(), |item| own.path(item));
     let fsid = fsid(own, &conf_file);
     let config = RbdStoreConfig::new(own.name.clone(), pool?, fsid?);
     Some(RbdStoreConfig {
         user: section.value("user", config.user.clone(), user),
-        keyring: section.get("keyring").and_then(|item| path(&item)),
+        keyring: section.get("keyring").and_then(|item| own.path(&item)),
         order: section.value("chunk_size", config.order, order),
         conf_file,
         ..config
@@ -47,7 +46,7 @@ fn fsid(own: &Own<'_>, conf_file: &Path) -> Option<String> {
 }
 
 fn pool(item: &Item<'_>) -> Option<String> {
-    item.parse(|text| match text.is_empty() || text.contains(['/', '@']) {
+    item.parse(|text| match text.is_empty() || text.contains(['/', '@', '\0']) {
         true => Err(format!("\"{text}\" is no pool's name; see `ceph osd pool ls`")),
         false => Ok(text.to_owned()),
     })
@@ -62,13 +61,6 @@ fn user(item: &Item<'_>) -> Option<String> {
 
 fn order(item: &Item<'_>) -> Option<u32> {
     item.parse(|text| RbdStoreConfig::order_of(units::size(text)?).map_err(|rule| format!("\"{text}\" {rule}")))
-}
-
-fn path(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
-    item.parse(|text| match text.is_empty() {
-        true => Err("is empty; give it a path, or remove the key".to_owned()),
-        false => Ok(own.directory.join(text)),
-    })
 }
 
 #[cfg(test)]

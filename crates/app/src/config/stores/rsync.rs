@@ -64,7 +64,7 @@ pub(super) fn places(config: &RsyncStoreConfig) -> Vec<(&'static str, String)> {
 
 /// A directory that is there.
 fn directory(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
-    let path = ssh::path(own, item)?;
+    let path = own.path(item)?;
     if !path.is_dir() {
         item.wrong(format!("{} is no directory; create it, writable for mimeo, or correct the path", path.display()));
         return None;

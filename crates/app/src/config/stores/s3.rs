@@ -126,11 +126,8 @@ fn of_profile(own: &Own<'_>, name: &str) -> Result<S3Credentials, String> {
 }
 
 fn authorities(own: &Own<'_>, item: &Item<'_>) -> Option<Vec<Certificate>> {
-    item.parse(|path| {
-        let pem = std::fs::read(own.directory.join(path))
-            .map_err(|error| format!("{path} cannot be read: {error}; write there the authority's certificate"))?;
-        certificates(&pem).map_err(|rule| format!("{path} {rule}"))
-    })
+    let (path, pem) = own.file(item)?;
+    certificates(&pem).map_err(|rule| item.wrong(format!("{} {rule}", path.display()))).ok()
 }
 
 fn location_credentials(own: &Own<'_>, credentials: Option<&S3Credentials>) -> Option<bool> {
@@ -251,7 +248,7 @@ mod tests {
             ("prefix = \"CAFE\"\n", "; end it with '.' or '_'"),
             ("checksum = \"md5\"\n", "s.checksum: unknown value \"md5\"; known: sha256"),
             ("bucket_url_format = \"auto\"\n", "s.bucket_url_format: unknown value \"auto\"; known: path, virtual"),
-            ("ca_file = \"nowhere.pem\"\n", "s.ca_file: nowhere.pem cannot be read"),
+            ("ca_file = \"nowhere.pem\"\n", "s.ca_file: etc/nowhere.pem cannot be read"),
             ("ca_flie = \"x\"\n", "s.ca_flie: unknown key; did you mean \"ca_file\"?"),
         ];
         for (more, expected) in cases {

@@ -1,22 +1,13 @@
 //! What the stores behind an SSH server share.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{Item, Own};
-
-/// A file or directory of this machine: relative to the configuration file, or to the home directory after `~/`.
-pub(super) fn path(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
-    item.parse(|text| match (text.strip_prefix("~/"), env::home_dir()) {
-        _ if text.is_empty() => Err("is empty; write a path".to_owned()),
-        (Some(rest), Some(home)) => Ok(home.join(rest)),
-        _ => Ok(own.directory.join(text)),
-    })
-}
 
 /// `None`: a mistake. `Some(None)`: the key is not there.
 pub(super) fn path_if_given(own: &Own<'_>, key: &str) -> Option<Option<PathBuf>> {
     match own.section.get(key) {
-        Some(item) => path(own, &item).map(Some),
+        Some(item) => own.path(&item).map(Some),
         None => Some(None),
     }
 }

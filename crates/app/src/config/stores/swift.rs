@@ -74,12 +74,14 @@ pub(super) fn places(config: &SwiftStoreConfig) -> Vec<(&'static str, String)> {
 
 /// The file is named to the SDK, which would not say what is wrong with it, and where.
 fn ca_file(own: &Own<'_>, item: &Item<'_>) -> Option<PathBuf> {
-    item.parse(|text| {
-        let path = own.directory.join(text);
-        let pem = std::fs::read(&path)
-            .map_err(|error| format!("{text} cannot be read: {error}; write there the authority's certificate"))?;
-        certificates(&pem).map(|_| path).map_err(|rule| format!("{text} {rule}"))
-    })
+    let (path, pem) = own.file(item)?;
+    match certificates(&pem) {
+        Ok(_) => Some(path),
+        Err(rule) => {
+            item.wrong(format!("{} {rule}", path.display()));
+            None
+        }
+    }
 }
 
 /// Without them Glance could read nothing, so that they are asked for.
@@ -249,7 +251,7 @@ mod tests {
         for key in [
             "segment_size: must be a multiple of 16MiB",
             "container: \"a/b\"",
-            "ca_file: nowhere.pem cannot be read",
+            "ca_file: etc/nowhere.pem cannot be read",
             "location_credentials: missing",
             "auth_url: missing",
             "project: missing",

@@ -220,6 +220,27 @@ async fn an_image_that_somebody_writes_is_not_removed_under_them() {
     store.delete(&object).await.unwrap();
 }
 
+#[tokio::test]
+#[ignore = "needs a Ceph"]
+async fn zeros_that_are_left_out_take_no_room() {
+    const HALF: u64 = 5 << 20;
+    let (store, object) = (store(), object(13));
+    let mut sink = store.open(&object, Some(2 * HALF)).await.unwrap();
+    sink.skip(HALF).await.unwrap();
+    sink.write(bits(REQUEST)).await.unwrap();
+    sink.skip(HALF - REQUEST as u64).await.unwrap();
+    sink.close().await.unwrap();
+    let written = told(&["diff", &format!("images/{object}@snap")]);
+    let places: Vec<(u64, u64)> = written
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|extent| (extent["offset"].as_u64().unwrap(), extent["length"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(places, [(HALF, REQUEST as u64)]);
+    store.delete(&object).await.unwrap();
+}
+
 /// Without a map of its objects Ceph asks for each one that there might be.
 #[tokio::test]
 #[ignore = "needs a Ceph"]

@@ -291,30 +291,77 @@ mod tests {
         }
     }
 
-    /// As uwsgi refuses: it answers, and closes with what is still on its way to it unread.
-    #[tokio::test]
-    async fn what_it_says_before_it_hangs_up_on_an_upload_is_heard() {
-        const REFUSAL: &str = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n";
+    /// A server that reads a part of an upload, says this, and closes with what is still on its way to it unread, as uwsgi
+    /// does. In a thread of its own, so that it hangs up while it is written to.
+    fn one_that_hangs_up(says: &'static str) -> Url {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        // In a thread of its own, so that it hangs up while it is written to.
         std::thread::spawn(move || {
             for (read, stream) in (1..).step_by(10_000).zip(listener.incoming()) {
                 let mut stream = stream.unwrap();
                 stream.read_exact(&mut vec![0; read]).unwrap();
-                stream.write_all(REFUSAL.as_bytes()).unwrap();
+                stream.write_all(says.as_bytes()).unwrap();
             }
         });
-        let upstreams = Upstreams::new(&[url]).unwrap();
+        url
+    }
+
+    /// An upload without an end; the receiver ends when nobody wants more of it.
+    fn endless_upload() -> (Request<AnyBody>, mpsc::Receiver<()>) {
+        let (wanted, is_given_up) = mpsc::channel(1);
+        let piece = Bytes::from(vec![0; 64 << 10]);
+        let endless = futures::stream::repeat_with(move || {
+            let _ = &wanted;
+            Ok(Frame::data(piece.clone()))
+        });
+        let mut request = request(Method::PUT);
+        *request.body_mut() = http_body_util::StreamBody::new(endless).boxed_unsync();
+        (request, is_given_up)
+    }
+
+    #[tokio::test]
+    async fn what_it_says_before_it_hangs_up_on_an_upload_is_heard() {
+        let refuses = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n";
+        let upstreams = Upstreams::new(&[one_that_hangs_up(refuses)]).unwrap();
         for _ in 0..200 {
-            let piece = Bytes::from(vec![0; 64 << 10]);
-            let endless = futures::stream::repeat_with(move || Ok(Frame::data(piece.clone())));
-            let mut request = request(Method::PUT);
-            *request.body_mut() = http_body_util::StreamBody::new(endless).boxed_unsync();
+            let (request, mut is_given_up) = endless_upload();
             let answer = upstreams.send(request, None).await.expect("its answer");
             assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
             assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "no\n");
+            assert_eq!(is_given_up.recv().await, None);
         }
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_given_up_whatever_was_said_before_the_end() {
+        let nothing = "";
+        let half = "HTTP/1.1 413 Too Large\r\nContent-Length: 100\r\n\r\nno\n";
+        let more = "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno\nHTTP/1.1 400 Bad Request\r\n\r\n";
+        for says in [nothing, half, more] {
+            let upstreams = Upstreams::new(&[one_that_hangs_up(says)]).unwrap();
+            let uploads = (0..10).map(async |_| {
+                let (request, mut is_given_up) = endless_upload();
+                let answer = upstreams.send(request, None).await;
+                assert_eq!(answer.is_none(), says.is_empty());
+                if let Some(answer) = answer {
+                    assert_eq!(answer.into_body().collect().await.is_ok(), says == more);
+                }
+                let ended = tokio::time::timeout(Duration::from_secs(30), is_given_up.recv()).await;
+                assert_eq!(ended, Ok(None), "after {says:?}");
+            });
+            join_all(uploads).await;
+        }
+    }
+
+    /// It may be said, and not be read.
+    #[tokio::test]
+    async fn an_upload_is_given_up_with_its_answer() {
+        let large = "HTTP/1.1 413 Too Large\r\nContent-Length: 1000000\r\n\r\nno\n";
+        let upstreams = Upstreams::new(&[one_that_hangs_up(large)]).unwrap();
+        let (request, mut is_given_up) = endless_upload();
+        drop(upstreams.send(request, None).await.expect("its answer"));
+        let ended = tokio::time::timeout(Duration::from_secs(30), is_given_up.recv()).await;
+        assert_eq!(ended, Ok(None));
     }
 
     #[tokio::test]

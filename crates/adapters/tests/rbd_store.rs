@@ -245,13 +245,25 @@ async fn zeros_that_are_left_out_take_no_room() {
 #[tokio::test]
 #[ignore = "needs a Ceph"]
 async fn a_removal_that_was_given_up_goes_on_and_is_in_nobodys_way() {
-    let (store, object) = (store(), object(12));
-    let spec = format!("images/{object}");
-    run("rbd", &["create", &spec, "--size", "64G", "--image-feature", "layering"]);
-    let given_up = tokio::time::timeout(Duration::from_millis(300), store.delete(&object)).await;
+    let (store, large, small) = (store(), object(12), object(13));
+    for (object, size) in [(&large, "64G"), (&small, "1M")] {
+        run("rbd", &["create", &format!("images/{object}"), "--size", size, "--image-feature", "layering"]);
+    }
+    let given_up = tokio::time::timeout(Duration::from_millis(300), store.delete(&large)).await;
     assert!(given_up.is_err(), "it takes longer: {given_up:?}");
-    store.delete(&object).await.unwrap();
-    assert!(!told(&["ls", "images"]).as_array().unwrap().contains(&json!(object.as_str())));
+    store.delete(&small).await.unwrap();
+    let mut waits = 0;
+    while let Err(error) = store.delete(&large).await {
+        assert!(error.reason == Reason::StoreInUse && error.to_string().contains("is being removed"), "{error}");
+        waits += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(waits > 0, "it went on when the small one was gone");
+    let left = told(&["ls", "images"]);
+    assert!(
+        [&large, &small].iter().all(|object| !left.as_array().unwrap().contains(&json!(object.as_str()))),
+        "{left}"
+    );
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn what_was_committed_is_there_for_the_next_process() {
     first.commit(&[Change::Dirty(DirtyMark { image: id(1), due: time(1) }), chunks]).await.unwrap();
     // Not closed: as after a kill.
     let second = SqliteLedger::open(&path).await.unwrap();
-    assert_eq!(second.marks(1, &[]).await.unwrap()[0].due, time(1));
+    assert_eq!(second.marks(time(1), 1, &[]).await.unwrap()[0].due, time(1));
     assert_eq!(second.chunks(&id(1)).await.unwrap(), digests);
     drop(first);
 }

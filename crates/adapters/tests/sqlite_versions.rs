@@ -91,7 +91,7 @@ async fn holds_what_it_held(ledger: &SqliteLedger, version: i64) {
     assert_eq!(record.replicas.into_values().collect::<Vec<_>>(), [registered, failed]);
     let gone = ledger.load(&id(2)).await.unwrap().unwrap().image;
     assert_eq!((gone.delete_seen, gone.gone_at), (Some(time(2)), Some(time(3))));
-    let marks = ledger.marks(9, &[]).await.unwrap();
+    let marks = ledger.marks(time(99), 9, &[]).await.unwrap();
     assert_eq!((marks[0].image.clone(), marks[0].seq, marks[0].due), (id(1), 7, time(9)));
     assert_eq!(ledger.bookmark("scan").await.unwrap().as_deref(), Some("2026-01-01T00:00:00Z"));
     let chunks = if version < 2 { vec![] } else { vec![Digest::from_hex("cd")] };

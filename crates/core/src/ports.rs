@@ -316,8 +316,9 @@ pub trait Ledger: Send + Sync {
     /// All of the changes or none of them.
     async fn commit(&self, changes: &[Change]) -> Result<()>;
 
-    /// Up to `limit` marks in the order in which they come due, whether they are due by now or not, and not those of `busy`.
-    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>>;
+    /// Up to `limit` marks that are due by `now`, in the order in which they came due, and the first that is not; none of
+    /// those of `busy`.
+    async fn marks(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>>;
 
     /// Clears the mark that `seq` names, or moves it to `next`; does nothing if the image was marked again.
     async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()>;

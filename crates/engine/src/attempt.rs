@@ -58,9 +58,9 @@ pub(crate) async fn disown_chunks(engine: &Engine, id: &ImageId) {
 
 /// The digests of chunks have done their work once no copy is left that could be gone on with.
 pub(crate) async fn forget_chunks(engine: &Engine, id: &ImageId) -> Result<()> {
-    let record = engine.ledger.load(id).await?;
     let is_open = |object: &Object| object.state == ObjectState::Open;
-    if record.is_some_and(|record| record.objects.iter().any(is_open)) || engine.ledger.chunks(id).await?.is_empty() {
+    let none = engine.ledger.chunks(id).await?.is_empty();
+    if none || engine.ledger.load(id).await?.is_some_and(|record| record.objects.iter().any(is_open)) {
         return Ok(());
     }
     mimeo_crash::point("chunks-done");
@@ -139,15 +139,16 @@ fn next_attempt(engine: &Engine, record: &Record, now: Timestamp) -> u64 {
     *last
 }
 
-/// Copies to one store and proves the copy. True: proven. A copy of staged bits is proven once the image is made of them.
-pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> bool {
+/// Copies to one store and proves the copy. Gives the object, if it is proven. A copy of staged bits is proven once the image
+/// is made of them.
+pub(crate) async fn copy(engine: &Engine, image: &Image, attempt: Attempt, feed: Feed) -> Option<ObjectName> {
     let store = attempt.store.clone();
     match write(engine, image, attempt, feed).await {
-        Ok((Verified { digest: None, .. }, _)) => false,
+        Ok((Verified { digest: None, .. }, _)) => None,
         Ok((_, lenders)) => prove(engine, image, &store, &lenders).await,
         Err(error) => {
             failed(engine, &image.id, &store, &error).await;
-            false
+            None
         }
     }
 }
@@ -210,26 +211,31 @@ pub(crate) async fn stored(
     .await
 }
 
-/// Reads the stored object back. True: proven. Other bytes than it is to have may be those of `lenders`, whose copies were
-/// read for it alone.
-pub(crate) async fn prove(engine: &Engine, image: &Image, store: &StoreName, lenders: &BTreeSet<StoreName>) -> bool {
+/// Reads the stored object back, and gives it if it is proven. Other bytes than it is to have may be those of `lenders`, whose
+/// copies were read for it alone.
+pub(crate) async fn prove(
+    engine: &Engine,
+    image: &Image,
+    store: &StoreName,
+    lenders: &BTreeSet<StoreName>,
+) -> Option<ObjectName> {
     match try_prove(engine, image, store).await {
-        Ok(()) => {
+        Ok(object) => {
             engine.health.succeeded(store, engine.clock.now());
             engine.breakers.worked(store);
-            true
+            Some(object)
         }
         Err(error) => {
             for lender in lenders.iter().filter(|_| error.reason == Reason::ProofMismatch) {
                 doubt(engine, &image.id, lender);
             }
             failed(engine, &image.id, store, &error).await;
-            false
+            None
         }
     }
 }
 
-async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<()> {
+async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<ObjectName> {
     let id = &image.id;
     let lost = || Error::new(Reason::ObjectMissing, format!("{store}: the ledger has no closed object to prove"));
     let record = engine.ledger.load(id).await?.ok_or_else(lost)?;
@@ -264,7 +270,7 @@ async fn try_prove(engine: &Engine, image: &Image, store: &StoreName) -> Result<
     })
     .await?;
     mimeo_crash::point("copy-proven");
-    Ok(())
+    Ok(object.clone())
 }
 
 /// The object as it is to be recorded once it is proven where its store is now, if that is not where it was made. Only

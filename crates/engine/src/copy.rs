@@ -12,7 +12,7 @@ use std::{
 
 use futures::future::select_all;
 use mimeo_core::{
-    Digest, Error, Image, ImageId, Reason, Result, StoreName, Timestamp,
+    Digest, Error, Image, ImageId, ObjectName, Reason, Result, StoreName, Timestamp,
     plan::{Plan, Sight, SourceOf, Verification},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinSet, time::Instant};
@@ -127,8 +127,8 @@ struct Copies<'a> {
 
 /// What has ended at a store.
 pub(crate) enum Done {
-    /// A copy or a proof. True: proven.
-    Copied(StoreName, bool),
+    /// A copy or a proof, and the object if it is proven.
+    Copied(StoreName, Option<ObjectName>),
     Verified(Verified),
 }
 
@@ -207,8 +207,8 @@ impl Copies<'_> {
         match done {
             Done::Copied(store, proven) => {
                 self.running.remove(&store);
-                if proven {
-                    self.prefer(&store).await;
+                if let Some(object) = proven {
+                    self.prefer(&store, object);
                 }
             }
             Done::Verified(verified) => {
@@ -348,14 +348,8 @@ impl Copies<'_> {
 
     /// Lets those who still read, or are yet to, read from a copy that was just proven; where the image's hash would show that it is
     /// no longer what it was.
-    async fn prefer(&self, store: &StoreName) {
-        if self.image.hash.is_none() {
-            return;
-        }
-        let Some(part) = self.engine.stores.get(store) else { return };
-        let record = self.engine.ledger.load(&self.image.id).await.ok().flatten();
-        let object = record.and_then(|mut record| record.replicas.remove(store)?.object);
-        if let Some(object) = object {
+    fn prefer(&self, store: &StoreName, object: ObjectName) {
+        if let Some(part) = self.engine.stores.get(store).filter(|_| self.image.hash.is_some()) {
             self.origins.prefer(Origin::copy(&part.store, object));
         }
     }

@@ -20,23 +20,23 @@ use crate::{
     transfer::{Verified, while_sending},
 };
 
-/// Copies and proves. True: proven. Other bytes than the proven ones may be the giver's.
-pub(crate) async fn run(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName) -> bool {
+/// Copies and proves, and gives the object if it is proven. Other bytes than the proven ones may be the giver's.
+pub(crate) async fn run(engine: &Engine, image: &Image, store: &StoreName, giver: &StoreName) -> Option<ObjectName> {
     let Some(_pass) = pass(engine, store).await else {
         let message = format!("{store}: enough images wait for their turn there; this one is looked at later");
         postpone(engine, &image.id, store, &Error::new(Reason::StoreBusy, message)).await;
-        return false;
+        return None;
     };
     let conditions = engine.conditions(engine.clock.now());
     if conditions.closed.contains_key(store) || conditions.draining.contains(store) {
         // The next look says until when it waits.
-        return false;
+        return None;
     }
     match take(engine, image, store, giver).await {
         Ok(()) => attempt::prove(engine, image, store, &BTreeSet::from([giver.clone()])).await,
         Err(error) => {
             failed(engine, &image.id, store, &error).await;
-            false
+            None
         }
     }
 }

@@ -161,12 +161,12 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+    async fn marks(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
         self.read(|tables| {
             let mut marks: Vec<Due> = tables.marks(busy).collect();
             marks.sort_by(|a, b| (a.due, &a.image).cmp(&(b.due, &b.image)));
-            marks.truncate(limit);
-            marks
+            let later = marks.split_off(marks.partition_point(|mark| mark.due <= milliseconds(now)));
+            marks.into_iter().take(limit).chain(later.into_iter().take(1)).collect()
         })
     }
 

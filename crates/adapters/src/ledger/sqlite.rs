@@ -116,12 +116,17 @@ impl Ledger for SqliteLedger {
         }
     }
 
-    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+    async fn marks(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
         let marks: Vec<(String, i64, i64)> = sqlx::query_as(
-            "SELECT image, seq, due FROM dirty WHERE image NOT IN (SELECT value FROM json_each(?1))
-             ORDER BY due, image LIMIT ?2",
+            "WITH free AS NOT MATERIALIZED
+                 (SELECT image, seq, due FROM dirty WHERE image NOT IN (SELECT value FROM json_each(?1)))
+             SELECT * FROM (SELECT * FROM free WHERE due <= ?2 ORDER BY due, image LIMIT ?3)
+             UNION ALL
+             SELECT * FROM (SELECT * FROM free WHERE due > ?2 ORDER BY due, image LIMIT 1)
+             ORDER BY due, image",
         )
         .bind(json_ids(busy))
+        .bind(milliseconds(now))
         .bind(rows::limit(limit))
         .fetch_all(&self.readers)
         .await

@@ -224,7 +224,7 @@ pub struct InvalidStoreUrl {
 
 /// Whether a parser of URLs takes it for another text than it is, which others may read otherwise.
 pub(super) fn is_repaired(text: &str) -> bool {
-    text.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\')
+    text.contains(|c: char| c.is_ascii_whitespace() || c.is_ascii_control() || c == '\\')
 }
 
 /// What the names of objects are appended to; it ends with `/`.

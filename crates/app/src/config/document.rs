@@ -1,7 +1,12 @@
 //! The TOML file with its positions: sections whose keys are checked against what is known, and values that report
 //! their own mistakes.
 
-use std::{collections::BTreeMap, fs, ops::Deref, path::Path};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 use toml::{
     Spanned,
@@ -255,6 +260,14 @@ impl<'a> Item<'a> {
     }
 }
 
+/// A path of this machine: relative to the configuration file's directory, or to the home directory after `~/`.
+pub(super) fn of_this_machine(directory: &Path, text: &str) -> PathBuf {
+    match (text.strip_prefix("~/"), env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => directory.join(text),
+    }
+}
+
 /// What a secret is: the text with its variables replaced, or what the file holds that it names.
 pub(super) fn resolve(
     text: &str,
@@ -263,9 +276,14 @@ pub(super) fn resolve(
 ) -> Result<String, String> {
     let text = expand(text, environment)?;
     let Some(path) = text.strip_prefix("file:") else { return Ok(text) };
-    let secret = fs::read_to_string(directory.join(path))
-        .map_err(|error| format!("the secret file {path} cannot be read: {error}; create it, readable for mimeo"))?;
-    Ok(secret.trim().to_owned())
+    let path = of_this_machine(directory, path);
+    match fs::read_to_string(&path) {
+        Ok(secret) => Ok(secret.trim().to_owned()),
+        Err(error) => {
+            let path = path.display();
+            Err(format!("the secret file {path} cannot be read: {error}; create it, readable for mimeo"))
+        }
+    }
 }
 
 fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {

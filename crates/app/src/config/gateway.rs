@@ -10,7 +10,7 @@ use std::{
 use url::{Host, Url};
 
 use super::{
-    document::{Item, Section},
+    document::{Item, Section, of_this_machine},
     sections::{above_zero, list},
 };
 
@@ -112,7 +112,7 @@ fn ack(item: &Item<'_>) -> Option<Ack> {
 
 /// None, too, where only one of the two is named.
 pub(super) fn tls(section: &Section<'_>, directory: &Path) -> Option<TlsFiles> {
-    let file = |key| section.get(key).and_then(|item| item.text()).map(|path| directory.join(path));
+    let file = |key| section.get(key).and_then(|item| item.text()).map(|path| of_this_machine(directory, &path));
     match (section.get("certificate"), section.get("key")) {
         (Some(item), None) => item.wrong("needs the key too: add `key = \"…\"`, or remove it for plain HTTP"),
         (None, Some(item)) => {

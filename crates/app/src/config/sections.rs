@@ -20,7 +20,7 @@ use url::Url;
 
 use super::{
     ApiSettings, Config, GcSettings, LogFormat, RoleNames, ScanSettings, ScrubSettings, Written,
-    document::{Document, Item, Section, suggestion},
+    document::{Document, Item, Section, of_this_machine, suggestion},
     gateway::{gateway, tls},
     limits, stores, units, webhooks,
 };
@@ -212,7 +212,7 @@ fn ledger(section: &Section<'_>, directory: &Path) -> PathBuf {
     let path = |text: &str| {
         let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
         match path.filter(|path| !path.is_empty()) {
-            Some(path) => Ok(directory.join(path)),
+            Some(path) => Ok(of_this_machine(directory, path)),
             None => Err("is no ledger; write it like \"sqlite:mimeo.db\" (the only kind so far)".to_owned()),
         }
     };
@@ -234,12 +234,12 @@ fn api(section: &Section<'_>, directory: &Path, ledger: &Path) -> ApiSettings {
     ApiSettings {
         listen: section.value("listen", SocketAddr::from(([127, 0, 0, 1], 9393)), |item| item.parse(address)),
         token_file: section.value("token_file", ledger.with_file_name("mimeo.token"), |item| {
-            filled(item).map(|path| directory.join(path))
+            filled(item).map(|path| of_this_machine(directory, &path))
         }),
         reader_token_file: section
             .get("reader_token_file")
             .and_then(|item| filled(&item))
-            .map(|path| directory.join(path)),
+            .map(|path| of_this_machine(directory, &path)),
         tls: tls(section, directory),
         // No reader by default: where `admin` implies `member` and that `reader`, every tenant is one.
         roles: RoleNames { admin: roles("admin_roles", &["admin"]), reader: roles("reader_roles", &[]) },

@@ -19,7 +19,7 @@ mod swift;
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,7 +30,7 @@ use url::Url;
 
 use super::{
     StoreConfig, StoreKind,
-    document::{Document, Item, Section, suggestion},
+    document::{Document, Item, Section, of_this_machine, suggestion},
     limits,
     sections::{above_zero, list},
 };
@@ -128,12 +128,11 @@ impl<'a> Own<'a> {
         item
     }
 
-    /// A path of this machine: relative to the configuration file, or to the home directory after `~/`.
+    /// A path of this machine.
     fn path(&self, item: &Item<'_>) -> Option<PathBuf> {
-        item.parse(|text| match (text.strip_prefix("~/"), env::home_dir()) {
-            _ if text.trim().is_empty() => Err("is empty; write a path, or remove the key".to_owned()),
-            (Some(rest), Some(home)) => Ok(home.join(rest)),
-            _ => Ok(self.directory.join(text)),
+        item.parse(|text| match text.trim().is_empty() {
+            true => Err("is empty; write a path, or remove the key".to_owned()),
+            false => Ok(of_this_machine(self.directory, text)),
         })
     }
 

@@ -115,39 +115,42 @@ async fn marks_keep_the_earlier_time(ledger: &impl Ledger) {
         ledger.commit(&[Change::Dirty(DirtyMark { image: id(1), due: time(seconds) })]).await.unwrap();
         assert_eq!(first_due(ledger).await, Some(time(earliest)));
     }
-    assert_eq!(ledger.marks(9, &[]).await.unwrap()[0].seq, 3);
+    assert_eq!(ledger.marks(time(99), 9, &[]).await.unwrap()[0].seq, 3);
 }
 
 async fn settles_only_what_was_not_marked_again(ledger: &impl Ledger) {
     let mark = |seconds| Change::Dirty(DirtyMark { image: id(1), due: time(seconds) });
     ledger.commit(&[mark(0)]).await.unwrap();
-    let first = ledger.marks(9, &[]).await.unwrap().remove(0);
+    let first = ledger.marks(time(99), 9, &[]).await.unwrap().remove(0);
     ledger.settle(&first, Some(DirtyMark { image: id(1), due: time(60) })).await.unwrap();
     assert_eq!(first_due(ledger).await, Some(time(60)));
     ledger.commit(&[mark(30)]).await.unwrap();
     ledger.settle(&first, None).await.unwrap();
     ledger.settle(&first, Some(DirtyMark { image: id(1), due: time(90) })).await.unwrap();
     assert_eq!(first_due(ledger).await, Some(time(30)));
-    let second = ledger.marks(9, &[]).await.unwrap().remove(0);
+    let second = ledger.marks(time(99), 9, &[]).await.unwrap().remove(0);
     ledger.settle(&second, None).await.unwrap();
     assert_eq!(first_due(ledger).await, None);
 }
 
 async fn first_due(ledger: &impl Ledger) -> Option<Timestamp> {
-    ledger.marks(1, &[]).await.unwrap().first().map(|mark| mark.due)
+    ledger.marks(time(0), 1, &[]).await.unwrap().first().map(|mark| mark.due)
 }
 
 async fn gives_marks_in_order_without_the_busy(ledger: &impl Ledger) {
     let marks = [(1, 30), (2, 10), (3, 20), (4, 99)];
     let marks = marks.map(|(n, seconds)| Change::Dirty(DirtyMark { image: id(n), due: time(seconds) }));
     ledger.commit(&marks).await.unwrap();
-    let images = async |limit, busy: &[_]| {
-        let marks = ledger.marks(limit, busy).await.unwrap();
+    let images = async |now, limit, busy: &[_]| {
+        let marks = ledger.marks(time(now), limit, busy).await.unwrap();
         marks.into_iter().map(|mark| mark.image).collect::<Vec<_>>()
     };
-    assert_eq!(images(9, &[]).await, [id(2), id(3), id(1), id(4)]);
-    assert_eq!(images(1, &[id(2)]).await, [id(3)]);
-    assert_eq!(images(2, &[id(2), id(3)]).await, [id(1), id(4)]);
+    assert_eq!(images(99, 9, &[]).await, [id(2), id(3), id(1), id(4)]);
+    assert_eq!(images(99, 1, &[id(2)]).await, [id(3)]);
+    assert_eq!(images(30, 2, &[id(2), id(3)]).await, [id(1), id(4)]);
+    assert_eq!(images(20, 9, &[]).await, [id(2), id(3), id(1)], "and the first that is not due");
+    assert_eq!(images(20, 1, &[]).await, [id(2), id(1)], "as well if there are more that are due");
+    assert_eq!(images(9, 9, &[id(2)]).await, [id(3)]);
 }
 
 async fn finds_by_name_and_by_id(ledger: &impl Ledger) {

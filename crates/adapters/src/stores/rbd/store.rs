@@ -1,6 +1,7 @@
 use std::{
+    collections::BTreeSet,
     io, mem,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -12,7 +13,6 @@ use mimeo_core::{
     ports::{ByteStream, Cursor, ObjectPage, Offer, Receipt, Sink, Store},
 };
 use serde::Deserialize;
-use tokio::sync::Mutex;
 
 use super::{
     RbdStoreConfig,
@@ -42,8 +42,7 @@ pub struct RbdStore {
     sizes: Sizes,
     shares: Shares,
     taking: Arc<Taking>,
-    /// One removal at a time, each to its end: one that was given up goes on, and has the image open.
-    removing: Arc<Mutex<()>>,
+    removals: Removals,
 }
 
 #[derive(Clone, Copy)]
@@ -64,7 +63,7 @@ impl RbdStore {
             sizes,
             shares: Shares::default(),
             taking: Arc::default(),
-            removing: Arc::default(),
+            removals: Removals::default(),
         })
     }
 
@@ -232,12 +231,15 @@ impl Store for RbdStore {
     async fn delete(&self, object: &ObjectName) -> Result<()> {
         let (spec, name) = (self.spec(object), object.to_string());
         let what = format!("removing {spec}");
-        let turn = Arc::clone(&self.removing).lock_owned().await;
-        let in_turn = move |pool: &Arc<Pool>| {
-            let _turn = turn;
+        let Some(removal) = self.removals.begin(object) else {
+            let message = format!("{}: {spec} is being removed since before; that takes its time", self.name());
+            return Err(Error::new(Reason::StoreInUse, message));
+        };
+        let to_the_end = move |pool: &Arc<Pool>| {
+            let _removal = removal;
             Ok(remove(pool, &name))
         };
-        match self.ceph.work(&what, in_turn).await? {
+        match self.ceph.work(&what, to_the_end).await? {
             Ok(()) => Ok(()),
             Err(Held::Clones(clones)) => {
                 let message = format!("{}: {spec} is held by {}: it goes after them", self.name(), listed(&clones));
@@ -257,6 +259,32 @@ impl Store for RbdStore {
             }
             Err(Held::Failed(cause)) => Err(self.ceph.failed(&what, cause)),
         }
+    }
+}
+
+/// The objects that are being removed: a removal that was given up goes on, and has its image open.
+#[derive(Clone, Default)]
+struct Removals(Arc<Mutex<BTreeSet<ObjectName>>>);
+
+struct Removal {
+    all: Removals,
+    object: ObjectName,
+}
+
+impl Removals {
+    /// `None` while another goes on.
+    fn begin(&self, object: &ObjectName) -> Option<Removal> {
+        self.names().insert(object.clone()).then(|| Removal { all: self.clone(), object: object.clone() })
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeSet<ObjectName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.all.names().remove(&self.object);
     }
 }
 

@@ -56,7 +56,6 @@ impl RsyncTarget {
         }
         if text.starts_with("rsync:") {
             return match Url::parse(text) {
-                Ok(url) if url.password().is_some() => refuse("must not carry the password: write it in `password`"),
                 Ok(url) if url.query().is_some() || url.fragment().is_some() => refuse("must have no '?' or '#'"),
                 Ok(_) => Self::daemon(text).map_or_else(refuse, Ok),
                 Err(_) => refuse("is not a URL; write it as rsync://user@host/module/"),
@@ -77,6 +76,9 @@ impl RsyncTarget {
         let (authority, directory) =
             text.strip_prefix("rsync://").and_then(|rest| rest.split_once('/')).ok_or(missing)?;
         let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+        if user.contains(':') {
+            return Err("must not carry the password: write it in `password`");
+        }
         // As one place is written in one way, it can be told from others.
         let host = host.to_ascii_lowercase();
         let host = host.strip_suffix(":873").unwrap_or(&host);
@@ -86,6 +88,17 @@ impl RsyncTarget {
         }
         let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(host, |(name, _)| name);
         Ok(Self::Daemon { host: name.to_owned(), url: format!("rsync://{user}{at}{host}{module}") })
+    }
+
+    /// What tells it from others: ssh knows its hosts by the name as it is written.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Ssh { login, directory } => {
+                let (user, _) = login.rsplit_once('@').unwrap_or_default();
+                format!("{user}@{}:{directory}", self.host().to_ascii_lowercase())
+            }
+            Self::Daemon { url, .. } => url.clone(),
+        }
     }
 
     /// Without the user.
@@ -99,10 +112,10 @@ impl RsyncTarget {
 
 /// With one slash before each part and one at the end.
 fn path(text: &str) -> Result<String, &'static str> {
-    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
-    match parts.iter().any(|part| matches!(*part, "." | "..")) {
-        true => Err("must have no '.' or '..' in its path"),
-        false => Ok(parts.iter().fold("/".to_owned(), |path, part| path + part + "/")),
+    let parts = text.split('/').filter(|part| !matches!(*part, "" | "."));
+    match parts.clone().any(|part| part == "..") {
+        true => Err("must have no '..' in its path"),
+        false => Ok(parts.fold("/".to_owned(), |path, part| path + part + "/")),
     }
 }
 
@@ -144,7 +157,7 @@ mod tests {
         let cases = [
             ("mimeo@host:/srv/images", "mimeo@host:/srv/images/"),
             ("host:/srv/images/", "host:/srv/images/"),
-            ("host:/srv///images", "host:/srv/images/"),
+            ("host:/srv///./images/.", "host:/srv/images/"),
             ("mimeo@[fe80::1]:/", "mimeo@[fe80::1]:/"),
             ("rsync://mimeo@host/images", "rsync://mimeo@host/images/"),
             ("rsync://host:8730/images/deep/", "rsync://host:8730/images/deep/"),
@@ -184,15 +197,19 @@ mod tests {
             ("rsync://host/", "has no host or no module"),
             ("rsync://host//images", "has no host or no module"),
             ("rsync:/host/images", "has no host or no module"),
-            ("rsync://host/images/../x", "must have no '.' or '..'"),
-            ("host:/srv/../x", "must have no '.' or '..'"),
+            ("rsync://host/images/../x", "must have no '..'"),
+            ("host:/srv/../x", "must have no '..'"),
+            ("rsync://host/.", "has no host or no module"),
             ("rsync://host/images/?a", "must have no '?'"),
         ];
         for (text, rule) in cases {
             let error = RsyncTarget::parse(text).unwrap_err().to_string();
             assert!(error.starts_with(&format!("\"{text}\" {rule}")), "{error}");
         }
-        let error = RsyncTarget::parse("rsync://user:s3cret@host/images/").unwrap_err().to_string();
-        assert!(error.contains("must not carry the password") && !error.contains("s3cret"), "{error}");
+        for password in ["s3cret", ""] {
+            let text = format!("rsync://user:{password}@host/images/");
+            let error = RsyncTarget::parse(&text).unwrap_err().to_string();
+            assert!(error.contains("must not carry the password") && !error.contains("s3cret"), "{error}");
+        }
     }
 }

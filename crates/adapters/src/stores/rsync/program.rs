@@ -120,6 +120,18 @@ const LOGIN_REFUSED: [&str; 6] = [
     "Too many authentication failures",
 ];
 
+/// How a line of ssh's begins that says that the server was not reached, or lost.
+const CUT_OFF: [&str; 8] = [
+    "ssh: ",
+    "kex_exchange_identification: ",
+    "client_loop: ",
+    "Connection closed by ",
+    "Connection reset by ",
+    "Connection timed out ",
+    "Connection to ",
+    "Timeout, server ",
+];
+
 /// The program ended with another code than 0.
 pub(super) fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &str) -> Error {
     let has = |parts: &[&str]| parts.iter().any(|part| complaint.contains(part));
@@ -135,11 +147,12 @@ pub(super) fn failed(config: &RsyncStoreConfig, code: Option<i32>, complaint: &s
             (Reason::StoreFull, "; make room there".to_owned())
         }
         _ if has(&["auth failed"]) => (Reason::StoreRefused, "; correct the user in target, and password".to_owned()),
+        _ if has(&["Failed to exec"]) => (Reason::StoreError, "; install ssh beside mimeo".to_owned()),
         // What ssh says counts, and not the code: rsync ends with its own where it notices first that the pipe is closed.
         _ if has(&LOGIN_REFUSED) => {
             (Reason::StoreRefused, "; add the key of key_file to the user's authorized_keys there".to_owned())
         }
-        _ if has(&["ssh: ", "kex_exchange_identification", "Connection closed by"]) => {
+        _ if complaint.lines().any(|line| CUT_OFF.iter().any(|start| line.starts_with(start))) => {
             (Reason::StoreUnreachable, String::new())
         }
         _ if has(&["Permission denied", "Operation not permitted", "read only", "Read-only file system"]) => {
@@ -215,6 +228,16 @@ mod tests {
             (12, "ssh: Could not resolve hostname h: Name or service not known", Reason::StoreUnreachable, "resolve"),
             (12, "u@h: Permission denied (publickey,password).", Reason::StoreRefused, "authorized_keys"),
             (12, "kex_exchange_identification: read: Connection reset by peer", Reason::StoreUnreachable, "reset"),
+            (12, "Connection reset by 10.0.0.1 port 22", Reason::StoreUnreachable, "reset"),
+            (12, "Timeout, server h not responding.", Reason::StoreUnreachable, "Timeout"),
+            (12, "Connection to h closed by remote host.", Reason::StoreUnreachable, "closed"),
+            (12, "Connection timed out during banner exchange", Reason::StoreUnreachable, "banner"),
+            (
+                12,
+                "rsync: [sender] Failed to exec ssh: No such file or directory (2)",
+                Reason::StoreError,
+                "install ssh beside mimeo",
+            ),
             (10, "rsync: failed to connect to h: Connection refused (111)", Reason::StoreUnreachable, "refused"),
             (35, "rsync error: timeout waiting for daemon connection", Reason::StoreUnreachable, "timeout"),
             (5, "@ERROR: auth failed on module images", Reason::StoreRefused, "password"),

@@ -59,7 +59,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// What no other store may have too, each with its key.
 pub(super) fn places(config: &RsyncStoreConfig) -> Vec<(&'static str, String)> {
-    vec![("target", config.target.to_string()), ("read_url", config.read_url.to_string())]
+    vec![("target", config.target.place()), ("read_url", config.read_url.to_string())]
 }
 
 /// A directory that is there.
@@ -134,6 +134,22 @@ mod tests {
             assert!(found.starts_with(&format!("/etc/mimeo.toml:{expected}")), "{found}");
             assert_eq!(found.lines().count(), 1, "{found}");
             assert!(!found.contains("s3cret"), "{found}");
+        }
+    }
+
+    #[test]
+    fn two_stores_at_one_target_are_a_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = format!("spool = \"{}\"\nspool_size = \"20GiB\"\n", directory.path().display());
+        for (first, second) in
+            [("m@h:/srv", "m@H:/srv/./"), ("h:/srv", "H:/srv/"), ("rsync://m@h/i", "rsync://m@H:873/i/")]
+        {
+            let text = format!(
+                "enabled_stores = [\"a\", \"b\"]\n[stores.a]\ntype = \"rsync\"\nread_url = \"http://h/1\"\ntarget = \"{first}\"\n\
+                 {spool}[stores.b]\ntype = \"rsync\"\nread_url = \"http://h/2\"\ntarget = \"{second}\"\n{spool}"
+            );
+            let found = Config::parse(Path::new("/etc/mimeo.toml"), &text, &|_| None).unwrap_err().to_string();
+            assert!(found.contains("stores.b.target: is the same place as that of store \"a\""), "{found}");
         }
     }
 }

@@ -53,7 +53,8 @@ pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
 fn host(text: &str) -> Result<String, String> {
     let host = one_word(text)?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    match host.contains([':', '/', '@', '[', ']']) && bare.parse::<Ipv6Addr>().is_err() {
+    let address = bare.split_once('%').map_or(bare, |(address, _zone)| address);
+    match host.contains([':', '/', '@', '[', ']']) && address.parse::<Ipv6Addr>().is_err() {
         true => {
             Err(format!("\"{text}\" is more than a name or an address; user, port and path have keys of their own"))
         }
@@ -77,7 +78,9 @@ fn directory(text: &str) -> Result<String, String> {
 
 /// What no other store may have too, each with its key.
 pub(super) fn places(config: &SftpStoreConfig) -> Vec<(&'static str, String)> {
-    vec![("path", config.address()), ("read_url", config.read_url.to_string())]
+    let host = config.host.to_ascii_lowercase();
+    let place = SftpStoreConfig { host, ..config.clone() }.address();
+    vec![("path", place), ("read_url", config.read_url.to_string())]
 }
 
 /// Where the keys of known hosts are, if nothing is said: where ssh has them.
@@ -137,6 +140,7 @@ mod tests {
             ("h", "./", "sftp://u@h:22/~/."),
             ("[fe80::1]", "/", "sftp://u@[fe80::1]:22/"),
             ("fe80::1", "/", "sftp://u@[fe80::1]:22/"),
+            ("fe80::1%eth0", "/", "sftp://u@[fe80::1%eth0]:22/"),
         ] {
             let text = LEAST.replace("\"h\"", &format!("\"{host}\"")).replace("/srv/images/", path);
             assert_eq!(sftp(&format!("{text}agent = true")).address(), expected);
@@ -168,12 +172,15 @@ mod tests {
         for key in ["host", "user", "path", "read_url", "key_file"] {
             assert!(found.contains(&format!("etc/mimeo.toml:2: stores.a.{key}: missing; give ")), "{key}: {found}");
         }
+        let home = env::home_dir().unwrap();
+        let of_home = format!("password: the secret file {}/nowhere/word cannot be read", home.display());
         let cases = [
             ("port = 0", "port: 0 is not a whole number of at least 1"),
             ("port = 65536", "port: 65536 is no port; the last one is 65535"),
             ("key_file = \"/nowhere/key\"", "key_file: /nowhere/key is no file; create it"),
             ("password = \"file:/nowhere/word\"", "password: the secret file /nowhere/word cannot be read"),
             ("agent = 1", "agent: expected true or false"),
+            ("password = \"file:~/nowhere/word\"", &*of_home),
             ("known_host = \"x\"", "known_host: unknown key; did you mean \"known_hosts\"?"),
         ];
         for (line, expected) in cases {
@@ -198,7 +205,8 @@ mod tests {
     fn two_stores_at_one_directory_are_a_mistake() {
         let second = LEAST.split_once("[stores.a]").unwrap().1;
         let text = LEAST.replace("[\"a\"]", "[\"a\", \"b\"]") + "agent = true\n[stores.b]" + second + "agent = true";
-        let found = mistakes(&text.replace("http://h/images\"\nagent = true\n[", "http://h/other\"\nagent = true\n["));
+        let other = text.replace("http://h/images\"\nagent = true\n[", "http://h/other\"\nagent = true\n[");
+        let found = mistakes(&other.replacen("\"h\"", "\"H\"", 1));
         assert!(found.contains("stores.b.path: is the same place as that of store \"a\""), "{found}");
     }
 }

@@ -41,8 +41,8 @@ impl Ledger for SimLedger {
         self.0.call(Part::Ledger, || format!("commit {}", summary(changes)), act).await
     }
 
-    async fn marks(&self, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
-        self.0.call(Part::Ledger, || "marks".into(), self.0.world.ledger.marks(limit, busy)).await
+    async fn marks(&self, now: Timestamp, limit: usize, busy: &[ImageId]) -> Result<Vec<Due>> {
+        self.0.call(Part::Ledger, || "marks".into(), self.0.world.ledger.marks(now, limit, busy)).await
     }
 
     async fn settle(&self, due: &Due, next: Option<DirtyMark>) -> Result<()> {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use mimeo_core::{
-    Error, Image, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName, place,
-    without_credentials,
+    Change, Error, Image, ImageId, ImageStatus, Location, Reason, Record, Replica, ReplicaState, Result, StoreName,
+    place, without_credentials,
 };
 
 use crate::{
     Engine,
-    note::{failed, update},
+    note::failed,
     prove,
     sabotage::{self, Bug},
 };
@@ -42,12 +42,9 @@ pub(crate) async fn register(engine: &Engine, record: &Record, stores: &[StoreNa
     let locations = answering.into_iter().filter(is_new).collect();
     let outcomes = patch(engine, &before, locations, had_no_answer(record, stores)).await;
     mimeo_crash::point("locations-added");
-    let after = engine.registry.look(id).await?;
+    let Some(after) = engine.registry.look(id).await? else { return Ok(()) };
     mimeo_crash::point("locations-seen");
-    for (store, location, outcome) in outcomes {
-        settle(engine, &before, after.as_ref(), &store, &location, outcome).await?;
-    }
-    Ok(())
+    settle(engine, &after, outcomes).await
 }
 
 /// The locations of those replicas whose URLs answer now. The others keep their reason.
@@ -157,41 +154,48 @@ async fn add(engine: &Engine, before: &Image, locations: &[Location]) -> Result<
     outcome
 }
 
-/// Only a later read of the image says what is registered.
-async fn settle(
-    engine: &Engine,
-    before: &Image,
-    after: Option<&Image>,
-    store: &StoreName,
-    location: &Location,
-    outcome: Result<()>,
-) -> Result<()> {
-    let Some(after) = after else { return Ok(()) };
-    let is_believed = sabotage::is(Bug::AnswerIsBelieved) && outcome.is_ok();
-    if after.has_location(&location.url) || is_believed {
+/// Only a later read of the image says what is registered. All that is becomes so in one commit.
+async fn settle(engine: &Engine, after: &Image, outcomes: Vec<Outcome>) -> Result<()> {
+    let is_believed = |outcome: &Result<()>| sabotage::is(Bug::AnswerIsBelieved) && outcome.is_ok();
+    let (shown, missing): (Vec<Outcome>, Vec<Outcome>) = outcomes
+        .into_iter()
+        .partition(|(_, location, outcome)| after.has_location(&location.url) || is_believed(outcome));
+    note(engine, &after.id, shown).await?;
+    for (store, _, outcome) in missing {
+        let error = outcome.err().unwrap_or_else(|| {
+            let message = "Glance took the location and lost it again: another writer wrote the image at the same \
+                           moment; it is registered again";
+            Error::new(Reason::LocationLost, message)
+        });
+        failed(engine, &after.id, &store, &error).await;
+    }
+    Ok(())
+}
+
+async fn note(engine: &Engine, id: &ImageId, shown: Vec<Outcome>) -> Result<()> {
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let mut replicas = engine.ledger.load(id).await?.map(|record| record.replicas).unwrap_or_default();
+    let now = engine.clock.now();
+    let registered = shown.into_iter().map(|(store, location, _)| {
         let url = match sabotage::is(Bug::PasswordIsLogged) {
             true => location.url.clone(),
             false => without_credentials(&location.url),
         };
         tracing::info!(%store, url, "registered");
-        let now = engine.clock.now();
-        let seen = |replica: Replica, _: &mut Vec<_>| Replica {
+        let replica = replicas.remove(&store).unwrap_or_else(|| Replica::wanted(store));
+        let replica = Replica {
             state: ReplicaState::Registered,
-            url: Some(location.url.clone()),
+            url: Some(location.url),
             seen_at: Some(now),
             // How often it was lost counts until it has stayed for a while.
             failure: replica.failure.filter(|failure| failure.reason == Reason::LocationLost),
             ..replica
         };
-        update(engine, &before.id, store, seen).await?;
-        mimeo_crash::point("location-noted");
-        return Ok(());
-    }
-    let error = outcome.err().unwrap_or_else(|| {
-        let message = "Glance took the location and lost it again: another writer wrote the image at the same moment; \
-                       it is registered again";
-        Error::new(Reason::LocationLost, message)
+        Change::Replica(id.clone(), replica)
     });
-    failed(engine, &before.id, store, &error).await;
+    engine.ledger.commit(&registered.collect::<Vec<_>>()).await?;
+    mimeo_crash::point("location-noted");
     Ok(())
 }

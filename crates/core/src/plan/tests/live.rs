@@ -105,6 +105,16 @@ fn why_it_could_not_be_read_again_is_kept_and_it_is_tried_again_then() {
 }
 
 #[test]
+fn several_looks_in_a_row_write_nothing_of_a_copy_that_is_as_it_was() {
+    let first = registered().plan();
+    let seen_later = |seconds| {
+        let world = later(after(registered(), &first), seconds);
+        replica(&world.plan(), "a").map(|a| a.seen_at == Some(world.now))
+    };
+    assert_eq!([-1, 0, 59, 60].map(seen_later), [Some(true), None, None, Some(true)]);
+}
+
+#[test]
 fn a_location_at_a_store_that_does_not_answer_is_put_last_and_returns() {
     let world = down(registered(), "a");
     let plan = world.plan();

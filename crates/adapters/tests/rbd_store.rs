@@ -254,7 +254,7 @@ async fn a_removal_that_was_given_up_goes_on_and_is_in_nobodys_way() {
     store.delete(&small).await.unwrap();
     let mut waits = 0;
     while let Err(error) = store.delete(&large).await {
-        assert!(error.reason == Reason::StoreInUse && error.to_string().contains("is being removed"), "{error}");
+        assert!(error.reason == Reason::StoreBusy && error.to_string().contains("is being removed"), "{error}");
         waits += 1;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

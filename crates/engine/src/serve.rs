@@ -132,8 +132,9 @@ async fn start_due(engine: &Arc<Engine>, stop: &CancellationToken, running: &mut
         return Ok(NAP);
     }
     let now = engine.clock.now();
-    let mut marks = engine.ledger.marks(now, room, &engine.turns.images()).await?;
-    let next = marks.split_off(marks.partition_point(|mark| mark.due <= now)).pop();
+    let mut marks = engine.ledger.marks(now, room + 1, &engine.turns.images()).await?;
+    let due = marks.partition_point(|mark| mark.due <= now).min(room);
+    let next = marks.split_off(due).into_iter().next();
     for due in marks {
         start(engine, stop, running, due);
     }

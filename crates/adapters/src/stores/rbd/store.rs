@@ -232,8 +232,9 @@ impl Store for RbdStore {
         let (spec, name) = (self.spec(object), object.to_string());
         let what = format!("removing {spec}");
         let Some(removal) = self.removals.begin(object) else {
-            let message = format!("{}: {spec} is being removed since before; that takes its time", self.name());
-            return Err(Error::new(Reason::StoreInUse, message));
+            let message =
+                format!("{}: {spec} is being removed since before, or others are: that takes its time", self.name());
+            return Err(Error::new(Reason::StoreBusy, message));
         };
         let to_the_end = move |pool: &Arc<Pool>| {
             let _removal = removal;
@@ -262,6 +263,9 @@ impl Store for RbdStore {
     }
 }
 
+/// Removals at once. Most end soon; of those that do not, each makes the others slower.
+const REMOVALS: usize = 4;
+
 /// The objects that are being removed: a removal that was given up goes on, and has its image open.
 #[derive(Clone, Default)]
 struct Removals(Arc<Mutex<BTreeSet<ObjectName>>>);
@@ -272,9 +276,11 @@ struct Removal {
 }
 
 impl Removals {
-    /// `None` while another goes on.
+    /// `None` while another of the object goes on, or too many do.
     fn begin(&self, object: &ObjectName) -> Option<Removal> {
-        self.names().insert(object.clone()).then(|| Removal { all: self.clone(), object: object.clone() })
+        let mut names = self.names();
+        let may = names.len() < REMOVALS && names.insert(object.clone());
+        may.then(|| Removal { all: self.clone(), object: object.clone() })
     }
 
     fn names(&self) -> MutexGuard<'_, BTreeSet<ObjectName>> {

@@ -121,9 +121,12 @@ const LOGIN_REFUSED: [&str; 6] = [
 ];
 
 /// How a line of ssh's begins that says that the server was not reached, or lost.
-const CUT_OFF: [&str; 8] = [
+const CUT_OFF: [&str; 11] = [
     "ssh: ",
+    "ssh_exchange_identification: ",
+    "ssh_dispatch_run_fatal: ",
     "kex_exchange_identification: ",
+    "Read from remote host ",
     "client_loop: ",
     "Connection closed by ",
     "Connection reset by ",
@@ -229,6 +232,7 @@ mod tests {
             (12, "u@h: Permission denied (publickey,password).", Reason::StoreRefused, "authorized_keys"),
             (12, "kex_exchange_identification: read: Connection reset by peer", Reason::StoreUnreachable, "reset"),
             (12, "Connection reset by 10.0.0.1 port 22", Reason::StoreUnreachable, "reset"),
+            (12, "Read from remote host h: Connection reset by peer", Reason::StoreUnreachable, "Read from"),
             (12, "Timeout, server h not responding.", Reason::StoreUnreachable, "Timeout"),
             (12, "Connection to h closed by remote host.", Reason::StoreUnreachable, "closed"),
             (12, "Connection timed out during banner exchange", Reason::StoreUnreachable, "banner"),

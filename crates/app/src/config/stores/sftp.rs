@@ -53,8 +53,10 @@ pub(super) fn read(own: &Own<'_>) -> Option<SftpStoreConfig> {
 fn host(text: &str) -> Result<String, String> {
     let host = one_word(text)?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.split_once('%').map_or(bare, |(address, _zone)| address);
-    match host.contains([':', '/', '@', '[', ']']) && address.parse::<Ipv6Addr>().is_err() {
+    let signs = [':', '/', '@', '[', ']', '%'];
+    let address = bare.split_once('%').filter(|(_, zone)| !zone.is_empty() && !zone.contains(signs));
+    let address = address.map_or(bare, |(address, _)| address);
+    match host.contains(signs) && address.parse::<Ipv6Addr>().is_err() {
         true => {
             Err(format!("\"{text}\" is more than a name or an address; user, port and path have keys of their own"))
         }
@@ -190,7 +192,7 @@ mod tests {
             ));
             assert!(found.starts_with(&format!("etc/mimeo.toml:8: stores.a.{expected}")), "{line}: {found}");
         }
-        for host in ["h:22", "u@h", "sftp://h", "h/x", "[h]", "::x"] {
+        for host in ["h:22", "u@h", "sftp://h", "h/x", "[h]", "::x", "::1%", "::1%eth0/x"] {
             let found = mistakes(&format!("{}agent = true", LEAST.replace("\"h\"", &format!("\"{host}\""))));
             assert!(found.contains(&format!("host: \"{host}\" is more than a name or an address")), "{found}");
         }

@@ -399,7 +399,22 @@ pub(super) fn found<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
 
 #[cfg(test)]
 mod tests {
-    use super::room_of;
+    use mimeo_core::ObjectName;
+
+    use super::{REMOVALS, Removals, room_of};
+
+    #[test]
+    fn an_object_is_removed_once_at_a_time_and_only_a_few_are() {
+        let id = "01020304-0b0a-4009-8807-060504030201".parse().unwrap();
+        let object = |attempt| ObjectName::new(&id, attempt);
+        let removals = Removals::default();
+        let mut running: Vec<_> = (0..REMOVALS as u64 - 1).map(|n| removals.begin(&object(n)).unwrap()).collect();
+        assert!(removals.begin(&object(0)).is_none(), "it goes on");
+        running.push(removals.begin(&object(100)).unwrap());
+        assert!(removals.begin(&object(101)).is_none(), "there are too many");
+        running.clear();
+        assert!(removals.begin(&object(0)).is_some());
+    }
 
     #[test]
     fn a_pool_has_the_room_that_disks_and_quota_leave() {

@@ -1,9 +1,12 @@
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::{Backoff, Digest, Error, ObjectName, Reason, StoreName, Timestamp};
 
 /// A damaged image is read again after the longest wait of all, and at last after so many of them.
 const REREADS: u32 = 64;
+/// When a copy was seen is told to within this time: several looks in a row do not write it anew for each copy.
+const SEEN: SignedDuration = SignedDuration::from_mins(1);
 
 /// One image's copy on one store, as the ledger remembers it.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +62,12 @@ impl Replica {
         self.state = state;
         self.failure = Some(Failure { reason: error.reason, message: error.chain(), tries, next_try });
         self
+    }
+
+    /// When its location was seen, once it is seen now.
+    pub(crate) fn seen(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_fresh = |at: &Timestamp| (SignedDuration::ZERO..SEEN).contains(&now.duration_since(*at));
+        self.seen_at.filter(is_fresh).or(Some(now))
     }
 
     /// Whether Mimeo itself has read it back and found it right.

@@ -30,7 +30,7 @@ pub(super) fn delegated_step(
             url,
             size: image.size,
             proof: before.or(Some(Proof { kind: ProofKind::Glance, at: now })),
-            seen_at: Some(now),
+            seen_at: replica.seen(now),
             failure: is_drained.then(|| glances_copy(backend)),
             ..replica
         };

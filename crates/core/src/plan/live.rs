@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
-
 use super::{Observation, Plan, Policy, Verification, order};
 use crate::{Backoff, Failure, Image, ImageStatus, ProofKind, Reason, Replica, ReplicaState, Timestamp};
 
@@ -11,8 +9,6 @@ use crate::{Backoff, Failure, Image, ImageStatus, ProofKind, Reason, Replica, Re
 const RETURNS: u32 = 3;
 /// A copy that was lost to another writer has to stay so many times the longest wait until that is forgotten.
 const FORGIVING: u32 = 6;
-/// When a copy was seen is told to within this time: several looks in a row do not write it anew for each copy.
-const SEEN: SignedDuration = SignedDuration::from_mins(1);
 /// A copy that waits to be read again is not forgotten even if nobody tells it that it is its turn.
 const TURN: Duration = Duration::from_hours(1);
 
@@ -67,8 +63,7 @@ pub(super) fn lost(message: &str, before: Option<Failure>, now: Timestamp, backo
 /// The image shows the location: the copy is registered, unless its store does not answer.
 fn shown(plan: &mut Plan, seen: &Observation<'_>, image: &Image, mut replica: Replica, policy: &Policy) -> Replica {
     let was_registered = replica.state == ReplicaState::Registered;
-    let is_fresh = |at: &Timestamp| (SignedDuration::ZERO..SEEN).contains(&seen.now.duration_since(*at));
-    replica.seen_at = replica.seen_at.filter(is_fresh).or(Some(seen.now));
+    replica.seen_at = replica.seen(seen.now);
     let before = replica.failure.take();
     let was_down = before.as_ref().is_some_and(|failure| failure.reason == Reason::StoreDown);
     if let Some(outage) = seen.conditions.down.get(&replica.store) {

@@ -90,7 +90,7 @@ pub(super) fn absent(seen: &Observation<'_>, image: &Image, replica: Replica) ->
     let failure = |reason, message: &str| Some(Failure { reason, message: message.into(), tries: 1, next_try: None });
     match replica.state {
         R::Registered | R::Suspect if is_shown => {
-            Replica { state: R::Registered, seen_at: Some(seen.now), failure: None, ..replica }
+            Replica { state: R::Registered, seen_at: replica.seen(seen.now), failure: None, ..replica }
         }
         R::Registered => {
             let message = "its location is no longer among the image's, and its store is not enabled";
